@@ -1,0 +1,80 @@
+# `make` alone lists what there is.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+STATE  ?= $(CURDIR)/.qfundus
+DATA   ?=
+VENV   := .venv
+TRITON := .venv-triton
+BIN    := $(VENV)/bin
+UV      = $(BIN)/uv
+
+# uv keeps its cache with the rest of the state unless told otherwise, and looks where pip looks for local wheels.
+export QFUNDUS_HOME  := $(STATE)
+export UV_CACHE_DIR  ?= $(STATE)/cache/uv
+export UV_LINK_MODE  ?= hardlink
+ifneq ($(PIP_FIND_LINKS),)
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+endif
+
+.PHONY: help setup demo night up down status test test-fast lint lock clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready $(TRITON)/.ready ## make both environments from their lock files
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+	  || { echo "qfundus needs Python 3.11; name it with PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "$$(grep '^uv==' requirements.lock)"
+
+# torch pins its own CUDA libraries exactly, so the lock resolves alike with its CPU wheel and with its CUDA wheel.
+$(VENV)/.ready: requirements.lock requirements-overrides.txt pyproject.toml | $(UV)
+	$(UV) pip install --python $(VENV) --override requirements-overrides.txt -r requirements.lock
+	$(UV) pip install --python $(VENV) --no-deps --editable .
+	@touch $@
+
+$(TRITON)/.ready: deploy/triton/requirements.lock | $(UV)
+	$(UV) venv --quiet --clear --python $(BIN)/python $(TRITON)
+	$(UV) pip install --python $(TRITON) -r $<
+	@touch $@
+
+demo: setup ## one night of work, from a folder of photographs to a served grader [DATA=<npz or folder>]
+	$(BIN)/qfundus demo $(if $(DATA),--data "$(DATA)")
+
+night: setup ## one more night: ingest what has landed, retrain if an eye is new, promote on approval
+	$(BIN)/qfundus night
+
+up: setup ## start the embedded platform
+	$(BIN)/qfundus up
+
+down: ## stop the embedded platform
+	@if [ -x $(BIN)/qfundus ]; then $(BIN)/qfundus down; fi
+
+status: setup ## what runs where
+	$(BIN)/qfundus status
+
+test: setup lint ## pass every test
+	$(BIN)/python -m pytest
+
+test-fast: setup ## the tests that need no server
+	$(BIN)/python -m pytest -m "not platform"
+
+lint: setup ## style, types and import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+lock: $(UV) ## resolve both lock files anew
+	$(UV) pip compile pyproject.toml --extra dev --override requirements-overrides.txt --quiet \
+	  --custom-compile-command "make lock" --output-file requirements.lock
+	sed -i 's/+cpu$$//' requirements.lock
+	$(UV) pip compile deploy/triton/requirements.in --python-version 3.11 --quiet \
+	  --custom-compile-command "make lock" --output-file deploy/triton/requirements.lock
+
+clean: down ## remove the environments and all state
+	rm -rf $(VENV) $(TRITON) $(STATE)

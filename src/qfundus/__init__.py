@@ -1,0 +1,1 @@
+"""qfundus: a nightly retrained, honestly compared grader of diabetic retinopathy."""

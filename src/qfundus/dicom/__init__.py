@@ -1,0 +1,1 @@
+"""Reading, de-identifying and writing DICOM objects."""

@@ -1,0 +1,70 @@
+"""Read a DICOM object and refuse, with a reason, what cannot be a fundus photograph."""
+
+import io
+
+import numpy as np
+import pydicom
+from pydicom.dataset import FileDataset
+from pydicom.errors import InvalidDicomError
+from pydicom.pixels.utils import pixel_array
+
+from qfundus.errors import Discard
+
+OPHTHALMIC_PHOTOGRAPHY_8_BIT = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
+SMALLEST_SIDE = 64
+_NEEDED_UIDS = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+
+
+def read_eye(data: bytes) -> FileDataset:
+    """Parse one DICOM Part 10 file that should hold a fundus photograph.
+
+    Raises:
+        Discard: where it is no DICOM, truncated, of another SOP class, without pixels, or lacks what names it.
+    """
+    try:
+        eye = pydicom.dcmread(io.BytesIO(data))
+        # pydicom reads lazily: touch every element, so that a broken one shows here and nowhere later.
+        for _ in eye.iterall():
+            pass
+    except InvalidDicomError:
+        raise Discard("not_dicom", "The DICM mark is missing.") from None
+    except Exception as error:  # noqa: BLE001  (a hostile file may raise anything; its message may quote values)
+        raise Discard("truncated", f"The data set cannot be read ({type(error).__name__}).") from None
+    _check_identity(eye)
+    if "PixelData" not in eye or not eye.PixelData:
+        raise Discard("no_pixels", "There is no pixel data.")
+    return eye
+
+
+def read_pixels(eye: FileDataset) -> np.ndarray:
+    """Decode the photograph to `(height, width, 3)` of uint8, RGB.
+
+    Raises:
+        Discard: where the pixels cannot be decoded, are no single colour frame, or are too small.
+    """
+    try:
+        pixels = pixel_array(eye)
+    except Exception as error:  # noqa: BLE001  (decoders raise what they like)
+        raise Discard("unreadable_pixels", f"The decoder gave up ({type(error).__name__}).") from None
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+        raise Discard("unreadable_pixels", "The image is not one frame of 8-bit colour.")
+    if min(pixels.shape[:2]) < SMALLEST_SIDE:
+        raise Discard("image_too_small", f"The shorter side is under {SMALLEST_SIDE} pixels.")
+    return pixels
+
+
+def _check_identity(eye: FileDataset) -> None:
+    if str(eye.get("SOPClassUID", "")) != OPHTHALMIC_PHOTOGRAPHY_8_BIT:
+        raise Discard("wrong_sop_class", "The object is no Ophthalmic Photography 8 Bit image.")
+    for keyword in _NEEDED_UIDS:
+        if not str(eye.get(keyword, "") or "").strip():
+            raise Discard("missing_uid", f"{keyword} is absent or empty.")
+    if not str(eye.get("PatientID", "") or "").strip():
+        raise Discard("missing_patient_id", "PatientID is absent or empty.")
+    if laterality(eye) not in {"L", "R"}:
+        raise Discard("missing_laterality", "ImageLaterality is neither R nor L.")
+
+
+def laterality(eye: FileDataset) -> str:
+    """Return `R` or `L`, or what else stands there."""
+    return str(eye.get("ImageLaterality", "") or eye.get("Laterality", "") or "").strip()

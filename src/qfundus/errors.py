@@ -1,0 +1,73 @@
+"""Errors by their consequence: discard the item, try again later, or stop because it is a bug."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+ReasonCode = Literal[
+    "not_dicom",
+    "truncated",
+    "wrong_sop_class",
+    "no_pixels",
+    "unreadable_pixels",
+    "missing_uid",
+    "missing_patient_id",
+    "missing_laterality",
+    "conflicting_instance",
+    "burned_in_text",
+    "image_too_small",
+    "no_fundus_disc",
+    "unreadable_sheet",
+    "grade_out_of_range",
+    "grade_without_image",
+    "unreadable_grade_row",
+]
+
+REMEDIES: dict[ReasonCode, str] = {
+    "not_dicom": "Send DICOM Part 10 files, or grading sheets whose name ends in .csv.",
+    "truncated": "Send the file again: its end is missing.",
+    "wrong_sop_class": "Send Ophthalmic Photography 8 Bit images only; check the modality's export filter.",
+    "no_pixels": "Send the image itself, not a header or a report.",
+    "unreadable_pixels": "Export as JPEG baseline or uncompressed RGB; check the file in a viewer.",
+    "missing_uid": "Repair the SOP, study or series instance UID at the source.",
+    "missing_patient_id": "Add the patient ID at the source: without it an eye cannot be kept in one split.",
+    "missing_laterality": "Add the image laterality (R or L) at the source.",
+    "conflicting_instance": "Two different files carry one SOP instance UID: keep the right one and give it a new UID.",
+    "burned_in_text": "Export without overlay text, or have a person blank the text, then release the item.",
+    "image_too_small": "Send the full-size photograph, not a thumbnail.",
+    "no_fundus_disc": "Check the photograph: no lit fundus was found in it.",
+    "unreadable_sheet": "Save the sheet as UTF-8 CSV with the columns SOPInstanceUID, grade, grader, date.",
+    "grade_out_of_range": "Grade on the ICDR scale 0-4 and send the row again.",
+    "grade_without_image": "Send the image, then release the row.",
+    "unreadable_grade_row": "Fill SOPInstanceUID, grade (0-4), grader and date (YYYY-MM-DD) and send the row again.",
+}
+
+
+@dataclass(frozen=True)
+class Discard(Exception):  # noqa: N818  (named for its consequence)
+    """This one item is unusable: put it into quarantine with its reason and go on.
+
+    `detail` must never hold an attribute's value: it is logged and stored in the clear.
+    """
+
+    reason: ReasonCode
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail} {self.remedy}"
+
+    @property
+    def remedy(self) -> str:
+        """What a person can do about it."""
+        return REMEDIES[self.reason]
+
+
+class Retry(Exception):  # noqa: N818  (named for its consequence)
+    """A service did not answer: the same call may succeed later."""
+
+
+class AccountError(Exception):
+    """The outcomes of a run do not match what had landed: something was lost or counted twice."""
+
+
+class SetupError(Exception):
+    """Something outside the code is missing or misplaced; the message names the remedy."""

@@ -1,0 +1,1 @@
+"""The ensemble of both, its evaluation, the gate and the report."""

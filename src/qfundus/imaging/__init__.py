@@ -1,0 +1,1 @@
+"""From a photograph to a normalised fundus disc, and its quality."""

@@ -1,0 +1,1 @@
+"""From the landing bucket to curated objects, or to quarantine with a reason."""

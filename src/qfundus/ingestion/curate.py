@@ -1,0 +1,205 @@
+"""De-identify what has landed: each image becomes a curated object, each sheet its grades, or goes to quarantine."""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from typing import TypeVar
+
+import pandas as pd
+import structlog
+from pydicom.dataset import FileDataset
+
+from qfundus.dicom.deidentify import deidentify_eye, patient_of, to_bytes
+from qfundus.dicom.pixels import has_burned_in_text
+from qfundus.dicom.policy import Policy
+from qfundus.dicom.read import laterality, read_eye, read_pixels
+from qfundus.errors import Discard
+from qfundus.imaging.disc import find_disc
+from qfundus.ingestion.grades import read_sheet, resolve_row, write_sheet
+from qfundus.ingestion.instances import Instance, InstanceIndex
+from qfundus.ingestion.landing import LandedObject, fix_landed
+from qfundus.ingestion.names import account_name, manifest_name, object_name
+from qfundus.ingestion.outcome import Outcome, count_outcomes, to_table
+from qfundus.ingestion.quarantine import Quarantine
+from qfundus.security.keys import SiteKey, pseudonymise_uid
+from qfundus.settings import Settings
+from qfundus.storage import ObjectStore, digest, from_parquet, to_parquet
+
+_log = structlog.get_logger()
+_THREADS = 4
+_REPORT_EVERY = 200
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True)
+class CuratedRun:
+    """Where a run's manifest lies, and its counts."""
+
+    manifest: str
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Curation:
+    """What curating one run needs."""
+
+    store: ObjectStore
+    settings: Settings
+    key: SiteKey
+    policy: Policy
+    run: str
+
+    @cached_property
+    def index(self) -> InstanceIndex:
+        """The index of SOP instances."""
+        return InstanceIndex(self.store, self.settings)
+
+    @cached_property
+    def quarantine(self) -> Quarantine:
+        """The quarantine bucket."""
+        return Quarantine(self.store, self.settings, self.key)
+
+    @cached_property
+    def is_closed(self) -> Callable[[str], bool]:
+        """Say whether a run has ended with its account; each run is asked for once."""
+        return cache(lambda run: self.store.find(self.settings.curated_bucket, account_name(run)) is not None)
+
+
+def curate_landed(curation: Curation) -> CuratedRun:
+    """De-identify everything that has landed; a second call for a run finds the first one's manifest.
+
+    Images come before sheets, so that a sheet finds the images that landed with it.
+    """
+    settings, store = curation.settings, curation.store
+    name = manifest_name(curation.run)
+    finished = store.find(settings.curated_bucket, name)
+    if finished is not None:
+        return CuratedRun(name, count_outcomes(from_parquet(finished)))
+    landed, taken_away = fix_landed(store, settings, curation.key, curation.run)
+    images = [item for item in landed if not item.is_sheet]
+    outcomes = mark_duplicates(_in_threads(lambda item: curate_image(curation, item), images, "images"))
+    for sheet in landed:
+        if sheet.is_sheet:
+            outcomes += curate_sheet(curation, sheet)
+    outcomes += [Outcome(source, "image", "withdrawn") for source in taken_away]
+    table = to_table(outcomes)
+    store.put_if_absent(settings.curated_bucket, name, to_parquet(table))
+    return CuratedRun(name, count_outcomes(table))
+
+
+def read_manifest(store: ObjectStore, settings: Settings, manifest: str) -> pd.DataFrame:
+    """Read a run's outcomes."""
+    return from_parquet(store.get(settings.curated_bucket, manifest))
+
+
+def curate_image(curation: Curation, item: LandedObject) -> Outcome:
+    """De-identify one image and enter it into the index, or put it into quarantine."""
+    data = curation.store.find(curation.settings.landing_bucket, item.name)
+    if data is None:
+        return Outcome(item.source, "image", "withdrawn")
+    try:
+        instance = _curate_bytes(curation, data)
+    except Discard as why:
+        _quarantine(curation, item.source, item.name, data, why)
+        return Outcome(item.source, "image", "quarantined", why.reason)
+    # An instance of a run that never closed may lack its features still: this run adopts it.
+    mine = instance.run == curation.run or not curation.is_closed(instance.run)
+    return Outcome(
+        source=item.source,
+        kind="image",
+        status="curated" if mine else "duplicate",
+        digest=instance.digest,
+        eye=instance.eye,
+        study=instance.study,
+        patient=instance.patient,
+    )
+
+
+def mark_duplicates(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """Of several copies of one image that landed together, let the first be curated and the others duplicates."""
+    seen: set[str] = set()
+    marked: list[Outcome] = []
+    for outcome in outcomes:
+        again = outcome.status == "curated" and outcome.digest in seen
+        seen.add(outcome.digest)
+        marked.append(replace(outcome, status="duplicate") if again else outcome)
+    return marked
+
+
+def curate_sheet(curation: Curation, sheet: LandedObject) -> list[Outcome]:
+    """Read a grading sheet: one outcome for the sheet and one for each of its rows."""
+    data = curation.store.find(curation.settings.landing_bucket, sheet.name)
+    if data is None:
+        return [Outcome(sheet.source, "sheet", "withdrawn")]
+    try:
+        rows = read_sheet(data)
+    except Discard as why:
+        _quarantine(curation, sheet.source, sheet.name, data, why)
+        return [Outcome(sheet.source, "sheet", "quarantined", why.reason)]
+    graded = _in_threads(lambda row: _curate_row(curation, sheet, *row), list(enumerate(rows, 1)), "grades")
+    return [Outcome(sheet.source, "sheet", "read"), *graded]
+
+
+def _curate_bytes(curation: Curation, data: bytes) -> Instance:
+    eye = read_eye(data)
+    uid = pseudonymise_uid(curation.key, str(eye.SOPInstanceUID))
+    fingerprint = curation.key.mac("source", data).hex()
+    instance = curation.index.find(uid)
+    if instance is None:
+        _refuse_unusable(eye)
+        instance = _store(curation, eye, uid, fingerprint)
+    if instance.fingerprint != fingerprint:
+        raise Discard("conflicting_instance", "Another file with this SOP instance UID came first.")
+    return instance
+
+
+def _refuse_unusable(eye: FileDataset) -> None:
+    pixels = read_pixels(eye)
+    if str(eye.get("BurnedInAnnotation", "")).strip() == "YES":
+        raise Discard("burned_in_text", "The header says that text is burned in.")
+    if has_burned_in_text(pixels):
+        raise Discard("burned_in_text", "The pixels show a line of text.")
+    find_disc(pixels)
+
+
+def _store(curation: Curation, eye: FileDataset, uid: str, fingerprint: str) -> Instance:
+    clean = to_bytes(deidentify_eye(eye, curation.policy, curation.key))
+    patient = patient_of(eye, curation.key)
+    content = digest(clean)
+    # The object comes before its index entry: an entry never points at nothing.
+    curation.store.put_if_absent(curation.settings.curated_bucket, object_name(content), clean)
+    instance = Instance(
+        uid=uid,
+        fingerprint=fingerprint,
+        digest=content,
+        eye=f"{patient}-{laterality(eye)}",
+        study=pseudonymise_uid(curation.key, str(eye.StudyInstanceUID)),
+        patient=patient,
+        run=curation.run,
+    )
+    return curation.index.add(instance)
+
+
+def _curate_row(curation: Curation, sheet: LandedObject, number: int, row: dict[str, str]) -> Outcome:
+    source = f"{sheet.source}-{number}"
+    try:
+        return resolve_row(row, source, sheet.source, curation.index, curation.key)
+    except Discard as why:
+        _quarantine(curation, source, f"{sheet.name}.row{number}.csv", write_sheet([row]), why)
+        return Outcome(source, "grade", "quarantined", why.reason, part_of=sheet.source)
+
+
+def _quarantine(curation: Curation, source: str, name: str, data: bytes, why: Discard) -> None:
+    curation.quarantine.put(source, name, data, why, curation.run)
+    _log.warning("Quarantined", source=source, reason=why.reason, detail=why.detail, remedy=why.remedy)
+
+
+def _in_threads(work: Callable[[_Item], Outcome], items: list[_Item], what: str) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for outcome in pool.map(work, items):
+            outcomes.append(outcome)
+            if len(outcomes) % _REPORT_EVERY == 0 or len(outcomes) == len(items):
+                _log.info("De-identified", what=what, done=len(outcomes), of=len(items))
+    return outcomes

@@ -1,0 +1,53 @@
+"""The landing bucket: what a hospital sent, named by pseudonym from here on."""
+
+from dataclasses import dataclass, field
+
+from qfundus.ingestion.names import landed_name
+from qfundus.security.keys import SiteKey, pseudonymise_source
+from qfundus.settings import Settings
+from qfundus.storage import ObjectStore, to_json
+
+
+@dataclass(frozen=True)
+class LandedObject:
+    """One landed object. Its `name` may hold a person's and never leaves this process; `source` stands for it."""
+
+    name: str = field(repr=False)
+    etag: str
+    source: str
+
+    @property
+    def is_sheet(self) -> bool:
+        """Whether this is a grading sheet, by its name's ending."""
+        return self.name.lower().endswith(".csv")
+
+
+def list_landed(store: ObjectStore, settings: Settings, key: SiteKey) -> list[LandedObject]:
+    """List what has landed; an object sent again under its name with other bytes counts as another."""
+    return [
+        LandedObject(found.name, found.etag, pseudonymise_source(key, f"{found.name}\x00{found.etag}"))
+        for found in store.list(settings.landing_bucket)
+    ]
+
+
+def fix_landed(
+    store: ObjectStore, settings: Settings, key: SiteKey, run: str
+) -> tuple[list[LandedObject], list[str]]:
+    """Fix what a run is to account for: what has landed at its first try, whatever arrives later.
+
+    Returns the objects, and the sources of those that somebody took away since the first try.
+    """
+    landed = list_landed(store, settings, key)
+    name = landed_name(run)
+    store.put_if_absent(settings.curated_bucket, name, to_json(sorted(item.source for item in landed)))
+    fixed = set(store.find_json(settings.curated_bucket, name))
+    present = [item for item in landed if item.source in fixed]
+    return present, sorted(fixed - {item.source for item in present})
+
+
+def clear_landed(store: ObjectStore, settings: Settings, key: SiteKey, sources: set[str]) -> int:
+    """Delete the landed objects that are accounted for; return how many there were."""
+    accounted = [item for item in list_landed(store, settings, key) if item.source in sources]
+    for item in accounted:
+        store.delete(settings.landing_bucket, item.name)
+    return len(accounted)

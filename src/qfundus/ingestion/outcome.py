@@ -1,0 +1,40 @@
+"""What became of each landed object: exactly one outcome each."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import pandas as pd
+
+Status = Literal["curated", "duplicate", "quarantined", "read", "graded", "withdrawn"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One line of a run's manifest. `part_of` names the sheet of a grade row; a landed object has none."""
+
+    source: str
+    kind: Literal["image", "sheet", "grade"]
+    status: Status
+    reason: str = ""
+    digest: str = ""
+    eye: str = ""
+    study: str = ""
+    patient: str = ""
+    grade: int = -1
+    grader: str = ""
+    graded_on: str = ""
+    part_of: str = ""
+
+
+def to_table(outcomes: list[Outcome]) -> pd.DataFrame:
+    """Write outcomes as a table with a column for each field."""
+    return pd.DataFrame([asdict(o) for o in outcomes], columns=list(Outcome.__dataclass_fields__))
+
+
+def count_outcomes(outcomes: pd.DataFrame) -> dict[str, int]:
+    """Count the outcomes by kind and status, and the quarantined also by reason."""
+    counts = Counter(f"{kind}s {status}" for kind, status in zip(outcomes["kind"], outcomes["status"], strict=True))
+    reasons = outcomes.loc[outcomes["status"] == "quarantined", "reason"]
+    counts.update(f"quarantined: {reason}" for reason in reasons)
+    return dict(sorted(counts.items()))

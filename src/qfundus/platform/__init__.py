@@ -1,0 +1,1 @@
+"""The embedded services: started, watched and stopped."""

@@ -1,0 +1,1 @@
+"""The quantum circuit and its exact simulation."""

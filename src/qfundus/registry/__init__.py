@@ -1,0 +1,1 @@
+"""Model versions in MLflow and the model repository of Triton."""

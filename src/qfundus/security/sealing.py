@@ -1,0 +1,32 @@
+"""Authenticated encryption of objects that still identify a person (AES-256-GCM, NIST SP 800-38D)."""
+
+import os
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from qfundus.security.keys import SiteKey
+
+_MAGIC = b"QFS1"
+_NONCE = 12
+
+
+def seal(key: SiteKey, data: bytes, name: str) -> bytes:
+    """Encrypt data and bind it to its object's name, so that sealed objects cannot be swapped."""
+    nonce = os.urandom(_NONCE)
+    return _MAGIC + nonce + AESGCM(key.derive("seal")).encrypt(nonce, data, name.encode())
+
+
+def unseal(key: SiteKey, sealed: bytes, name: str) -> bytes:
+    """Decrypt what `seal` made for the same name.
+
+    Raises:
+        ValueError: where the bytes, the name or the key differ from those at sealing.
+    """
+    if not sealed.startswith(_MAGIC):
+        raise ValueError("This is no sealed object.")
+    nonce, body = sealed[4 : 4 + _NONCE], sealed[4 + _NONCE :]
+    try:
+        return AESGCM(key.derive("seal")).decrypt(nonce, body, name.encode())
+    except InvalidTag:
+        raise ValueError("The sealed object was changed, renamed, or sealed with another key.") from None

@@ -1,0 +1,72 @@
+"""Where things are: endpoints, folders and secrets, read from the environment at the edge of the program."""
+
+import os
+from pathlib import Path
+
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+STATE_FOLDER = ".qfundus"
+
+
+class Settings(BaseSettings):
+    """Every setting, from `QFUNDUS_*` in the environment or from the state folder's `settings.env`."""
+
+    model_config = SettingsConfigDict(env_prefix="QFUNDUS_", frozen=True, extra="forbid")
+
+    home: Path = Path(STATE_FOLDER)
+    site_key: SecretStr
+
+    s3_endpoint: str
+    s3_access_key: str
+    s3_secret_key: SecretStr
+    s3_region: str = "us-east-1"
+    landing_bucket: str = "landing"
+    curated_bucket: str = "curated"
+    quarantine_bucket: str = "quarantine"
+    features_bucket: str = "features"
+    models_bucket: str = "models"
+
+    feast_registry: str = "s3://features/registry.db"
+    feast_online_store: Path | None = None
+    mlflow_uri: str
+    mlflow_experiment: str = "retraining"
+
+    kfp_endpoint: str | None = None
+
+    airflow_url: str
+    airflow_user: str = "admin"
+    airflow_password: SecretStr
+
+    triton_http: str
+    triton_grpc: str
+    triton_repository: Path
+    triton_backend: str = "python"
+
+    @property
+    def online_store(self) -> Path:
+        """The Feast online store's file."""
+        return self.feast_online_store or self.home / "feast" / "online.db"
+
+
+def state_folder() -> Path:
+    """Return the folder that holds all state, `QFUNDUS_HOME` or `.qfundus` here."""
+    return Path(os.environ.get("QFUNDUS_HOME", STATE_FOLDER)).resolve()
+
+
+def load_settings() -> Settings:
+    """Read the settings from the environment, over those that `qfundus up` wrote.
+
+    Raises:
+        SetupError: where a needed setting is in neither place.
+    """
+    from pydantic import ValidationError  # noqa: PLC0415  (only for the message)
+
+    from qfundus.errors import SetupError  # noqa: PLC0415
+
+    written = state_folder() / "settings.env"
+    try:
+        return Settings(_env_file=written if written.exists() else None)  # pyright: ignore[reportCallIssue]
+    except ValidationError as error:
+        names = ", ".join(f"QFUNDUS_{str(e['loc'][0]).upper()}" for e in error.errors())
+        raise SetupError(f"Settings missing or wrong: {names}. Run `qfundus up`, or set them.") from None

@@ -1,0 +1,125 @@
+"""Objects in S3: created only if absent, read whole, listed in order; and manifests as Parquet."""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+import pandas as pd
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from qfundus.settings import Settings
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """What a listing says of an object."""
+
+    name: str
+    etag: str
+    size: int
+
+
+class ObjectStore:
+    """One S3 store; safe to share between threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._client: Any = boto3.client(
+            "s3",
+            endpoint_url=settings.s3_endpoint,
+            aws_access_key_id=settings.s3_access_key,
+            aws_secret_access_key=settings.s3_secret_key.get_secret_value(),
+            region_name=settings.s3_region,
+            config=Config(
+                retries={"mode": "standard", "max_attempts": 8},
+                max_pool_connections=32,
+                s3={"addressing_style": "path"},
+            ),
+        )
+
+    def create_bucket(self, bucket: str) -> None:
+        """Create a bucket unless it exists."""
+        try:
+            self._client.head_bucket(Bucket=bucket)
+        except ClientError:
+            self._client.create_bucket(Bucket=bucket)
+
+    def put_if_absent(self, bucket: str, name: str, data: bytes) -> bool:
+        """Store an object unless its name is taken; return whether this call created it."""
+        try:
+            self._client.put_object(Bucket=bucket, Key=name, Body=data, IfNoneMatch="*")
+        except ClientError as error:
+            if _code(error) in {"PreconditionFailed", "412"}:
+                return False
+            raise
+        return True
+
+    def put(self, bucket: str, name: str, data: bytes) -> None:
+        """Store an object over whatever has its name."""
+        self._client.put_object(Bucket=bucket, Key=name, Body=data)
+
+    def get(self, bucket: str, name: str) -> bytes:
+        """Read an object whole.
+
+        Raises:
+            KeyError: where there is none of that name.
+        """
+        found = self.find(bucket, name)
+        if found is None:
+            raise KeyError(f"{bucket}/{name}")
+        return found
+
+    def find(self, bucket: str, name: str) -> bytes | None:
+        """Read an object whole, or return None where there is none of that name."""
+        try:
+            return self._client.get_object(Bucket=bucket, Key=name)["Body"].read()
+        except ClientError as error:
+            if _code(error) in {"NoSuchKey", "404"}:
+                return None
+            raise
+
+    def list(self, bucket: str, prefix: str = "") -> Iterator[StoredObject]:
+        """Yield the objects below a prefix, in the order of their names."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        for page in pages:
+            for entry in page.get("Contents", ()):
+                yield StoredObject(entry["Key"], entry["ETag"].strip('"'), entry["Size"])
+
+    def delete(self, bucket: str, name: str) -> None:
+        """Remove an object; a missing one is no error."""
+        self._client.delete_object(Bucket=bucket, Key=name)
+
+    def find_json(self, bucket: str, name: str) -> Any:
+        """Read a JSON object, or return None where there is none of that name."""
+        found = self.find(bucket, name)
+        return None if found is None else json.loads(found)
+
+
+def digest(data: bytes) -> str:
+    """Name bytes by their content: SHA-256 in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def to_parquet(table: pd.DataFrame) -> bytes:
+    """Write a table as Parquet."""
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def from_parquet(data: bytes) -> pd.DataFrame:
+    """Read a table from Parquet."""
+    return pd.read_parquet(io.BytesIO(data))
+
+
+def to_json(value: Any) -> bytes:
+    """Write JSON with sorted keys, so that equal values have equal bytes."""
+    return json.dumps(value, sort_keys=True, indent=1).encode()
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
