@@ -11,7 +11,7 @@ from qfundus.logs import set_up_logs
 app = typer.Typer(
     help="A nightly retrained, honestly compared, human-approved grader of diabetic retinopathy.",
     no_args_is_help=True,
-    pretty_exceptions_show_locals=False,
+    pretty_exceptions_enable=False,
 )
 _console = Console()
 

@@ -4,14 +4,16 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import boto3
 import pandas as pd
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
+from qfundus.errors import Retry
 from qfundus.settings import Settings
 
 
@@ -50,48 +52,53 @@ class ObjectStore:
 
     def put_if_absent(self, bucket: str, name: str, data: bytes) -> bool:
         """Store an object unless its name is taken; return whether this call created it."""
-        try:
-            self._client.put_object(Bucket=bucket, Key=name, Body=data, IfNoneMatch="*")
-        except ClientError as error:
-            if _code(error) in {"PreconditionFailed", "412"}:
-                return False
-            raise
+        with _nameless_errors(bucket):
+            try:
+                self._client.put_object(Bucket=bucket, Key=name, Body=data, IfNoneMatch="*")
+            except ClientError as error:
+                if _code(error) in {"PreconditionFailed", "412"}:
+                    return False
+                raise
         return True
 
     def put(self, bucket: str, name: str, data: bytes) -> None:
         """Store an object over whatever has its name."""
-        self._client.put_object(Bucket=bucket, Key=name, Body=data)
+        with _nameless_errors(bucket):
+            self._client.put_object(Bucket=bucket, Key=name, Body=data)
 
     def get(self, bucket: str, name: str) -> bytes:
         """Read an object whole.
 
         Raises:
-            KeyError: where there is none of that name.
+            LookupError: where there is none of that name.
         """
         found = self.find(bucket, name)
         if found is None:
-            raise KeyError(f"{bucket}/{name}")
+            raise LookupError(f"An object that should be in bucket {bucket} is not there.")
         return found
 
     def find(self, bucket: str, name: str) -> bytes | None:
         """Read an object whole, or return None where there is none of that name."""
-        try:
-            return self._client.get_object(Bucket=bucket, Key=name)["Body"].read()
-        except ClientError as error:
-            if _code(error) in {"NoSuchKey", "404"}:
-                return None
-            raise
+        with _nameless_errors(bucket):
+            try:
+                return self._client.get_object(Bucket=bucket, Key=name)["Body"].read()
+            except ClientError as error:
+                if _code(error) in {"NoSuchKey", "404"}:
+                    return None
+                raise
 
-    def list(self, bucket: str, prefix: str = "") -> Iterator[StoredObject]:
-        """Yield the objects below a prefix, in the order of their names."""
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        for page in pages:
-            for entry in page.get("Contents", ()):
-                yield StoredObject(entry["Key"], entry["ETag"].strip('"'), entry["Size"])
+    def list(self, bucket: str, prefix: str = "", after: str = "") -> Iterator[StoredObject]:
+        """Yield the objects below a prefix whose names come after `after`, in the order of their names."""
+        listing = self._client.get_paginator("list_objects_v2")
+        with _nameless_errors(bucket):
+            for page in listing.paginate(Bucket=bucket, Prefix=prefix, StartAfter=after):
+                for entry in page.get("Contents", ()):
+                    yield StoredObject(entry["Key"], entry["ETag"].strip('"'), entry["Size"])
 
     def delete(self, bucket: str, name: str) -> None:
         """Remove an object; a missing one is no error."""
-        self._client.delete_object(Bucket=bucket, Key=name)
+        with _nameless_errors(bucket):
+            self._client.delete_object(Bucket=bucket, Key=name)
 
     def find_json(self, bucket: str, name: str) -> Any:
         """Read a JSON object, or return None where there is none of that name."""
@@ -119,6 +126,17 @@ def from_parquet(data: bytes) -> pd.DataFrame:
 def to_json(value: Any) -> bytes:
     """Write JSON with sorted keys, so that equal values have equal bytes."""
     return json.dumps(value, sort_keys=True, indent=1).encode()
+
+
+@contextmanager
+def _nameless_errors(bucket: str) -> Iterator[None]:
+    """Turn the client's errors into ones that name the bucket alone: a landed object's name may hold a person's."""
+    try:
+        yield
+    except ClientError as error:
+        raise Retry(f"The object store refused a request to bucket {bucket}: {_code(error)}.") from None
+    except (BotoCoreError, HTTPClientError) as error:
+        raise Retry(f"The object store did not answer for bucket {bucket}: {type(error).__name__}.") from None
 
 
 def _code(error: ClientError) -> str:

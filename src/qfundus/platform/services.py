@@ -232,11 +232,12 @@ def airflow(platform: Platform) -> list[Service]:
         return Service(f"airflow-{name}", command, f"{health}#{name}", shown, environment)
 
     address = ("--host", LOOPBACK, "--port", str(platform.ports["airflow"]))
+    # The API server reads the logs from their files: no second server, which would listen on every interface.
     return [
         part("api-server", "api-server", *address, "--workers", "1", shown=platform.url("airflow")),
-        part("scheduler", "scheduler"),
+        part("scheduler", "scheduler", "--skip-serve-logs"),
         part("dag-processor", "dag-processor"),
-        part("triggerer", "triggerer"),
+        part("triggerer", "triggerer", "--skip-serve-logs"),
     ]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xmlrpc.client import ServerProxy
+from xmlrpc.client import Fault, ServerProxy
 
 import httpx
 import psutil
@@ -121,6 +121,8 @@ def is_running(folder: Path) -> bool:
     try:
         with _supervisor(folder) as supervisor:
             supervisor.supervisor.getState()
+    except Fault:  # it is shutting down, and so still there
+        return True
     except OSError:
         return False
     return True

@@ -1,0 +1,185 @@
+"""The feature store: parts in S3 (offline), the newest values in SQLite (online), both through Feast."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import structlog
+
+from qfundus.errors import Retry
+from qfundus.layout import feature_repo
+from qfundus.settings import Settings
+from qfundus.storage import ObjectStore, digest, to_json, to_parquet
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+_log = structlog.get_logger()
+VIEWS = ("eye_embedding", "study_acquisition", "eye_grade")
+WATERMARK = "materialised.json"
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+LONGEST_CHUNK = timedelta(hours=24)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A window of time, start excluded, end included."""
+
+    start: datetime
+    end: datetime
+
+
+def open_feature_store(settings: Settings) -> "FeatureStore":
+    """Open the feature store; Feast reads its endpoints and keys from the environment."""
+    os.environ.update(_feast_environment(settings))
+    settings.online_store.parent.mkdir(parents=True, exist_ok=True)
+    from feast import FeatureStore  # noqa: PLC0415  (reads the environment that was just set)
+
+    return FeatureStore(repo_path=str(feature_repo()))
+
+
+def write_part(
+    store: ObjectStore, settings: Settings, view: str, run: str, known_at: datetime, rows: pd.DataFrame
+) -> bool:
+    """Add a run's rows to a view's parts; a second time changes nothing. Return whether this call wrote them."""
+    if rows.empty:
+        return False
+    stamped = rows.assign(event_timestamp=pd.Timestamp(known_at))
+    return store.put_if_absent(settings.features_bucket, f"{view}/{part_name(run, known_at)}", to_parquet(stamped))
+
+
+def part_name(run: str, known_at: datetime) -> str:
+    """Name a part by when its rows became known and by its run."""
+    return f"{known_at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{digest(run.encode())[:12]}.parquet"
+
+
+def part_time(name: str) -> datetime:
+    """Read from a part's name when its rows became known."""
+    stamp = name.rsplit("/", 1)[-1].split("-", 1)[0]
+    return datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+
+
+def apply_definitions(settings: Settings) -> None:
+    """Register the definitions in `feature_repo/`, by `feast apply` as a person would run it there.
+
+    Raises:
+        Retry: with the end of what Feast said.
+    """
+    settings.online_store.parent.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "feast.cli.cli", "--chdir", str(feature_repo()), "apply", "--skip-source-validation"],
+        env={**os.environ, **_feast_environment(settings)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise Retry(f"`feast apply` failed: {done.stderr[-1500:]}")
+
+
+def materialise_new(store: ObjectStore, settings: Settings, until: datetime) -> list[Chunk]:
+    """Bring the online store up to `until`, a day's rows at a time; return the chunks that were loaded.
+
+    The watermark is ours: Feast's own is reset by `feast apply`, and it loads a whole window at once. It moves after
+    each chunk, so that a crash costs one chunk. Days without a part are passed over.
+    """
+    feature_store = open_feature_store(settings)
+    watermark = _read_watermark(store, settings)
+    chunks = plan_chunks(watermark, until, _part_times(store, settings, watermark))
+    for number, chunk in enumerate(chunks, 1):
+        feature_store.materialize(
+            start_date=chunk.start, end_date=chunk.end, feature_views=list(VIEWS)
+        )
+        store.put(settings.features_bucket, WATERMARK, to_json({"until": chunk.end.isoformat()}))
+        _log.info("Materialised", chunk=number, of=len(chunks), until=chunk.end.isoformat())
+    return chunks
+
+
+def plan_chunks(
+    watermark: datetime, until: datetime, times: list[datetime], longest: timedelta = LONGEST_CHUNK
+) -> list[Chunk]:
+    """Cut the time after the watermark into chunks no longer than `longest` that hold at least one of `times`."""
+    due = sorted(time for time in times if watermark < time <= until)
+    chunks: list[Chunk] = []
+    for time in due:
+        if not chunks or time > chunks[-1].end:
+            # Feast's window includes its start: step past the row that the chunk before may have ended on.
+            start = max(watermark, time - timedelta(seconds=1))
+            chunks.append(Chunk(start, min(until, start + longest)))
+    return chunks
+
+
+def training_rows(settings: Settings, service: str, samples: pd.DataFrame) -> pd.DataFrame:
+    """Join the features that were known at each sample's time (point-in-time correct).
+
+    `samples` has the columns `eye_id`, `study_id` and `event_timestamp`.
+    """
+    feature_store = open_feature_store(settings)
+    job = feature_store.get_historical_features(
+        entity_df=samples, features=feature_store.get_feature_service(service)
+    )
+    return job.to_df()
+
+
+def online_row(settings: Settings, service: str, eye: str, study: str) -> dict[str, Any]:
+    """Return the newest features of one eye at one visit from the online store."""
+    feature_store = open_feature_store(settings)
+    answer = feature_store.get_online_features(
+        features=feature_store.get_feature_service(service), entity_rows=[{"eye_id": eye, "study_id": study}]
+    )
+    return {name: values[0] for name, values in answer.to_dict().items()}
+
+
+def newest_part(store: ObjectStore, settings: Settings) -> datetime | None:
+    """Return when the newest part became known, or None where there is none."""
+    times = _part_times(store, settings, EARLIEST)
+    return times[-1] if times else None
+
+
+def read_keys(store: ObjectStore, settings: Settings, view: str, as_of: datetime) -> pd.DataFrame:
+    """Return the eyes and studies that a view knew at a moment, once each."""
+    parts = [
+        pd.read_parquet(io.BytesIO(store.get(settings.features_bucket, part.name)), columns=["eye_id", "study_id"])
+        for part in store.list(settings.features_bucket, f"{view}/")
+        if part_time(part.name) <= as_of
+    ]
+    keys = pd.concat(parts) if parts else pd.DataFrame(columns=["eye_id", "study_id"])
+    return keys.drop_duplicates(ignore_index=True)
+
+
+def _read_watermark(store: ObjectStore, settings: Settings) -> datetime:
+    found = store.find(settings.features_bucket, WATERMARK)
+    return datetime.fromisoformat(json.loads(found)["until"]) if found else EARLIEST
+
+
+def _part_times(store: ObjectStore, settings: Settings, watermark: datetime) -> list[datetime]:
+    # Parts are named by time, so a listing that starts at the watermark costs what is new, not what was ever stored.
+    after = f"{watermark:%Y%m%dT%H%M%SZ}"
+    return sorted(
+        {
+            part_time(part.name)
+            for view in VIEWS
+            for part in store.list(settings.features_bucket, f"{view}/", after=f"{view}/{after}")
+        }
+    )
+
+
+def _feast_environment(settings: Settings) -> dict[str, str]:
+    secret = settings.s3_secret_key.get_secret_value()
+    return {
+        "QFUNDUS_S3_ENDPOINT": settings.s3_endpoint,
+        "QFUNDUS_FEATURES_BUCKET": settings.features_bucket,
+        "QFUNDUS_FEAST_REGISTRY": settings.feast_registry,
+        "QFUNDUS_FEAST_ONLINE_STORE": str(settings.online_store.resolve()),
+        "FEAST_S3_ENDPOINT_URL": settings.s3_endpoint,
+        "AWS_ENDPOINT_URL": settings.s3_endpoint,
+        "AWS_ACCESS_KEY_ID": settings.s3_access_key,
+        "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_DEFAULT_REGION": settings.s3_region,
+    }

@@ -1,0 +1,73 @@
+"""The gate: a candidate is promoted on evidence, against the champion, on the same eyes."""
+
+import json
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from qfundus.hybrid.metrics import Estimate, interval, patient_resamples, quadratic_weighted_kappa
+from qfundus.recipe import Evaluation, Gate
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the candidate may be proposed to a person, and why, in one paragraph."""
+
+    passed: bool
+    reason: str
+    candidate_kappa: float
+    champion_kappa: float | None
+    difference: float | None
+    difference_low: float | None
+    difference_high: float | None
+    champion_version: str | None
+
+    def to_json(self) -> str:
+        """Write the verdict for travel."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Verdict":
+        """Read a verdict."""
+        return cls(**json.loads(text))
+
+
+def judge(
+    candidate: np.ndarray,
+    champion: np.ndarray | None,
+    grades: np.ndarray,
+    patients: np.ndarray,
+    gate: Gate,
+    how: Evaluation,
+    seed: int,
+    champion_version: str | None = None,
+) -> Verdict:
+    """Judge probabilities `(eyes, 5)` of the candidate, and of the champion on the same eyes where there is one.
+
+    Not worse beyond a margin: the paired difference in kappa, patients resampled, must lie above minus the margin with
+    its whole interval. Better than chance: so must the candidate's own kappa lie above the floor.
+    """
+    weights = patient_resamples(patients, how.resamples, seed)
+    own = _kappa(candidate, grades, weights, how.confidence)
+    if not own.low > gate.floor:
+        reason = f"Refused: the candidate's kappa is {own}, and its lower end must lie above {gate.floor}."
+        return Verdict(False, reason, own.value, None, None, None, None, champion_version)  # noqa: FBT003
+    if champion is None:
+        reason = f"Passed: there is no champion yet, and the candidate's kappa is {own}."
+        return Verdict(True, reason, own.value, None, None, None, None, None)  # noqa: FBT003
+    other = _kappa(champion, grades, weights, how.confidence)
+    resampled = quadratic_weighted_kappa(candidate, grades, weights) - quadratic_weighted_kappa(champion, grades, weights)
+    low, high = interval(resampled, how.confidence)
+    difference = Estimate(own.value - other.value, low, high)
+    passed = low > -gate.margin
+    reason = (
+        f"{'Passed' if passed else 'Refused'}: on {len(grades)} eyes of {len(np.unique(patients))} patients the "
+        f"candidate's kappa is {own}, version {champion_version}'s {other}; the paired difference is {difference}, "
+        f"{'above' if passed else 'not above'} the margin of -{gate.margin} with its whole interval."
+    )
+    return Verdict(passed, reason, own.value, other.value, difference.value, low, high, champion_version)
+
+
+def _kappa(probabilities: np.ndarray, grades: np.ndarray, weights: np.ndarray, confidence: float) -> Estimate:
+    whole = quadratic_weighted_kappa(probabilities, grades, np.ones((1, len(grades))))[0]
+    return Estimate(float(whole), *interval(quadratic_weighted_kappa(probabilities, grades, weights), confidence))

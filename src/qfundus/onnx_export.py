@@ -1,0 +1,53 @@
+"""Export PyTorch modules to ONNX and check that they still answer alike."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import nn
+
+OPSET = 18
+_TOLERANCE = 1e-3
+
+
+def export_module(module: nn.Module, example: torch.Tensor, file: Path, source: str, outputs: tuple[str, ...]) -> None:
+    """Write a module with one input, whose first axis is the batch, as ONNX.
+
+    Raises:
+        ValueError: where ONNX Runtime's answer to the example is not PyTorch's.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # The exporter warns of each torchvision operator that it does without; none is used here.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    torch.onnx.export(
+        module.eval(),
+        (example,),
+        str(file),
+        input_names=[source],
+        output_names=list(outputs),
+        dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+        opset_version=OPSET,
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    _compare(module, example, file, source)
+
+
+def open_session(model: Path | bytes) -> onnxruntime.InferenceSession:
+    """Open an ONNX graph on the CPU."""
+    return onnxruntime.InferenceSession(
+        model if isinstance(model, bytes) else str(model), providers=["CPUExecutionProvider"]
+    )
+
+
+def _compare(module: nn.Module, example: torch.Tensor, file: Path, source: str) -> None:
+    with torch.inference_mode():
+        answer = module(example)
+    wanted = answer if isinstance(answer, tuple) else (answer,)
+    found = open_session(file).run(None, {source: example.numpy()})
+    worst = max(float(np.abs(np.asarray(f) - w.numpy()).max()) for f, w in zip(found, wanted, strict=True))
+    if worst > _TOLERANCE:
+        raise ValueError(f"{file.name} answers differently from PyTorch, by {worst:.1e}.")
