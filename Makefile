@@ -9,6 +9,7 @@ VENV   := .venv
 TRITON := .venv-triton
 BIN    := $(VENV)/bin
 UV      = $(BIN)/uv
+SERVER  = $(TRITON)/lib/python3.11/site-packages/pytriton/tritonserver
 
 # uv keeps its cache with the rest of the state unless told otherwise, and looks where pip looks for local wheels.
 export QFUNDUS_HOME  := $(STATE)
@@ -40,6 +41,9 @@ $(VENV)/.ready: requirements.lock requirements-overrides.txt pyproject.toml | $(
 $(TRITON)/.ready: deploy/triton/requirements.lock | $(UV)
 	$(UV) venv --quiet --clear --python $(BIN)/python $(TRITON)
 	$(UV) pip install --python $(TRITON) -r $<
+	@# Triton's Python backend looks for the stub of its Python beside itself.
+	install -m 755 $(SERVER)/python_backend_stubs/3.11/triton_python_backend_stub $(SERVER)/backends/python/
+	chmod 755 $(SERVER)/bin/tritonserver
 	@touch $@
 
 demo: setup ## one night of work, from a folder of photographs to a served grader [DATA=<npz or folder>]

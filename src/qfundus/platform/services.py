@@ -89,6 +89,7 @@ def shared_environment(platform: Platform) -> dict[str, str]:
         "DO_NOT_TRACK": "true",
         "FEAST_USAGE": "False",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "NO_PROXY": f"{LOOPBACK},localhost",
     }
 
@@ -216,8 +217,8 @@ def triton(platform: Platform, environment: Path) -> Service:
         platform.url("triton_http", "/v2"),
         {
             "LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR")),
-            "PYTHONPATH": str(site),
-            "PYTHONHOME": sys.base_prefix,
+            # The server's interpreter takes the packages beside the first python3 on PATH.
+            "PATH": f"{environment / 'bin'}:/usr/bin:/bin",
         },
     )
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -173,7 +172,8 @@ def _load(folder: Path) -> Platform:
 def _prepare(platform: Platform, report: Report) -> None:
     for name in ("logs", "home", "cache"):
         (platform.folder / name).mkdir(exist_ok=True)
-    _prepare_triton(triton_environment())
+    if not triton_environment().is_dir():
+        raise SetupError("The Triton server's environment is missing: run `make setup`.")
     report("Preparing Airflow's database ...")
     done = subprocess.run(
         [sys.executable, "-m", "airflow", "db", "migrate"],
@@ -184,18 +184,6 @@ def _prepare(platform: Platform, report: Report) -> None:
     )
     if done.returncode:
         raise SetupError(f"Airflow's database could not be prepared:\n{done.stderr[-2000:]}")
-
-
-def _prepare_triton(environment: Path) -> None:
-    """Put the stub of this Python beside the Python backend, where the server looks for it."""
-    server = environment / "lib" / "python3.11" / "site-packages" / "pytriton" / "tritonserver"
-    if not server.is_dir():
-        raise SetupError("The Triton server's environment is missing: run `make setup`.")
-    stub = server / "backends" / "python" / "triton_python_backend_stub"
-    if not stub.exists():
-        shutil.copy(server / "python_backend_stubs" / "3.11" / "triton_python_backend_stub", stub)
-    for binary in (stub, server / "bin" / "tritonserver"):
-        binary.chmod(0o755)
 
 
 def _start_supervisor(platform: Platform, listed: list[Service]) -> None:

@@ -1,0 +1,30 @@
+"""Fit and measure the ensemble."""
+
+from kfp import dsl
+
+from components import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def evaluate_ensemble(
+    recipe: str,
+    dataset: dsl.Input[dsl.Dataset],
+    classical: dsl.Input[dsl.Model],
+    quantum: dsl.Input[dsl.Model],
+    grader: dsl.Output[dsl.Model],
+    figures: dsl.Output[dsl.Metrics],
+):
+    """Mix both heads on the validation split, measure all three forms on the test split, export the grader.
+
+    Args:
+        recipe: What to train, as JSON.
+        dataset: The snapshot.
+        classical: The classical head.
+        quantum: The quantum head.
+        grader: A folder with the ONNX graphs, the test split's predictions and a smoke test.
+        figures: Every figure of every form with its confidence interval.
+    """
+    from qfundus import retraining
+
+    heads = classical.path, quantum.path
+    figures.metadata.update(retraining.evaluate_ensemble(recipe, dataset.path, *heads, grader.path, figures.path))

@@ -1,0 +1,22 @@
+"""Train the classical head."""
+
+from kfp import dsl
+
+from components import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def train_classical(
+    recipe: str, dataset: dsl.Input[dsl.Dataset], model: dsl.Output[dsl.Model], figures: dsl.Output[dsl.Metrics]
+):
+    """Train the classical network on the embedding.
+
+    Args:
+        recipe: What to train, as JSON.
+        dataset: The snapshot.
+        model: The head's weights and its part of the recipe.
+        figures: Losses, epochs, seconds and the number of parameters.
+    """
+    from qfundus import retraining
+
+    figures.metadata.update(retraining.train_classical(recipe, dataset.path, model.path, figures.path))

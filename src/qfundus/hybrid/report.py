@@ -1,0 +1,180 @@
+"""The report of a retraining: one HTML file with its figures inside, for a person who is to approve."""
+
+import base64
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader, select_autoescape
+
+from qfundus.hybrid.gate import Verdict
+from qfundus.hybrid.metrics import (
+    REFERABLE,
+    Estimate,
+    interval,
+    patient_resamples,
+    quadratic_weighted_kappa,
+    referable_score,
+    roc_curve,
+)
+from qfundus.recipe import Recipe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMS = {"classical": "#1f77b4", "quantum": "#9467bd", "hybrid": "#2ca02c"}
+NAMES = {
+    "quadratic_weighted_kappa": "Quadratic weighted kappa",
+    "accuracy": "Accuracy",
+    "auc_one_vs_rest": "AUC, one grade against the rest",
+    "auc_referable": "AUC, referable retinopathy",
+    "sensitivity_referable": "Sensitivity, referable, at fixed specificity",
+    "calibration_error": "Calibration error (lower is better)",
+}
+_SMALLEST_GROUP = 10
+
+
+def write_report(
+    path: Path, recipe: Recipe, summary: dict[str, Any], predictions: pd.DataFrame, verdict: Verdict
+) -> None:
+    """Write the report from the test split's predictions."""
+    grades = predictions["grade"].to_numpy()
+    told = {form: predictions[[f"{form}_{g}" for g in range(5)]].to_numpy() for form in FORMS}
+    weights = patient_resamples(predictions["patient_id"].to_numpy(str), recipe.evaluation.resamples, recipe.seed)
+    pictures = {
+        "What each form makes of the test eyes": _draw_forms(summary["figures"]),
+        "Hybrid: told against graded": _draw_confusion(told["hybrid"], grades),
+        "Referable retinopathy: ROC": _draw_roc(told, grades, weights, recipe.evaluation.confidence),
+        "Hybrid: calibration": _draw_calibration(told["hybrid"], grades),
+        "The circuit": _draw_circuit(recipe),
+    }
+    environment = Environment(loader=PackageLoader("qfundus.hybrid"), autoescape=select_autoescape())
+    page = environment.get_template("report.html").render(
+        recipe=recipe,
+        verdict=verdict,
+        eyes=summary["eyes"],
+        phantom="PHANTOM" in str(summary["eyes"]["cameras"]),
+        mixture=summary["mixture"],
+        names=NAMES,
+        figures={
+            form: {name: str(Estimate(**value)) for name, value in metrics.items()}
+            for form, metrics in summary["figures"].items()
+        },
+        subgroups=_measure_subgroups(predictions, told["hybrid"], grades, weights, recipe),
+        pictures={title: _to_png(figure) for title, figure in pictures.items()},
+        tested=len(predictions),
+    )
+    path.write_text(page)
+
+
+def _measure_subgroups(
+    predictions: pd.DataFrame, told: np.ndarray, grades: np.ndarray, weights: np.ndarray, recipe: Recipe
+) -> list[dict[str, object]]:
+    groups = {
+        "right eyes": predictions["eye_id"].str.endswith("-R"),
+        "left eyes": predictions["eye_id"].str.endswith("-L"),
+        "women": predictions["sex"] == "F",
+        "men": predictions["sex"] == "M",
+        "under 60 years": predictions["age_years"].between(0, 59),
+        "60 years and over": predictions["age_years"] >= 60,
+    }
+    rows: list[dict[str, object]] = []
+    for name, chosen in groups.items():
+        inside = chosen.to_numpy(bool)
+        if inside.sum() < _SMALLEST_GROUP:
+            rows.append({"name": name, "eyes": int(inside.sum()), "kappa": "too few eyes"})
+            continue
+        whole = quadratic_weighted_kappa(told[inside], grades[inside], np.ones((1, int(inside.sum()))))[0]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            resampled = quadratic_weighted_kappa(told[inside], grades[inside], weights[:, inside])
+        low, high = interval(resampled, recipe.evaluation.confidence)
+        rows.append({"name": name, "eyes": int(inside.sum()), "kappa": str(Estimate(float(whole), low, high))})
+    return rows
+
+
+def _draw_forms(figures: dict[str, dict[str, dict[str, float]]]) -> "Figure":
+    figure, axes = _canvas(7, 3.6)
+    for place, (form, colour) in enumerate(FORMS.items()):
+        for row, metric in enumerate(NAMES):
+            estimate = figures[form][metric]
+            height = row + (place - 1) * 0.22
+            axes.plot([estimate["low"], estimate["high"]], [height, height], color=colour, linewidth=2)
+            axes.plot(estimate["value"], height, "o", color=colour, label=form if row == 0 else None)
+    axes.set_yticks(range(len(NAMES)), list(NAMES.values()), fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("figure with its confidence interval")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _draw_confusion(told: np.ndarray, grades: np.ndarray) -> "Figure":
+    figure, axes = _canvas(4.2, 3.8)
+    counts = np.zeros((5, 5), int)
+    np.add.at(counts, (grades, told.argmax(axis=1)), 1)
+    axes.imshow(counts / counts.sum(axis=1, keepdims=True).clip(min=1), cmap="Greens", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        axes.text(column, row, str(count), ha="center", va="center", fontsize=9)
+    axes.set_xlabel("grade told")
+    axes.set_ylabel("grade given by a person")
+    return figure
+
+
+def _draw_roc(told: dict[str, np.ndarray], grades: np.ndarray, weights: np.ndarray, confidence: float) -> "Figure":
+    figure, axes = _canvas(4.4, 3.8)
+    grid = np.linspace(0, 1, 101)
+    for form, colour in FORMS.items():
+        scores, positive = referable_score(told[form]), grades >= REFERABLE
+        found, alarms = roc_curve(scores, positive, np.ones((1, len(grades))))
+        axes.step(alarms[0], found[0], where="post", color=colour, label=form)
+        if form == "hybrid":
+            curves = zip(*roc_curve(scores, positive, weights[:300]), strict=True)
+            band = np.array([np.interp(grid, alarm, find) for find, alarm in curves])
+            tail = (1 - confidence) / 2
+            axes.fill_between(grid, *np.nanquantile(band, (tail, 1 - tail), axis=0), color=colour, alpha=0.15)
+    axes.plot([0, 1], [0, 1], ":", color="grey")
+    axes.set_xlabel("1 - specificity")
+    axes.set_ylabel("sensitivity")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _draw_calibration(told: np.ndarray, grades: np.ndarray) -> "Figure":
+    figure, axes = _canvas(4.2, 3.8)
+    confidence, right = told.max(axis=1), told.argmax(axis=1) == grades
+    edges = np.linspace(0, 1, 11)
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        inside = (confidence > low) & (confidence <= high)
+        if inside.any():
+            size = 20 + 200 * inside.mean()
+            axes.scatter(confidence[inside].mean(), right[inside].mean(), s=size, color=FORMS["hybrid"], alpha=0.7)
+    axes.plot([0, 1], [0, 1], ":", color="grey")
+    axes.set_xlabel("how sure the grader is")
+    axes.set_ylabel("how often it is right")
+    return figure
+
+
+def _draw_circuit(recipe: Recipe) -> "Figure":
+    from qfundus.quantum.ansatz import build_ansatz  # noqa: PLC0415
+
+    return build_ansatz(recipe.quantum.qubits, 1).draw("mpl", fold=60, scale=0.6)  # pyright: ignore[reportReturnType]
+
+
+def _canvas(width: float, height: float) -> tuple["Figure", Any]:
+    import matplotlib as mpl  # noqa: PLC0415
+
+    mpl.use("Agg")
+    from matplotlib import pyplot  # noqa: PLC0415
+
+    return pyplot.subplots(figsize=(width, height), layout="constrained")
+
+
+def _to_png(figure: "Figure") -> str:
+    from matplotlib import pyplot  # noqa: PLC0415
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
+    pyplot.close(figure)
+    return base64.b64encode(buffer.getvalue()).decode()

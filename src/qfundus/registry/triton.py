@@ -1,0 +1,144 @@
+"""Triton's model repository: versions as folders, loaded on demand, tried before they serve."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import structlog
+
+from qfundus.errors import Retry
+from qfundus.hybrid.grader import GRADER_FILE, OUTPUTS
+from qfundus.imaging.normalise import SIDE
+from qfundus.layout import checkout
+from qfundus.settings import Settings
+
+_log = structlog.get_logger()
+SERVED_MODEL = "fundus_grader"
+SMOKE_TOLERANCE = 1e-4
+_TIMEOUT = 60.0
+
+
+class SmokeTestError(Exception):
+    """A version that Triton loaded does not answer as it did when it was made."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Triton's probabilities `(eyes, 5)` by each form, and which version gave them."""
+
+    probabilities: np.ndarray
+    classical: np.ndarray
+    quantum: np.ndarray
+    version: str
+
+
+def write_version(settings: Settings, version: str, graph: Path) -> None:
+    """Put a version's graph into the repository; complete, or not under its name."""
+    folder = settings.triton_repository / SERVED_MODEL / version
+    if folder.exists():
+        return
+    draft = folder.with_name(f".{version}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    shutil.copy(graph, draft / GRADER_FILE)
+    if settings.triton_backend == "python":
+        shutil.copy(checkout() / "deploy" / "triton" / "model.py", draft / "model.py")
+    draft.rename(folder)
+
+
+def remove_version(settings: Settings, version: str) -> None:
+    """Take a version out of the repository."""
+    shutil.rmtree(settings.triton_repository / SERVED_MODEL / version, ignore_errors=True)
+
+
+def serve_version(settings: Settings, version: str) -> None:
+    """Let Triton load one version in place of what it serves; it answers from the old one until the new one is up.
+
+    Raises:
+        Retry: where Triton does not load it.
+    """
+    from tritonclient.utils import InferenceServerException  # noqa: PLC0415
+
+    config = settings.triton_repository / SERVED_MODEL / "config.pbtxt"
+    draft = config.with_suffix(".draft")
+    draft.write_text(model_config(version, settings.triton_backend))
+    draft.replace(config)
+    try:
+        _http(settings).load_model(SERVED_MODEL)
+    except (InferenceServerException, OSError) as error:
+        raise Retry(f"Triton did not load version {version}: {str(error)[:300]}") from None
+
+
+def stop_serving(settings: Settings) -> None:
+    """Let Triton serve no version, as before the first promotion."""
+    (settings.triton_repository / SERVED_MODEL / "config.pbtxt").unlink(missing_ok=True)
+    _http(settings).unload_model(SERVED_MODEL)
+
+
+def model_config(version: str, backend: str) -> str:
+    """Write the configuration that serves one version."""
+    outputs = ",\n".join(f'  {{ name: "{name}" data_type: TYPE_FP32 dims: [ 5 ] }}' for name in OUTPUTS)
+    return f"""name: "{SERVED_MODEL}"
+backend: "{backend}"
+max_batch_size: 32
+input [ {{ name: "image" data_type: TYPE_UINT8 dims: [ {SIDE}, {SIDE}, 3 ] }} ]
+output [
+{outputs}
+]
+version_policy: {{ specific: {{ versions: [ {version} ] }} }}
+dynamic_batching {{ max_queue_delay_microseconds: 1000 }}
+instance_group [ {{ kind: KIND_CPU count: 1 }} ]
+"""
+
+
+def smoke_test(settings: Settings, version: str, smoke: Path) -> None:
+    """Ask Triton the questions kept with a version, over HTTP and gRPC, and compare the answers.
+
+    Raises:
+        SmokeTestError: where an answer differs, or another version gave it.
+    """
+    kept = np.load(smoke)
+    for ask in (grade_over_http, grade_over_grpc):
+        try:
+            answer = ask(settings, kept["images"])
+        except Exception as error:  # noqa: BLE001  (whatever the client raises, the version has failed)
+            raise SmokeTestError(f"Triton does not answer ({type(error).__name__}).") from None
+        if answer.version != version:
+            raise SmokeTestError(f"Version {answer.version} answers in place of {version}.")
+        worst = float(np.abs(answer.probabilities - kept["probabilities"]).max())
+        if not worst <= SMOKE_TOLERANCE:
+            raise SmokeTestError(f"A probability differs by {worst:.1e} from what it was when the version was made.")
+    _log.info("Smoke test passed", version=version)
+
+
+def grade_over_http(settings: Settings, images: np.ndarray) -> Answer:
+    """Grade cropped discs `(eyes, 224, 224, 3)` of uint8 over HTTP."""
+    from tritonclient import http  # noqa: PLC0415
+
+    return _grade(_http(settings), http, images)
+
+
+def grade_over_grpc(settings: Settings, images: np.ndarray) -> Answer:
+    """Grade cropped discs `(eyes, 224, 224, 3)` of uint8 over gRPC."""
+    from tritonclient import grpc  # noqa: PLC0415
+
+    with grpc.InferenceServerClient(settings.triton_grpc) as client:
+        return _grade(client, grpc, images)
+
+
+def _grade(client: Any, protocol: Any, images: np.ndarray) -> Answer:
+    question = protocol.InferInput("image", list(images.shape), "UINT8")
+    question.set_data_from_numpy(images)
+    wanted = [protocol.InferRequestedOutput(name) for name in OUTPUTS]
+    answer = client.infer(SERVED_MODEL, [question], outputs=wanted)
+    said = answer.get_response()
+    version = said["model_version"] if isinstance(said, dict) else said.model_version
+    return Answer(*(answer.as_numpy(name) for name in OUTPUTS), version=str(version))
+
+
+def _http(settings: Settings) -> Any:
+    from tritonclient import http  # noqa: PLC0415
+
+    return http.InferenceServerClient(settings.triton_http, network_timeout=_TIMEOUT, connection_timeout=_TIMEOUT)

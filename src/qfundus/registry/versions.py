@@ -1,0 +1,197 @@
+"""Model versions in MLflow: each retraining is a run, each candidate a version, aliases say which one serves."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qfundus.errors import SetupError
+from qfundus.hybrid.gate import Verdict
+from qfundus.hybrid.grader import GRADER_FILE
+from qfundus.settings import Settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+MODEL = "fundus-grader"
+CHAMPION, PREVIOUS, CANDIDATE = "champion", "previous", "candidate"
+_KEY = "qfundus.key"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What MLflow keeps of one retraining; `version` is empty where the gate refused it."""
+
+    run_id: str
+    version: str
+    verdict: Verdict
+    figures: dict[str, dict[str, dict[str, float]]]
+    eyes: dict[str, int]
+    recipe: str
+    as_of: str
+
+    @property
+    def cameras(self) -> str:
+        """The cameras that took the photographs, as one text."""
+        return str(self.eyes.get("cameras", ""))
+
+
+def connect(settings: Settings) -> "MlflowClient":
+    """Connect to MLflow."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import mlflow  # noqa: PLC0415  (seconds of imports)
+
+    mlflow.set_tracking_uri(settings.mlflow_uri)
+    return mlflow.MlflowClient(settings.mlflow_uri)
+
+
+def record_retraining(
+    settings: Settings,
+    key: str,
+    folder: Path,
+    report: Path,
+    verdict: Verdict,
+    parameters: dict[str, str],
+    metrics: dict[str, float],
+) -> Recorded:
+    """Record a retraining as a run and, where the gate passed it, register its grader; once for each key.
+
+    `folder` holds the grader's files, among them `summary.json`; its metrics are logged beside `metrics`.
+    """
+    client = connect(settings)
+    found = find_retraining(settings, key)
+    if found is not None:
+        return found
+    import mlflow  # noqa: PLC0415
+
+    mlflow.set_experiment(settings.mlflow_experiment)
+    tags = {_KEY: key, "qfundus.gate": "passed" if verdict.passed else "refused"}
+    name = f"{parameters['name']} {parameters['as_of']}"
+    with mlflow.start_run(run_name=name, tags=tags, description=verdict.reason) as run:
+        mlflow.log_params(parameters)
+        mlflow.log_metrics(metrics)
+        mlflow.log_artifacts(str(folder), "grader_files")
+        mlflow.log_artifact(str(report), "report")
+        mlflow.log_text(verdict.to_json(), "verdict.json")
+        version = _register(folder) if verdict.passed else ""
+    if version:
+        client.set_registered_model_alias(MODEL, CANDIDATE, version)
+        client.set_model_version_tag(MODEL, version, "qfundus.gate", verdict.reason[:500])
+    # The tag comes last: a run without it broke off, and the next try records anew.
+    client.set_tag(run.info.run_id, "qfundus.version", version or "none")
+    return _read(client, client.get_run(run.info.run_id))
+
+
+def find_retraining(settings: Settings, key: str) -> Recorded | None:
+    """Return the finished retraining of a key, or None."""
+    client = connect(settings)
+    experiment = client.get_experiment_by_name(settings.mlflow_experiment)
+    if experiment is None:
+        return None
+    runs = client.search_runs([experiment.experiment_id], f"tags.`{_KEY}` = '{key}' and status = 'FINISHED'")
+    finished = [run for run in runs if "qfundus.version" in run.data.tags]
+    return _read(client, finished[0]) if finished else None
+
+
+def read_version(settings: Settings, version: str) -> Recorded:
+    """Return what is recorded of a model version.
+
+    Raises:
+        SetupError: where there is no such version.
+    """
+    client = connect(settings)
+    return _read(client, client.get_run(str(_get_version(client, version).run_id)))
+
+
+def champion_version(settings: Settings) -> str:
+    """Return the version in service, '' where there is none."""
+    return find_alias(settings, CHAMPION)
+
+
+def find_alias(settings: Settings, alias: str) -> str:
+    """Return the version that an alias names, '' where it names none."""
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+    try:
+        return str(connect(settings).get_model_version_by_alias(MODEL, alias).version)
+    except MlflowException:
+        return ""
+
+
+def move_alias(settings: Settings, version: str) -> None:
+    """Let `champion` name a version, and `previous` the one it named before."""
+    client = connect(settings)
+    before = champion_version(settings)
+    if before == version:
+        return
+    if before:
+        client.set_registered_model_alias(MODEL, PREVIOUS, before)
+    client.set_registered_model_alias(MODEL, CHAMPION, version)
+
+
+def download_file(settings: Settings, version: str, name: str, folder: Path) -> Path:
+    """Fetch one of a version's grader files into a folder; return where it lies."""
+    client = connect(settings)
+    run_id = str(_get_version(client, version).run_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    return Path(client.download_artifacts(run_id, f"grader_files/{name}", str(folder)))
+
+
+def download_report(settings: Settings, run_id: str, folder: Path) -> Path:
+    """Fetch a retraining's report into a folder; return where it lies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return Path(connect(settings).download_artifacts(run_id, "report", str(folder))) / "report.html"
+
+
+def _register(folder: Path) -> str:
+    import mlflow.onnx  # noqa: PLC0415
+    import onnx  # noqa: PLC0415
+    from mlflow.models import infer_signature  # noqa: PLC0415
+    from numpy import float32, uint8, zeros  # noqa: PLC0415
+
+    from qfundus.hybrid.grader import OUTPUTS  # noqa: PLC0415
+    from qfundus.imaging.normalise import SIDE  # noqa: PLC0415
+
+    signature = infer_signature(
+        {"image": zeros((1, SIDE, SIDE, 3), uint8)}, {name: zeros((1, 5), float32) for name in OUTPUTS}
+    )
+    logged = mlflow.onnx.log_model(
+        onnx.load(folder / GRADER_FILE),
+        name="grader",
+        signature=signature,
+        registered_model_name=MODEL,
+        pip_requirements=["onnxruntime", "numpy"],
+        await_registration_for=60,
+    )
+    return str(logged.registered_model_version)
+
+
+def _get_version(client: "MlflowClient", version: str) -> "ModelVersion":
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+    try:
+        return client.get_model_version(MODEL, version)
+    except MlflowException:
+        raise SetupError(f"There is no version {version} of {MODEL}: look at the model page in MLflow.") from None
+
+
+def _read(client: "MlflowClient", run: "Run") -> Recorded:
+    import tempfile  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory() as folder:
+        verdict = Path(client.download_artifacts(run.info.run_id, "verdict.json", folder)).read_text()
+        summary = client.download_artifacts(run.info.run_id, "grader_files/summary.json", folder)
+        read = json.loads(Path(summary).read_text())
+    version = str(run.data.tags["qfundus.version"])
+    return Recorded(
+        run_id=run.info.run_id,
+        version="" if version == "none" else version,
+        verdict=Verdict.from_json(verdict),
+        figures=read["figures"],
+        eyes=read["eyes"],
+        recipe=run.data.params.get("name", ""),
+        as_of=run.data.params.get("as_of", ""),
+    )

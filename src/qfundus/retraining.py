@@ -1,0 +1,277 @@
+"""The steps of the nightly retraining, from files to files: what a pipeline component calls, and nothing else."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from qfundus.errors import SetupError
+from qfundus.hybrid.gate import Verdict
+from qfundus.recipe import Recipe
+from qfundus.security.keys import SiteKey
+from qfundus.settings import load_settings
+from qfundus.storage import ObjectStore, digest
+
+SUMMARY_FILE, PREDICTIONS_FILE, SMOKE_FILE = "summary.json", "predictions.parquet", "smoke.npz"
+REPORT_FILE = "report.html"
+FORMS = ("classical", "quantum", "hybrid")
+
+
+def retraining_key(recipe: str, as_of: str, champion: str) -> str:
+    """Name a retraining by everything that decides its outcome."""
+    return digest(f"{recipe}\n{as_of}\n{champion}".encode())[:32]
+
+
+def snapshot_dataset(recipe: str, as_of: str, dataset: str) -> dict[str, float]:
+    """Write every graded eye with its features as of a moment as Parquet; return the eyes and patients per split."""
+    from qfundus.features.snapshot import SPLITS, snapshot_dataset  # noqa: PLC0415
+
+    settings = load_settings()
+    key = SiteKey.from_hex(settings.site_key.get_secret_value())
+    splits = Recipe.from_json(recipe).splits
+    table = snapshot_dataset(ObjectStore(settings), settings, key, splits, datetime.fromisoformat(as_of))
+    _parent(dataset)
+    table.to_parquet(dataset, index=False)
+    return {
+        f"{split}_{what}": float(count)
+        for split in SPLITS
+        for what, count in _sizes(table[table["split"] == split]).items()
+    }
+
+
+def train_classical(recipe: str, dataset: str, model: str, figures: str) -> dict[str, float]:
+    """Train the classical head on a snapshot and write it; return its training figures."""
+    from qfundus.classical.model import save_classical, train_classical  # noqa: PLC0415
+    from qfundus.features.snapshot import read_split  # noqa: PLC0415
+
+    plan = Recipe.from_json(recipe)
+    train, validation = read_split(dataset, "train"), read_split(dataset, "validation")
+    head, trained = train_classical(train, validation, plan.classical, plan.seed)
+    _parent(model)
+    save_classical(head, plan.classical, model)
+    return _write_figures(figures, trained.to_metrics())
+
+
+def train_quantum(recipe: str, dataset: str, model: str, figures: str) -> dict[str, float]:
+    """Train the quantum head on a snapshot and write it; return its training figures."""
+    from qfundus.features.snapshot import read_split  # noqa: PLC0415
+    from qfundus.quantum.model import save_quantum, train_quantum  # noqa: PLC0415
+
+    plan = Recipe.from_json(recipe)
+    train, validation = read_split(dataset, "train"), read_split(dataset, "validation")
+    head, trained = train_quantum(train, validation, plan.quantum, plan.seed)
+    _parent(model)
+    save_quantum(head, plan.quantum, model)
+    return _write_figures(figures, trained.to_metrics())
+
+
+def evaluate_ensemble(
+    recipe: str, dataset: str, classical: str, quantum: str, grader: str, figures: str
+) -> dict[str, float]:
+    """Fit the mixture on the validation split, measure all three forms on the test split, and export the grader.
+
+    Writes into the folder `grader`: the ONNX graphs, the test split's predictions, a smoke test and `summary.json`.
+    """
+    from scipy.special import softmax  # noqa: PLC0415
+
+    from qfundus.classical.model import load_classical  # noqa: PLC0415
+    from qfundus.features.embed import load_backbone  # noqa: PLC0415
+    from qfundus.features.snapshot import read_split  # noqa: PLC0415
+    from qfundus.hybrid.ensemble import fit_mixture  # noqa: PLC0415
+    from qfundus.hybrid.grader import export_grader  # noqa: PLC0415
+    from qfundus.hybrid.metrics import evaluate  # noqa: PLC0415
+    from qfundus.quantum.model import load_quantum  # noqa: PLC0415
+    from qfundus.training import predict_logits  # noqa: PLC0415
+
+    plan, folder = Recipe.from_json(recipe), Path(grader)
+    settings = load_settings()
+    warm, cold = load_classical(classical), load_quantum(quantum)
+    held, test = read_split(dataset, "validation"), read_split(dataset, "test")
+    mixture = fit_mixture(predict_logits(warm, held.embeddings), predict_logits(cold, held.embeddings), held.grades)
+    logits = predict_logits(warm, test.embeddings), predict_logits(cold, test.embeddings)
+    told = {
+        "classical": softmax(logits[0] / mixture.classical_temperature, axis=1),
+        "quantum": softmax(logits[1] / mixture.quantum_temperature, axis=1),
+        "hybrid": mixture.mix(*logits),
+    }
+    measured = {
+        form: {
+            name: estimate.to_dict()
+            for name, estimate in evaluate(told[form], test.grades, test.patients, plan.evaluation, plan.seed).items()
+        }
+        for form in FORMS
+    }
+    export_grader(load_backbone(ObjectStore(settings), settings), warm, cold, mixture, folder)
+    _write_smoke_test(folder)
+    _write_predictions(folder, test.rows, told)
+    table = pd.read_parquet(dataset, columns=["split", "patient_id", "camera"])
+    summary = {
+        "figures": measured,
+        "mixture": mixture.to_dict(),
+        "eyes": {**_sizes(table), "cameras": ", ".join(sorted(table["camera"].unique()))},
+    }
+    (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=1, sort_keys=True))
+    return _write_figures(figures, flatten_figures(measured) | mixture.to_dict())
+
+
+def judge_candidate(recipe: str, grader: str, champion: str, dataset: str, report: str) -> str:
+    """Judge the candidate against the champion on the test split, write the report; return the verdict as JSON."""
+    import tempfile  # noqa: PLC0415
+
+    from qfundus.features.snapshot import read_split  # noqa: PLC0415
+    from qfundus.hybrid.gate import judge  # noqa: PLC0415
+    from qfundus.hybrid.grader import HEAD_FILE, run_head  # noqa: PLC0415
+    from qfundus.hybrid.report import write_report  # noqa: PLC0415
+    from qfundus.registry.versions import download_file  # noqa: PLC0415
+
+    plan, test = Recipe.from_json(recipe), read_split(dataset, "test")
+    defended = None
+    if champion:
+        with tempfile.TemporaryDirectory() as folder:
+            head = download_file(load_settings(), champion, HEAD_FILE, Path(folder))
+            defended = run_head(head, test.embeddings).probabilities
+    predictions = pd.read_parquet(Path(grader) / PREDICTIONS_FILE)
+    verdict = judge(
+        _probabilities(predictions, "hybrid"),
+        defended,
+        test.grades,
+        test.patients,
+        plan.gate,
+        plan.evaluation,
+        plan.seed,
+        champion or None,
+    )
+    summary = json.loads((Path(grader) / SUMMARY_FILE).read_text())
+    _parent(report)
+    write_report(Path(report), plan, summary, predictions, verdict)
+    return verdict.to_json()
+
+
+def register_candidate(
+    recipe: str, as_of: str, champion: str, verdict: str, grader: str, report: str, trained: dict[str, dict[str, float]]
+) -> str:
+    """Record the retraining in MLflow and register the grader where the gate passed it; return its version or ''."""
+    import shutil  # noqa: PLC0415
+    import tempfile  # noqa: PLC0415
+
+    from qfundus.registry.versions import record_retraining  # noqa: PLC0415
+
+    plan = Recipe.from_json(recipe)
+    summary = json.loads((Path(grader) / SUMMARY_FILE).read_text())
+    with tempfile.TemporaryDirectory() as folder:
+        named = Path(folder) / REPORT_FILE
+        shutil.copy(report, named)
+        recorded = record_retraining(
+            load_settings(),
+            key=retraining_key(recipe, as_of, champion),
+            folder=Path(grader),
+            report=named,
+            verdict=Verdict.from_json(verdict),
+            parameters={**flatten_recipe(plan), "as_of": as_of, "champion": champion or "none"},
+            metrics={**_flatten_training(trained), **flatten_figures(summary["figures"]), **summary["mixture"]},
+        )
+    return recorded.version
+
+
+def flatten_figures(figures: dict[str, dict[str, dict[str, float]]]) -> dict[str, float]:
+    """Name each figure by form, metric and end: `hybrid_accuracy_low`; the value itself has no ending."""
+    return {
+        f"{form}_{metric}{'' if part == 'value' else '_' + part}": value
+        for form, metrics in figures.items()
+        for metric, estimate in metrics.items()
+        for part, value in estimate.items()
+        if value == value  # noqa: PLR0124  (NaN: undefined on so few eyes)
+    }
+
+
+def _flatten_training(trained: dict[str, dict[str, float]]) -> dict[str, float]:
+    return {f"{form}_{name}": float(value) for form, figures in trained.items() for name, value in figures.items()}
+
+
+def flatten_recipe(recipe: Recipe) -> dict[str, str]:
+    """Name each setting of a recipe by its path: `quantum.qubits`."""
+    flat: dict[str, str] = {}
+    for name, value in recipe.model_dump().items():
+        if isinstance(value, dict):
+            flat.update({f"{name}.{inner}": str(v) for inner, v in value.items()})
+        else:
+            flat[name] = str(value)
+    return flat
+
+
+def _write_figures(path: str, figures: dict[str, float]) -> dict[str, float]:
+    # A cache takes an artifact without a file for a lost one, and would run the step again.
+    _parent(path)
+    Path(path).write_text(json.dumps(figures, indent=1, sort_keys=True))
+    return figures
+
+
+def _write_smoke_test(folder: Path) -> None:
+    """Keep a few images and the graph's own answers, for Triton to repeat before it serves."""
+    from qfundus.hybrid.grader import GRADER_FILE, OUTPUTS  # noqa: PLC0415
+    from qfundus.imaging.normalise import SIDE  # noqa: PLC0415
+    from qfundus.onnx_export import open_session  # noqa: PLC0415
+
+    images = np.random.default_rng(0).integers(0, 256, (4, SIDE, SIDE, 3), dtype=np.uint8)
+    answers = open_session(folder / GRADER_FILE).run(list(OUTPUTS), {"image": images})
+    np.savez_compressed(folder / SMOKE_FILE, images=images, probabilities=np.asarray(answers[0]))
+
+
+def _write_predictions(folder: Path, rows: pd.DataFrame, told: dict[str, np.ndarray]) -> None:
+    columns = {f"{form}_{grade}": told[form][:, grade] for form in FORMS for grade in range(5)}
+    rows.assign(**columns).to_parquet(folder / PREDICTIONS_FILE, index=False)
+
+
+def _probabilities(predictions: pd.DataFrame, form: str) -> np.ndarray:
+    return predictions[[f"{form}_{grade}" for grade in range(5)]].to_numpy()
+
+
+def _sizes(table: pd.DataFrame) -> dict[str, int]:
+    return {"eyes": len(table), "patients": int(table["patient_id"].nunique())}
+
+
+def _parent(path: str) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+
+
+def plan_retraining(recipe_name: str, *, force: bool = False) -> dict[str, str] | None:
+    """Say what a retraining would work on, or None where no eye is new since the last one.
+
+    Raises:
+        SetupError: where there is no recipe of that name, or no eye yet to train on.
+    """
+    from qfundus.features.snapshot import latest_knowledge  # noqa: PLC0415
+    from qfundus.layout import recipe_file  # noqa: PLC0415
+    from qfundus.recipe import load_recipe  # noqa: PLC0415
+    from qfundus.registry.versions import champion_version  # noqa: PLC0415
+
+    settings = load_settings()
+    file = recipe_file(recipe_name)
+    if not file.exists():
+        raise SetupError(f"There is no recipe {recipe_name}: put it into configs/recipes/.")
+    store = ObjectStore(settings)
+    as_of = latest_knowledge(store, settings)
+    if as_of is None:
+        raise SetupError("No eye is known yet: run ingest_fundus first.")
+    trained = store.find_json(settings.models_bucket, _LAST_TRAINED.format(recipe_name))
+    if not force and trained is not None and trained["as_of"] == as_of.isoformat():
+        return None
+    return {
+        "recipe": load_recipe(file).to_json(),
+        "as_of": as_of.isoformat(),
+        "champion": champion_version(settings),
+    }
+
+
+def remember_retraining(recipe_name: str, as_of: str) -> None:
+    """Note up to which moment a recipe has been trained."""
+    from qfundus.storage import to_json  # noqa: PLC0415
+
+    settings = load_settings()
+    name = _LAST_TRAINED.format(recipe_name)
+    ObjectStore(settings).put(settings.models_bucket, name, to_json({"as_of": as_of}))
+
+
+_LAST_TRAINED = "last_trained/{}.json"
