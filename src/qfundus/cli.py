@@ -1,11 +1,14 @@
 """The command line of qfundus."""
 
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from qfundus.errors import AccountError, Retry, SetupError
 from qfundus.logs import set_up_logs
 
 app = typer.Typer(
@@ -13,11 +16,13 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+quarantine = typer.Typer(help="Look at what could not be used, and send it in again.", no_args_is_help=True)
+app.add_typer(quarantine, name="quarantine")
 _console = Console()
 
 
 @app.callback()
-def main(verbose: Annotated[bool, typer.Option("--verbose", help="Log more.")] = False) -> None:
+def set_up(verbose: Annotated[bool, typer.Option("--verbose", help="Log more.")] = False) -> None:
     """Set up what every command needs."""
     set_up_logs(verbose=verbose)
 
@@ -48,7 +53,144 @@ def status() -> None:
     if not states:
         _console.print("The platform is down. Start it with `qfundus up`.")
         return
-    table = Table("service", "state", "ready", "MB", "address", "log")
+    table = Table("service", "state", "ready", "MB", "address")
     for s in states:
-        table.add_row(s.name, s.state, "yes" if s.ready else "no", f"{s.memory_mb:.0f}", s.url, str(s.log))
+        table.add_row(s.name, s.state, "yes" if s.ready else "no", f"{s.memory_mb:.0f}", s.url)
     _console.print(table)
+    _console.print(f"Logs: {states[0].log.parent}", soft_wrap=True)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is missing, and how to get it."""
+    from qfundus.platform.doctor import examine
+
+    for finding in examine():
+        sign = "[green]ok[/]     " if finding.good else "[yellow]missing[/]"
+        _console.print(f"{sign} {finding.what}{'' if finding.good else '. ' + finding.remedy}", soft_wrap=True)
+
+
+@app.command()
+def login() -> None:
+    """Print the address, user and password of Airflow's pages."""
+    from qfundus.settings import load_settings
+
+    settings = load_settings()
+    password = settings.airflow_password.get_secret_value()
+    typer.echo(f"{settings.airflow_url}  user {settings.airflow_user}  password {password}")
+
+
+@app.command()
+def wrap(
+    folder: Annotated[Path, typer.Argument(help="Where to write the DICOM files and the grading sheet.")],
+    data: Annotated[Path | None, typer.Option(help="A MedMNIST npz, or a folder with labels.csv.")] = None,
+    burned_share: Annotated[float, typer.Option(min=0, max=1, help="Share of images with a name burned in.")] = 0.02,
+    seed: Annotated[int, typer.Option(help="The same seed invents the same people.")] = 0,
+) -> None:
+    """Play the hospital: wrap labelled photographs as DICOM full of invented identity, with a grading sheet.
+
+    Without --data RetinaMNIST is fetched where the internet allows, else phantom eyes are drawn.
+    """
+    from qfundus.hospital.photographs import find_photographs
+    from qfundus.hospital.wrap import wrap_photographs, write_hospital
+    from qfundus.settings import state_folder
+
+    photographs = find_photographs(data, state_folder() / "cache" / "medmnist")
+    written = write_hospital(wrap_photographs(photographs, seed=seed, burned_share=burned_share), folder)
+    label = " (PHANTOM EYES: drawn, no real eye)" if photographs.phantom else ""
+    _console.print(f"{written} photographs from {photographs.source}{label} wrapped into {folder}.", soft_wrap=True)
+
+
+@app.command()
+def land(folder: Annotated[Path, typer.Argument(help="A folder of DICOM files and grading sheets.", exists=True)]) -> None:
+    """Put a folder's files into the landing bucket."""
+    from qfundus.hospital.landing import land_folder
+    from qfundus.settings import load_settings
+
+    with _console.status("Landing ...") as shown:
+        landed = land_folder(load_settings(), folder, lambda done, of: shown.update(f"Landing: {done} of {of}"))
+    _console.print(f"{landed} objects put into the landing bucket.")
+
+
+@app.command()
+def night(
+    approve: Annotated[bool, typer.Option(help="Approve the candidate, or leave it to a person in the UI.")] = True,
+) -> None:
+    """Run one night: ingest what has landed, retrain if an eye is new, promote on approval."""
+    from qfundus.night import run_night
+    from qfundus.settings import load_settings
+
+    done = run_night(load_settings(), lambda line: _console.print(line, highlight=False, soft_wrap=True), approve=approve)
+    what = done.promoted.get("reason") or done.retrained.get("note") or "nothing was new"
+    _console.print(f"The night took {done.seconds:.0f} s: {what}", soft_wrap=True)
+
+
+@app.command()
+def demo(
+    data: Annotated[Path | None, typer.Option(help="A MedMNIST npz, or a folder with labels.csv.")] = None,
+) -> None:
+    """Do one night's work, from labelled photographs to a served grader, and show what came of it."""
+    from qfundus.demo import run_demo
+
+    run_demo(_console, data)
+
+
+@app.command()
+def grade(
+    files: Annotated[list[Path], typer.Argument(help="DICOM fundus photographs.", exists=True)],
+    protocol: Annotated[str, typer.Option(help="http or grpc.")] = "http",
+) -> None:
+    """Grade photographs by the model in service."""
+    from qfundus.grading import grade_files
+    from qfundus.settings import load_settings
+
+    table = Table("eye", "grade", "probabilities 0-4", "version")
+    for eye in grade_files(load_settings(), files, protocol=protocol):
+        told = eye.refused or " ".join(f"{p:.2f}" for p in eye.probabilities)
+        table.add_row(eye.eye, "-" if eye.refused else str(eye.grade), told, eye.version)
+    _console.print(table)
+
+
+@quarantine.command("list")
+def list_quarantine() -> None:
+    """List what is in quarantine, with reason and remedy."""
+    found = _open_quarantine().list()
+    table = Table("source", "reason", "detail", "remedy")
+    for item in found:
+        table.add_row(item.source, item.reason, item.detail, item.remedy)
+    _console.print(table if found else "Nothing is in quarantine.")
+
+
+@quarantine.command("release")
+def release_from_quarantine(
+    sources: Annotated[list[str], typer.Argument(help="Pseudonyms as `quarantine list` shows them.")],
+) -> None:
+    """Put items back into the landing bucket, as they came, for the next run."""
+    held = _open_quarantine()
+    for source in sources:
+        try:
+            held.release(source)
+        except LookupError:
+            raise SetupError(f"Nothing of the name {source} is in quarantine: see `qfundus quarantine list`.") from None
+        _console.print(f"{source} is back in the landing bucket.")
+
+
+def _open_quarantine():  # noqa: ANN202  (its type would be imported at every start)
+    from qfundus.ingestion.quarantine import Quarantine
+    from qfundus.security.keys import SiteKey
+    from qfundus.settings import load_settings
+    from qfundus.storage import ObjectStore
+
+    settings = load_settings()
+    return Quarantine(ObjectStore(settings), settings, SiteKey.from_hex(settings.site_key.get_secret_value()))
+
+
+def run() -> None:
+    """Run the command line; an expected error is one message, not a traceback."""
+    from qfundus.night import NightError
+
+    try:
+        app()
+    except (SetupError, Retry, AccountError, NightError) as error:
+        typer.secho(f"\n{error}", fg=typer.colors.RED, err=True)
+        sys.exit(1)

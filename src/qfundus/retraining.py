@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from qfundus.errors import SetupError
+from qfundus.errors import Retry, SetupError
 from qfundus.hybrid.gate import Verdict
 from qfundus.recipe import Recipe
 from qfundus.security.keys import SiteKey
 from qfundus.settings import load_settings
-from qfundus.storage import ObjectStore, digest
+from qfundus.storage import ObjectStore, digest, to_json
 
 SUMMARY_FILE, PREDICTIONS_FILE, SMOKE_FILE = "summary.json", "predictions.parquet", "smoke.npz"
 REPORT_FILE = "report.html"
@@ -255,7 +255,7 @@ def plan_retraining(recipe_name: str, *, force: bool = False) -> dict[str, str] 
     as_of = latest_knowledge(store, settings)
     if as_of is None:
         raise SetupError("No eye is known yet: run ingest_fundus first.")
-    trained = store.find_json(settings.models_bucket, _LAST_TRAINED.format(recipe_name))
+    trained = store.find_json(settings.models_bucket, _last_trained(recipe_name))
     if not force and trained is not None and trained["as_of"] == as_of.isoformat():
         return None
     return {
@@ -265,13 +265,48 @@ def plan_retraining(recipe_name: str, *, force: bool = False) -> dict[str, str] 
     }
 
 
-def remember_retraining(recipe_name: str, as_of: str) -> None:
-    """Note up to which moment a recipe has been trained."""
-    from qfundus.storage import to_json  # noqa: PLC0415
+def run_pipeline_process(plan: dict[str, str], *, cache: bool = True) -> None:
+    """Run the retraining graph in a process of its own: Airflow's knows nothing of KFP.
+
+    Raises:
+        Retry: where a step failed; its log stands above.
+    """
+    import subprocess  # noqa: PLC0415
+    import sys  # noqa: PLC0415
+    import tempfile  # noqa: PLC0415
+
+    from qfundus.layout import checkout  # noqa: PLC0415
+
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as recipe:
+        recipe.write(plan["recipe"])
+        recipe.flush()
+        command = [sys.executable, "-m", "pipelines.run", "--recipe", recipe.name, "--as-of", plan["as_of"]]
+        command += ["--champion", plan["champion"]] + ([] if cache else ["--no-cache"])
+        done = subprocess.run(command, cwd=checkout(), check=False)
+    if done.returncode:
+        raise Retry("A step of the retraining pipeline failed: its log stands above.")
+
+
+def conclude_retraining(plan: dict[str, str]) -> dict[str, str]:
+    """Say what a retraining came to, and note that its eyes are no longer new; the version is '' where refused.
+
+    Raises:
+        SetupError: where MLflow has no record of it.
+    """
+    from qfundus.registry.versions import find_retraining  # noqa: PLC0415
 
     settings = load_settings()
-    name = _LAST_TRAINED.format(recipe_name)
-    ObjectStore(settings).put(settings.models_bucket, name, to_json({"as_of": as_of}))
+    recorded = find_retraining(settings, retraining_key(plan["recipe"], plan["as_of"], plan["champion"]))
+    if recorded is None:
+        raise SetupError("MLflow has no record of this retraining: clear the task before this one.")
+    name = Recipe.from_json(plan["recipe"]).name
+    ObjectStore(settings).put(
+        settings.models_bucket, _last_trained(name), to_json({"as_of": plan["as_of"], "run_id": recorded.run_id})
+    )
+    registered = f"Registered as version {recorded.version}." if recorded.version else "Not registered."
+    note = f"{recorded.eyes['eyes']} eyes of {recorded.eyes['patients']} patients. {recorded.verdict.reason} {registered}"
+    return {"version": recorded.version, "run_id": recorded.run_id, "note": note}
 
 
-_LAST_TRAINED = "last_trained/{}.json"
+def _last_trained(recipe: str) -> str:
+    return f"last_trained/{recipe}.json"

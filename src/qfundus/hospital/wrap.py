@@ -45,7 +45,7 @@ def wrap_photographs(
     """
     rng = random.Random(seed)
     last_day = until or date(2026, 6, 30)
-    clinic = Clinic()
+    clinic = Clinic(manufacturer="PHANTOM", model="DRAWN EYE") if photographs.phantom else Clinic()
     patient, study_uid = None, ""
     for number, (image, grade) in enumerate(zip(photographs.images, photographs.grades, strict=True)):
         if number % 2 == 0 or patient is None:

@@ -38,3 +38,13 @@ def count_outcomes(outcomes: pd.DataFrame) -> dict[str, int]:
     reasons = outcomes.loc[outcomes["status"] == "quarantined", "reason"]
     counts.update(f"quarantined: {reason}" for reason in reasons)
     return dict(sorted(counts.items()))
+
+
+def count_objects(counts: dict[str, int]) -> int:
+    """Return how many landed objects, not grade rows, a run's counts speak of."""
+    return sum(count for name, count in counts.items() if name.startswith(("images ", "sheets ")))
+
+
+def has_news(counts: dict[str, int]) -> bool:
+    """Say whether a run brought an eye or a grade that was not known before."""
+    return bool(counts.get("images curated") or counts.get("grades graded"))

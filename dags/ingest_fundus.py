@@ -1,0 +1,93 @@
+"""
+### Take in what the hospital sent
+
+Reads the landing bucket, de-identifies every photograph, puts what cannot be used into quarantine with a reason, extracts
+features, and fills the feature store. It ends by accounting for every landed object: one without an outcome, or with two,
+fails the run, and nothing is cleared.
+
+**Runs** when triggered, by a person or by the feed. One run at a time.
+
+**Gives** the asset `eye_features` where an eye or a grade is new; `retrain_nightly` follows it.
+
+| a task fails | what it means | what to do |
+|---|---|---|
+| De-identify what has landed | the object store does not answer, or fewer objects landed than `at_least` | `qfundus status`; then clear the task: objects done already are found |
+| Extract features | the object store does not answer | clear the task |
+| Push to the feature store | Feast could not register or load | read the log's end; clear the task: chunks loaded already are passed over |
+| Account for every object | an object was lost or counted twice | nothing was deleted; clear the whole run and it is done again |
+
+Quarantined items and their remedies: `qfundus quarantine list`. After mending: `qfundus quarantine release <source>`.
+"""
+
+from datetime import timedelta
+
+from airflow.sdk import Asset, Param, dag, task
+
+EYE_FEATURES = Asset("eye_features")
+
+
+@dag(
+    schedule=None,
+    catchup=False,
+    max_active_runs=1,
+    doc_md=__doc__,
+    tags=["fundus", "ingestion"],
+    dag_display_name="Ingest fundus photographs",
+    default_args={
+        "owner": "data-engineering",
+        "retries": 3,
+        "retry_delay": timedelta(seconds=10),
+        "retry_exponential_backoff": True,
+        "execution_timeout": timedelta(hours=2),
+    },
+    params={
+        "at_least": Param(
+            0,
+            type="integer",
+            minimum=0,
+            title="At least",
+            description="Fail where fewer objects than this have landed: a silent feed is mostly a broken one.",
+        )
+    },
+)
+def ingest_fundus():
+    """Wire the steps."""
+
+    @task(task_display_name="De-identify what has landed")
+    def deidentify_landed(params, run_id):
+        from qfundus import ingest
+
+        return ingest.deidentify_landed(run_id, params["at_least"])
+
+    @task(task_display_name="Extract features")
+    def extract_features(curated, run_id, dag_run):
+        from qfundus import ingest
+
+        return ingest.extract_features(run_id, curated["manifest"], dag_run.run_after.isoformat())
+
+    @task(task_display_name="Push to the feature store")
+    def push_features(rows):
+        from qfundus import ingest
+
+        return ingest.push_features(rows)
+
+    @task(task_display_name="Account for every object", outlets=[EYE_FEATURES])
+    def close_run(curated, run_id):
+        from airflow.sdk.exceptions import AirflowSkipException
+
+        from qfundus import ingest
+        from qfundus.ingestion.account import describe_counts
+        from qfundus.ingestion.outcome import has_news
+        from qfundus.platform.notes import write_run_note
+
+        counts = ingest.close_run(run_id, curated["manifest"])
+        write_run_note("ingest_fundus", run_id, describe_counts(counts))
+        if not has_news(counts):
+            raise AirflowSkipException("No eye and no grade is new.")
+        return counts
+
+    curated = deidentify_landed()
+    push_features(extract_features(curated)) >> close_run(curated)
+
+
+ingest_fundus()

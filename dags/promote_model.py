@@ -1,0 +1,84 @@
+"""
+### Put a candidate into service
+
+Shows a person what the candidate can do, waits for the answer, loads the version into Triton, tries it over HTTP and gRPC, and
+only then lets the alias `champion` name it. Where the trial fails, the version that served before goes on serving.
+
+**Runs** when `retrain_nightly` registers a candidate, or by hand for any registered version.
+
+**Waits** up to seven days for a person: *Required Actions* in this UI. Rejecting leaves everything as it is.
+
+| a task fails | what it means | what to do |
+|---|---|---|
+| Describe the candidate | there is no such version, or MLflow does not answer | look at the model `fundus-grader` in MLflow |
+| Approve the candidate | nobody answered in time | trigger this DAG with the version |
+| Promote | the smoke test failed and the promotion was rolled back, or Triton does not answer | the log says which; `qfundus status` |
+"""
+
+from datetime import timedelta
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import Asset, Param, dag, task
+
+CANDIDATE_MODEL = Asset("candidate_model")
+
+
+@dag(
+    schedule=[CANDIDATE_MODEL],
+    catchup=False,
+    max_active_runs=1,
+    doc_md=__doc__,
+    tags=["fundus", "serving"],
+    dag_display_name="Promote a model",
+    default_args={
+        "owner": "mlops",
+        "retries": 2,
+        "retry_delay": timedelta(seconds=20),
+        "retry_exponential_backoff": True,
+    },
+    params={
+        "version": Param(
+            "",
+            type="string",
+            pattern=r"^\d*$",
+            title="Version",
+            description="A registered version of fundus-grader; empty for the newest candidate.",
+        )
+    },
+)
+def promote_model():
+    """Wire the steps."""
+
+    @task(task_display_name="Describe the candidate", execution_timeout=timedelta(minutes=10))
+    def describe_candidate(params, triggering_asset_events):
+        from airflow.sdk.exceptions import AirflowSkipException
+
+        from qfundus.promotion import describe_candidate
+
+        announced = [event.extra["version"] for event in triggering_asset_events.get(CANDIDATE_MODEL, [])]
+        described = describe_candidate(params["version"] or next(reversed(announced), ""))
+        if described is None:
+            raise AirflowSkipException("This version serves already.")
+        return described
+
+    @task(task_display_name="Promote", execution_timeout=timedelta(minutes=30))
+    def promote(candidate, run_id):
+        from qfundus.platform.notes import write_run_note
+        from qfundus.promotion import promote_candidate
+
+        promotion = promote_candidate(candidate["version"])
+        write_run_note("promote_model", run_id, f"Version {promotion['version']} serves. {promotion['reason']}")
+        return promotion
+
+    candidate = describe_candidate()
+    approval = ApprovalOperator(
+        task_id="approve_candidate",
+        task_display_name="Approve the candidate",
+        subject="Promote version {{ ti.xcom_pull(task_ids='describe_candidate')['version'] }} of fundus-grader?",
+        body="{{ ti.xcom_pull(task_ids='describe_candidate')['body'] }}",
+        response_timeout=timedelta(days=7),
+    )
+    candidate >> approval >> promote(candidate)
+
+
+promote_model()

@@ -1,0 +1,97 @@
+"""
+### Retrain the grader
+
+Snapshots every graded eye, trains the classical and the quantum head side by side, mixes them, measures all three forms on
+patients never seen in training, compares the mixture with the version in service, and registers it where the gate passes it.
+The steps are the Kubeflow pipeline `retraining`; it runs here, or on a Kubeflow endpoint where `QFUNDUS_KFP_ENDPOINT` is set.
+
+**Runs** every night at 02:00 UTC, and whenever `ingest_fundus` brings new eyes. Skips where no eye is new, unless forced.
+
+**Gives** the asset `candidate_model` where a version was registered; `promote_model` follows it.
+
+| a task fails | what it means | what to do |
+|---|---|---|
+| Look for new eyes | no eye is known yet, or the feature store does not answer | run `ingest_fundus` first; `qfundus status` |
+| Run the retraining pipeline | a step failed; its log is within this task's log, or on the KFP page it names | mend and clear the task: steps done already are found in the cache |
+| Announce the candidate | MLflow does not answer | clear the task |
+"""
+
+from datetime import timedelta
+from pathlib import Path
+
+from airflow.sdk import Asset, AssetOrTimeSchedule, CronTriggerTimetable, Param, dag, task
+
+EYE_FEATURES = Asset("eye_features")
+CANDIDATE_MODEL = Asset("candidate_model")
+RECIPES = sorted(file.stem for file in (Path(__file__).parents[1] / "configs" / "recipes").glob("*.yaml"))
+
+
+@dag(
+    schedule=AssetOrTimeSchedule(timetable=CronTriggerTimetable("0 2 * * *", timezone="UTC"), assets=[EYE_FEATURES]),
+    catchup=False,
+    max_active_runs=1,
+    doc_md=__doc__,
+    tags=["fundus", "training"],
+    dag_display_name="Retrain every night",
+    default_args={
+        "owner": "mlops",
+        "retries": 2,
+        "retry_delay": timedelta(seconds=20),
+        "retry_exponential_backoff": True,
+        "execution_timeout": timedelta(hours=6),
+    },
+    params={
+        "recipe": Param(
+            "nightly",
+            type="string",
+            enum=RECIPES,
+            title="Recipe",
+            description="What to train: one of configs/recipes/. A night that an asset or the clock starts takes the default.",
+        ),
+        "force": Param(
+            False,
+            type="boolean",
+            title="Force",
+            description="Retrain though no eye is new. Steps whose inputs are the same are found in the cache.",
+        ),
+    },
+)
+def retrain_nightly():
+    """Wire the steps."""
+
+    @task(task_display_name="Look for new eyes")
+    def look_for_new_eyes(params):
+        from airflow.sdk.exceptions import AirflowSkipException
+
+        from qfundus.retraining import plan_retraining
+
+        plan = plan_retraining(params["recipe"], force=params["force"])
+        if plan is None:
+            raise AirflowSkipException("No eye is new since the last retraining with this recipe.")
+        return plan
+
+    @task(task_display_name="Run the retraining pipeline")
+    def run_pipeline(plan):
+        from qfundus.retraining import run_pipeline_process
+
+        run_pipeline_process(plan)
+        return plan
+
+    @task(task_display_name="Announce the candidate", outlets=[CANDIDATE_MODEL])
+    def announce_candidate(plan, run_id, outlet_events):
+        from airflow.sdk.exceptions import AirflowSkipException
+
+        from qfundus.platform.notes import write_run_note
+        from qfundus.retraining import conclude_retraining
+
+        concluded = conclude_retraining(plan)
+        write_run_note("retrain_nightly", run_id, concluded["note"])
+        if not concluded["version"]:
+            raise AirflowSkipException(concluded["note"])
+        outlet_events[CANDIDATE_MODEL].extra = {"version": concluded["version"]}
+        return concluded
+
+    announce_candidate(run_pipeline(look_for_new_eyes()))
+
+
+retrain_nightly()

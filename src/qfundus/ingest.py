@@ -1,0 +1,67 @@
+"""The steps of ingestion, from plain values to plain values: what a DAG task calls, and nothing else."""
+
+from datetime import UTC, datetime
+
+from qfundus.errors import SetupError
+from qfundus.security.keys import SiteKey
+from qfundus.settings import load_settings
+from qfundus.storage import ObjectStore
+
+
+def deidentify_landed(run: str, at_least: int = 0) -> dict[str, object]:
+    """De-identify what has landed; return where the manifest lies, and the counts.
+
+    Raises:
+        SetupError: where fewer than `at_least` objects have landed.
+    """
+    from qfundus.dicom.policy import load_policy  # noqa: PLC0415
+    from qfundus.ingestion.curate import Curation, curate_landed  # noqa: PLC0415
+    from qfundus.ingestion.outcome import count_objects  # noqa: PLC0415
+    from qfundus.layout import policy_file  # noqa: PLC0415
+
+    settings = load_settings()
+    key = SiteKey.from_hex(settings.site_key.get_secret_value())
+    curated = curate_landed(Curation(ObjectStore(settings), settings, key, load_policy(policy_file()), run))
+    landed = count_objects(curated.counts)
+    if landed < at_least:
+        raise SetupError(f"{landed} objects have landed, at least {at_least} were expected: check the hospital's feed.")
+    return {"manifest": curated.manifest, "counts": curated.counts}
+
+
+def extract_features(run: str, manifest: str, known_at: str) -> dict[str, int]:
+    """Write the features of a run's eyes and grades as parts of the feature store; return how many rows each view got."""
+    from qfundus.features.extract import extract_features  # noqa: PLC0415
+
+    settings = load_settings()
+    return extract_features(ObjectStore(settings), settings, run, manifest, _to_second(known_at))
+
+
+def push_features(rows: dict[str, int]) -> int:
+    """Register the feature definitions and bring the online store up to date; return how many chunks were loaded.
+
+    A run without new rows has nothing to push.
+    """
+    if not any(rows.values()):
+        return 0
+    from qfundus.features.store import apply_definitions, materialise_new  # noqa: PLC0415
+
+    settings = load_settings()
+    apply_definitions(settings)
+    return len(materialise_new(ObjectStore(settings), settings, datetime.now(UTC)))
+
+
+def close_run(run: str, manifest: str) -> dict[str, int]:
+    """Account for every landed object and clear the landing bucket; return the counts.
+
+    Raises:
+        AccountError: where an object was lost or counted twice.
+    """
+    from qfundus.ingestion.account import close_run  # noqa: PLC0415
+
+    settings = load_settings()
+    key = SiteKey.from_hex(settings.site_key.get_secret_value())
+    return close_run(ObjectStore(settings), settings, key, run, manifest)
+
+
+def _to_second(moment: str) -> datetime:
+    return datetime.fromisoformat(moment).astimezone(UTC).replace(microsecond=0)

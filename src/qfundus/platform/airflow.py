@@ -1,0 +1,128 @@
+"""Airflow's public REST API, as a person's clicks use it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from qfundus.errors import Retry, SetupError
+from qfundus.settings import Settings
+
+ENDED = {"success", "failed"}
+
+
+@dataclass(frozen=True)
+class TaskState:
+    """One task of a DAG run; `seconds` is how long it has run."""
+
+    name: str
+    display_name: str
+    state: str
+    seconds: float
+    tries: int
+
+
+class AirflowClient:
+    """A logged-in user of Airflow's API (`/api/v2`)."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @cached_property
+    def _http(self) -> httpx.Client:
+        url = self._settings.airflow_url
+        login = {
+            "username": self._settings.airflow_user,
+            "password": self._settings.airflow_password.get_secret_value(),
+        }
+        answer = httpx.post(f"{url}/auth/token", json=login, timeout=30)
+        if not answer.is_success:
+            raise SetupError(f"Airflow refused the login ({answer.status_code}): check QFUNDUS_AIRFLOW_PASSWORD.")
+        token = answer.json()["access_token"]
+        return httpx.Client(base_url=f"{url}/api/v2", headers={"Authorization": f"Bearer {token}"}, timeout=60)
+
+    def trigger(self, dag: str, conf: dict[str, Any] | None = None) -> str:
+        """Trigger a DAG run; return its id."""
+        return self._call("POST", f"/dags/{dag}/dagRuns", json={"logical_date": None, "conf": conf or {}})["dag_run_id"]
+
+    def run_state(self, dag: str, run: str) -> str:
+        """Return the state of a DAG run."""
+        return str(self._call("GET", _run_path(dag, run))["state"])
+
+    def runs_since(self, dag: str, moment: str) -> list[str]:
+        """Return the ids of a DAG's runs that were queued at or after a moment (ISO 8601), oldest first."""
+        listed = self._call("GET", f"/dags/{dag}/dagRuns", params={"order_by": "run_after", "run_after_gte": moment})
+        return [run["dag_run_id"] for run in listed["dag_runs"]]
+
+    def started_by(self, dag: str, run: str) -> list[tuple[str, str]]:
+        """Return the DAG runs, as pairs of DAG and run id, that the assets of a run have started."""
+        produced = self._call("GET", "/assets/events", params={"source_dag_id": dag, "source_run_id": run})
+        return [
+            (started["dag_id"], started["run_id"])
+            for event in produced["asset_events"]
+            for started in event["created_dagruns"]
+        ]
+
+    def produced_assets(self, dag: str, run: str) -> int:
+        """Return how many asset events a run has made."""
+        return int(
+            self._call("GET", "/assets/events", params={"source_dag_id": dag, "source_run_id": run})["total_entries"]
+        )
+
+    def tasks(self, dag: str, run: str) -> list[TaskState]:
+        """Return the tasks of a run in the order in which they started."""
+        listed = self._call("GET", f"{_run_path(dag, run)}/taskInstances")["task_instances"]
+        listed.sort(key=lambda task: (task["start_date"] or "~", task["task_id"]))
+        return [
+            TaskState(
+                name=task["task_id"],
+                display_name=task["task_display_name"],
+                state=task["state"] or "waiting",
+                seconds=task["duration"] or 0.0,
+                tries=task["try_number"],
+            )
+            for task in listed
+        ]
+
+    def log_lines(self, dag: str, run: str, task: TaskState) -> list[str]:
+        """Return the lines that a task has logged in its newest try."""
+        path = f"{_run_path(dag, run)}/taskInstances/{task.name}/logs/{max(task.tries, 1)}"
+        content = self._call("GET", path, headers={"Accept": "application/json"})["content"]
+        return [str(line["event"]) for line in content if isinstance(line, dict) and line.get("event")]
+
+    def result(self, dag: str, run: str, task: str) -> Any:
+        """Return what a task returned."""
+        path = f"{_run_path(dag, run)}/taskInstances/{task}/xcomEntries/return_value"
+        return self._call("GET", path, params={"deserialize": "true"})["value"]
+
+    def approve(self, dag: str, run: str, task: str) -> None:
+        """Give the answer Approve to a task that waits for a person."""
+        path = f"{_run_path(dag, run)}/taskInstances/{task}/-1/hitlDetails"
+        self._call("PATCH", path, json={"chosen_options": ["Approve"], "params_input": {}})
+
+    def write_note(self, dag: str, run: str, note: str) -> None:
+        """Write the note of a run, as its page shows it."""
+        self._call("PATCH", _run_path(dag, run), params={"update_mask": "note"}, json={"note": note[:1000]})
+
+    def dags(self) -> dict[str, bool]:
+        """Return every DAG that Airflow has parsed, with whether it is paused."""
+        return {dag["dag_id"]: dag["is_paused"] for dag in self._call("GET", "/dags")["dags"]}
+
+    def import_errors(self) -> list[str]:
+        """Return what Airflow could not import."""
+        return [error["stack_trace"] for error in self._call("GET", "/importErrors")["import_errors"]]
+
+    def _call(self, method: str, path: str, **request: Any) -> Any:
+        try:
+            answer = self._http.request(method, path, **request)
+        except httpx.HTTPError as error:
+            raise Retry(f"Airflow does not answer ({type(error).__name__}).") from None
+        if not answer.is_success:
+            raise SetupError(f"Airflow refused {method} {path.split('?')[0]}: {answer.status_code} {answer.text[:300]}")
+        return answer.json()
+
+
+def _run_path(dag: str, run: str) -> str:
+    return f"/dags/{dag}/dagRuns/{quote(run, safe='')}"
