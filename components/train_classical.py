@@ -7,7 +7,10 @@ from components import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def train_classical(
-    recipe: str, dataset: dsl.Input[dsl.Dataset], model: dsl.Output[dsl.Model], figures: dsl.Output[dsl.Metrics]
+    recipe: str,
+    dataset: dsl.Input[dsl.Dataset],
+    model: dsl.Output[dsl.Model],
+    figures: dsl.Output[dsl.Metrics],
 ):
     """Train the classical network on the embedding.
 

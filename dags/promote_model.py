@@ -26,7 +26,8 @@ CANDIDATE_MODEL = Asset("candidate_model")
 @dag(
     schedule=[CANDIDATE_MODEL],
     catchup=False,
-    max_active_runs=1,
+    # A candidate that nobody has answered for must not keep the next night's from being shown.
+    max_active_runs=10,
     doc_md=__doc__,
     tags=["fundus", "serving"],
     dag_display_name="Promote a model",
@@ -61,7 +62,7 @@ def promote_model():
             raise AirflowSkipException("This version serves already.")
         return described
 
-    @task(task_display_name="Promote", execution_timeout=timedelta(minutes=30))
+    @task(task_display_name="Promote", max_active_tis_per_dag=1, execution_timeout=timedelta(minutes=30))
     def promote(candidate, run_id):
         from qfundus.platform.notes import write_run_note
         from qfundus.promotion import promote_candidate

@@ -42,11 +42,11 @@ RECIPES = sorted(file.stem for file in (Path(__file__).parents[1] / "configs" / 
     },
     params={
         "recipe": Param(
-            "nightly",
-            type="string",
-            enum=RECIPES,
+            None,
+            type=["null", "string"],
+            enum=[None, *RECIPES],
             title="Recipe",
-            description="What to train: one of configs/recipes/. A night that an asset or the clock starts takes the default.",
+            description="What to train: one of configs/recipes/. Empty for the site's own, QFUNDUS_NIGHTLY_RECIPE.",
         ),
         "force": Param(
             False,

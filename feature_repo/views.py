@@ -7,10 +7,9 @@ night can then be made again exactly, and a correction that came later is not se
 import os
 from datetime import timedelta
 
+from entities import eye, study
 from feast import FeatureView, Field, FileSource
 from feast.types import Array, Float32, Int64, String
-
-from entities import eye, study
 
 _endpoint = os.environ["QFUNDUS_S3_ENDPOINT"]
 _bucket = os.environ["QFUNDUS_FEATURES_BUCKET"]
@@ -31,7 +30,11 @@ eye_embedding = FeatureView(
     ttl=timedelta(days=5 * 365),
     source=_source("eye_embedding"),
     schema=[
-        Field(name="embedding", dtype=Array(Float32), description="1280 values of the frozen EfficientNet-Lite0."),
+        Field(
+            name="embedding",
+            dtype=Array(Float32),
+            description="1280 values of the frozen EfficientNet-Lite0.",
+        ),
         Field(name="backbone", dtype=String, description="Which network, with which weights."),
         Field(name="instance_digest", dtype=String, description="The curated DICOM object it was computed from."),
         Field(name="patient_id", dtype=String, description="The patient's pseudonym."),

@@ -102,7 +102,9 @@ def wrap(
 
 
 @app.command()
-def land(folder: Annotated[Path, typer.Argument(help="A folder of DICOM files and grading sheets.", exists=True)]) -> None:
+def land(
+    folder: Annotated[Path, typer.Argument(help="A folder of DICOM files and grading sheets.", exists=True)],
+) -> None:
     """Put a folder's files into the landing bucket."""
     from qfundus.hospital.landing import land_folder
     from qfundus.settings import load_settings
@@ -120,7 +122,9 @@ def night(
     from qfundus.night import run_night
     from qfundus.settings import load_settings
 
-    done = run_night(load_settings(), lambda line: _console.print(line, highlight=False, soft_wrap=True), approve=approve)
+    done = run_night(
+        load_settings(), lambda line: _console.print(line, highlight=False, soft_wrap=True), approve=approve
+    )
     what = done.promoted.get("reason") or done.retrained.get("note") or "nothing was new"
     _console.print(f"The night took {done.seconds:.0f} s: {what}", soft_wrap=True)
 

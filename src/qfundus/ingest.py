@@ -29,7 +29,7 @@ def deidentify_landed(run: str, at_least: int = 0) -> dict[str, object]:
 
 
 def extract_features(run: str, manifest: str, known_at: str) -> dict[str, int]:
-    """Write the features of a run's eyes and grades as parts of the feature store; return how many rows each view got."""
+    """Write the features of a run's eyes and grades as parts of the feature store; return each view's count."""
     from qfundus.features.extract import extract_features  # noqa: PLC0415
 
     settings = load_settings()

@@ -1,6 +1,6 @@
 """One night from a terminal: trigger the ingestion, follow what the assets start, give the approval, sum it up."""
 
-import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +14,7 @@ _POLL = 1.0  # seconds
 _LOG_EVERY = 4  # polls
 _PATIENCE = 120  # seconds for an asset's event to start the run that waits for it
 _LOG_LINES = 20
+_STEP = re.compile(r"Executing task \S*?'([\w-]+)'")
 DAGS = ("ingest_fundus", "retrain_nightly", "promote_model")
 
 
@@ -77,7 +78,7 @@ class _Follower:
                         self._client.approve(dag, run, task.name)
                         self._tell(dag, task, "approved through the API")
                 if task.state == "running" and polls % _LOG_EVERY == 0:
-                    line = describe_progress(self._client.log_lines(dag, run, task))
+                    line = describe_progress(self._client.log(dag, run, task))
                     if line and line != last_line:
                         last_line = line
                         self._tell(dag, task, line)
@@ -102,7 +103,8 @@ class _Follower:
         failed = next((task for task in tasks if task.state == "failed"), None)
         if failed is None:
             return f"{dag} failed before a task began. Look at {self._url}/dags/{dag}/runs/{run}"
-        lines = "\n".join(f"    {line}" for line in self._client.log_lines(dag, run, failed)[-_LOG_LINES:])
+        entries = self._client.log(dag, run, failed)[-_LOG_LINES:]
+        lines = "\n".join(f"    {describe_entry(entry)}" for entry in entries)
         return (
             f"The task “{failed.display_name}” ({dag}.{failed.name}) failed. Its log ends:\n{lines}\n"
             f"What to do stands in the table at {self._url}/dags/{dag}; then clear the task there, "
@@ -110,27 +112,22 @@ class _Follower:
         )
 
 
-def describe_progress(lines: list[str]) -> str:
+def describe_progress(entries: list[dict[str, Any]]) -> str:
     """Find the newest progress in a task's log: `Features extracted: 256 of 1171`, or a pipeline's step."""
-    for line in reversed(lines):
-        said = _parse(line)
-        if "done" in said and "of" in said:
-            what = f" ({said['what']})" if "what" in said else ""
-            return f"{said['event']}{what}: {said['done']} of {said['of']}"
-        if "epoch" in said and "of" in said:
-            return f"epoch {said['epoch']} of at most {said['of']}, validation loss {said['loss']}"
-        if "Executing task" in line:
-            return "step " + line.split("Executing task", 1)[1].strip().replace("\x1b[96m", "").replace("\x1b[0m", "")
+    for entry in reversed(entries):
+        if "done" in entry and "of" in entry:
+            what = f" ({entry['what']})" if "what" in entry else ""
+            return f"{entry['event']}{what}: {entry['done']} of {entry['of']}"
+        step = _STEP.search(entry["event"])
+        if step:
+            return f"step {step[1]}"
     return ""
 
 
-def _parse(line: str) -> dict[str, Any]:
-    start = line.find("{")
-    try:
-        said = json.loads(line[start:]) if start >= 0 else {}
-    except ValueError:
-        return {}
-    return said if isinstance(said, dict) else {}
+def describe_entry(entry: dict[str, Any]) -> str:
+    """Write one log entry as a line, with the exception that it may carry."""
+    raised = [f"{error['exc_type']}: {error['exc_value']}" for error in entry.get("error_detail") or []]
+    return " | ".join([str(entry["event"]).strip(), *raised])
 
 
 def _wait_for_dags(client: AirflowClient) -> None:
@@ -140,7 +137,9 @@ def _wait_for_dags(client: AirflowClient) -> None:
             return
         time.sleep(_POLL)
     errors = "\n".join(client.import_errors()) or "no import error"
-    raise NightError(f"Airflow has not parsed the DAGs after {_PATIENCE} s ({errors}). See logs/airflow-dag-processor.log.")
+    raise NightError(
+        f"Airflow has not parsed the DAGs after {_PATIENCE} s ({errors}). See logs/airflow-dag-processor.log."
+    )
 
 
 def _next_run(client: AirflowClient, dag: str, run: str) -> tuple[str, str]:

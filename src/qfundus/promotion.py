@@ -22,7 +22,7 @@ def describe_candidate(version: str = "") -> dict[str, str] | None:
     Raises:
         SetupError: where there is no candidate.
     """
-    from qfundus.registry.versions import CANDIDATE, champion_version, find_alias, read_version  # noqa: PLC0415
+    from qfundus.registry.versions import CANDIDATE, champion_version, find_alias, read_version, run_page  # noqa: PLC0415
 
     settings = load_settings()
     asked = version or find_alias(settings, CANDIDATE)
@@ -36,7 +36,7 @@ def describe_candidate(version: str = "") -> dict[str, str] | None:
     body = (
         f"{phantom}{recorded.verdict.reason}\n\n"
         f"{recorded.eyes['eyes']} graded eyes of {recorded.eyes['patients']} patients, recipe {recorded.recipe}, "
-        f"as of {recorded.as_of}. [Run and report in MLflow]({settings.mlflow_uri}/#/experiments/1/runs/{recorded.run_id})"
+        f"as of {recorded.as_of}. [Run and report in MLflow]({run_page(settings, recorded.run_id)})"
         "\n\n| figure | classical | quantum | hybrid |\n|---|---|---|---|\n" + "\n".join(rows)
     )
     return {"version": asked, "body": body}
@@ -52,7 +52,9 @@ def promote_candidate(version: str) -> dict[str, str]:
 
     promotion = promote_version(load_settings(), version)
     if not promotion.succeeded:
-        raise SetupError(f"Version {version} does not serve; version {promotion.served or 'none'} does. {promotion.reason}")
+        raise SetupError(
+            f"Version {version} does not serve; version {promotion.served or 'none'} does. {promotion.reason}"
+        )
     return asdict(promotion)
 
 

@@ -37,7 +37,7 @@ def snapshot_dataset(recipe: str, as_of: str, dataset: str) -> dict[str, float]:
     return {
         f"{split}_{what}": float(count)
         for split in SPLITS
-        for what, count in _sizes(table[table["split"] == split]).items()
+        for what, count in _sizes(table.query("split == @split")).items()
     }
 
 
@@ -150,7 +150,13 @@ def judge_candidate(recipe: str, grader: str, champion: str, dataset: str, repor
 
 
 def register_candidate(
-    recipe: str, as_of: str, champion: str, verdict: str, grader: str, report: str, trained: dict[str, dict[str, float]]
+    recipe: str,
+    as_of: str,
+    champion: str,
+    verdict: str,
+    grader: str,
+    report: str,
+    trained: dict[str, dict[str, float]],
 ) -> str:
     """Record the retraining in MLflow and register the grader where the gate passed it; return its version or ''."""
     import shutil  # noqa: PLC0415
@@ -170,7 +176,11 @@ def register_candidate(
             report=named,
             verdict=Verdict.from_json(verdict),
             parameters={**flatten_recipe(plan), "as_of": as_of, "champion": champion or "none"},
-            metrics={**_flatten_training(trained), **flatten_figures(summary["figures"]), **summary["mixture"]},
+            metrics={
+                **_flatten_training(trained),
+                **flatten_figures(summary["figures"]),
+                **summary["mixture"],
+            },
         )
     return recorded.version
 
@@ -236,8 +246,8 @@ def _parent(path: str) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
 
 
-def plan_retraining(recipe_name: str, *, force: bool = False) -> dict[str, str] | None:
-    """Say what a retraining would work on, or None where no eye is new since the last one.
+def plan_retraining(recipe_name: str | None = None, *, force: bool = False) -> dict[str, str] | None:
+    """Say what a retraining with a recipe, or the site's nightly one, would work on; None where no eye is new.
 
     Raises:
         SetupError: where there is no recipe of that name, or no eye yet to train on.
@@ -248,6 +258,7 @@ def plan_retraining(recipe_name: str, *, force: bool = False) -> dict[str, str] 
     from qfundus.registry.versions import champion_version  # noqa: PLC0415
 
     settings = load_settings()
+    recipe_name = recipe_name or settings.nightly_recipe
     file = recipe_file(recipe_name)
     if not file.exists():
         raise SetupError(f"There is no recipe {recipe_name}: put it into configs/recipes/.")
@@ -301,10 +312,14 @@ def conclude_retraining(plan: dict[str, str]) -> dict[str, str]:
         raise SetupError("MLflow has no record of this retraining: clear the task before this one.")
     name = Recipe.from_json(plan["recipe"]).name
     ObjectStore(settings).put(
-        settings.models_bucket, _last_trained(name), to_json({"as_of": plan["as_of"], "run_id": recorded.run_id})
+        settings.models_bucket,
+        _last_trained(name),
+        to_json({"as_of": plan["as_of"], "run_id": recorded.run_id}),
     )
     registered = f"Registered as version {recorded.version}." if recorded.version else "Not registered."
-    note = f"{recorded.eyes['eyes']} eyes of {recorded.eyes['patients']} patients. {recorded.verdict.reason} {registered}"
+    note = (
+        f"{recorded.eyes['eyes']} eyes of {recorded.eyes['patients']} patients. {recorded.verdict.reason} {registered}"
+    )
     return {"version": recorded.version, "run_id": recorded.run_id, "note": note}
 
 

@@ -33,6 +33,7 @@ class Settings(BaseSettings):
     mlflow_experiment: str = "retraining"
 
     kfp_endpoint: str | None = None
+    nightly_recipe: str = "nightly"
 
     airflow_url: str
     airflow_user: str = "admin"

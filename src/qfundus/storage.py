@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -129,7 +129,7 @@ def to_json(value: Any) -> bytes:
 
 
 @contextmanager
-def _nameless_errors(bucket: str) -> Iterator[None]:
+def _nameless_errors(bucket: str) -> Generator[None]:
     """Turn the client's errors into ones that name the bucket alone: a landed object's name may hold a person's."""
     try:
         yield

@@ -40,7 +40,13 @@ def fit_head(model: nn.Module, train: Split, validation: Split, how: Training, s
     optimiser = torch.optim.AdamW(model.parameters(), lr=how.learning_rate, weight_decay=how.weight_decay)
     inputs, targets = torch.from_numpy(train.embeddings), torch.from_numpy(train.grades)
     held_inputs, held_targets = torch.from_numpy(validation.embeddings), torch.from_numpy(validation.grades)
-    best, best_epoch, best_loss, train_loss, epoch = copy.deepcopy(model.state_dict()), 0, float("inf"), 0.0, 0
+    best, best_epoch, best_loss, train_loss, epoch = (
+        copy.deepcopy(model.state_dict()),
+        0,
+        float("inf"),
+        0.0,
+        0,
+    )
     for epoch in range(1, how.epochs + 1):
         train_loss = _one_epoch(model, optimiser, loss_of, inputs, targets, how.batch)
         model.eval()

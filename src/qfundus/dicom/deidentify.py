@@ -3,9 +3,9 @@
 import io
 from datetime import datetime, timedelta
 
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import UID, JPEGBaseline8Bit, JPEGExtended12Bit
 
@@ -59,7 +59,7 @@ def _clean_meta(eye: FileDataset, key: SiteKey) -> FileMetaDataset:
     # Made anew: the original may name the sending station and hold private information.
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = eye.SOPClassUID
-    meta.MediaStorageSOPInstanceUID = pseudonymise_uid(key, eye.SOPInstanceUID)
+    meta.MediaStorageSOPInstanceUID = UID(pseudonymise_uid(key, eye.SOPInstanceUID))
     meta.TransferSyntaxUID = eye.file_meta.TransferSyntaxUID
     meta.ImplementationClassUID = IMPLEMENTATION_UID
     meta.ImplementationVersionName = "QFUNDUS"
@@ -86,22 +86,24 @@ def _apply(keyword: str, rule: Rule, eye: FileDataset, patient: str, key: SiteKe
 
 
 def _apply_simple(action: str, eye: FileDataset, keyword: str, patient: str, key: SiteKey) -> object:
+    value: object = None
     match action:
         case "uid":
-            return pseudonymise_uid(key, str(eye[keyword].value))
+            value = pseudonymise_uid(key, str(eye[keyword].value))
         case "patient":
-            return patient
+            value = patient
         case "shift":
             shifted = shift_date(str(eye[keyword].value or ""), date_shift(key, patient))
-            return f"{shifted}000000" if shifted and dictionary_VR(keyword) == "DT" else shifted
+            value = f"{shifted}000000" if shifted and dictionary_VR(keyword) == "DT" else shifted
         case "age":
-            return _capped_age(str(eye[keyword].value or ""))
+            value = _capped_age(str(eye[keyword].value or ""))
         case "sequence":
-            return []
+            value = []
         case "pixels":
-            return _clean_pixels(eye)
+            value = _clean_pixels(eye)
         case _:
-            return None
+            pass
+    return value
 
 
 def _single_vr(vr: str) -> str:
@@ -133,7 +135,11 @@ def _listed_codes(element: DataElement, codes: tuple[Code, ...]) -> list[Dataset
         code = listed.get((str(item.get("CodingSchemeDesignator", "")), str(item.get("CodeValue", ""))))
         if code is not None:
             clean = Dataset()
-            clean.CodeValue, clean.CodingSchemeDesignator, clean.CodeMeaning = code.value, code.scheme, code.meaning
+            clean.CodeValue, clean.CodingSchemeDesignator, clean.CodeMeaning = (
+                code.value,
+                code.scheme,
+                code.meaning,
+            )
             kept.append(clean)
     return kept
 

@@ -15,8 +15,8 @@ def has_burned_in_text(pixels: np.ndarray) -> bool:
     where five or more of like height share a line.
     """
     grey = pixels.astype(np.float32).mean(axis=2)
-    bright = ndimage.white_tophat(grey, size=_STROKE) > _CONTRAST
-    dark = ndimage.black_tophat(grey, size=_STROKE) > _CONTRAST
+    bright = np.asarray(ndimage.white_tophat(grey, size=_STROKE)) > _CONTRAST
+    dark = np.asarray(ndimage.black_tophat(grey, size=_STROKE)) > _CONTRAST
     return _has_row_of_letters(bright) or _has_row_of_letters(dark)
 
 

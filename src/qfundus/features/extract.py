@@ -36,15 +36,17 @@ class PreparedEye:
     acquisition: dict[str, object]
 
 
-def extract_features(store: ObjectStore, settings: Settings, run: str, manifest: str, known_at: datetime) -> dict[str, int]:
+def extract_features(
+    store: ObjectStore, settings: Settings, run: str, manifest: str, known_at: datetime
+) -> dict[str, int]:
     """Write the features of a run's curated images and grades as parts of the feature store; return how many.
 
     Rows count as known from `known_at` on, the same at every try of a run.
     """
     outcomes = read_manifest(store, settings, manifest)
-    eyes = outcomes[outcomes["status"] == "curated"]
+    eyes = outcomes.query("status == 'curated'")
     embeddings, acquisitions = _eye_features(store, settings, eyes)
-    grades = _grade_features(outcomes[outcomes["status"] == "graded"])
+    grades = _grade_features(outcomes.query("status == 'graded'"))
     parts = {"eye_embedding": embeddings, "study_acquisition": acquisitions, "eye_grade": grades}
     for view, rows in parts.items():
         write_part(store, settings, view, run, known_at, rows)

@@ -37,7 +37,9 @@ def latest_knowledge(store: ObjectStore, settings: Settings) -> datetime | None:
     return newest_part(store, settings)
 
 
-def snapshot_dataset(store: ObjectStore, settings: Settings, key: SiteKey, splits: Splits, as_of: datetime) -> pd.DataFrame:
+def snapshot_dataset(
+    store: ObjectStore, settings: Settings, key: SiteKey, splits: Splits, as_of: datetime
+) -> pd.DataFrame:
     """Join every graded eye with its features as of one moment and place its patient in a split.
 
     Equal moments give equal tables: parts of the store never change.
@@ -52,7 +54,7 @@ def snapshot_dataset(store: ObjectStore, settings: Settings, key: SiteKey, split
     rows = rows.dropna(subset=["embedding", "grade"]).sort_values(["eye_id", "study_id"], ignore_index=True)
     rows["grade"] = rows["grade"].astype("int64")
     rows["split"] = [choose_split(key, patient, splits) for patient in rows["patient_id"]]
-    return rows[_PUBLISHED]
+    return rows.filter(items=_PUBLISHED)
 
 
 def choose_split(key: SiteKey, patient: str, splits: Splits) -> str:

@@ -73,7 +73,15 @@ def apply_definitions(settings: Settings) -> None:
     """
     settings.online_store.parent.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
-        [sys.executable, "-m", "feast.cli.cli", "--chdir", str(feature_repo()), "apply", "--skip-source-validation"],
+        [
+            sys.executable,
+            "-m",
+            "feast.cli.cli",
+            "--chdir",
+            str(feature_repo()),
+            "apply",
+            "--skip-source-validation",
+        ],
         env={**os.environ, **_feast_environment(settings)},
         capture_output=True,
         text=True,
@@ -93,9 +101,7 @@ def materialise_new(store: ObjectStore, settings: Settings, until: datetime) -> 
     watermark = _read_watermark(store, settings)
     chunks = plan_chunks(watermark, until, _part_times(store, settings, watermark))
     for number, chunk in enumerate(chunks, 1):
-        feature_store.materialize(
-            start_date=chunk.start, end_date=chunk.end, feature_views=list(VIEWS)
-        )
+        feature_store.materialize(start_date=chunk.start, end_date=chunk.end, feature_views=list(VIEWS))
         store.put(settings.features_bucket, WATERMARK, to_json({"until": chunk.end.isoformat()}))
         _log.info("Materialised", chunk=number, of=len(chunks), until=chunk.end.isoformat())
     return chunks
@@ -121,9 +127,7 @@ def training_rows(settings: Settings, service: str, samples: pd.DataFrame) -> pd
     `samples` has the columns `eye_id`, `study_id` and `event_timestamp`.
     """
     feature_store = open_feature_store(settings)
-    job = feature_store.get_historical_features(
-        entity_df=samples, features=feature_store.get_feature_service(service)
-    )
+    job = feature_store.get_historical_features(entity_df=samples, features=feature_store.get_feature_service(service))
     return job.to_df()
 
 
@@ -149,7 +153,7 @@ def read_keys(store: ObjectStore, settings: Settings, view: str, as_of: datetime
         for part in store.list(settings.features_bucket, f"{view}/")
         if part_time(part.name) <= as_of
     ]
-    keys = pd.concat(parts) if parts else pd.DataFrame(columns=["eye_id", "study_id"])
+    keys = pd.concat(parts) if parts else pd.DataFrame({"eye_id": [], "study_id": []}, dtype=str)
     return keys.drop_duplicates(ignore_index=True)
 
 

@@ -4,15 +4,57 @@ import random
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-FAMILY_NAMES = (
-    "Abelard Brandvold Castellane Dorrington Eskelinen Fairweather Grünthal Halvorsen Iwasaki Jankowska "
-    "Kowalczyk Lindqvist Mackenzie Novotny Okonkwo Papadakis Quintanilla Rasmussen Sokolova Thibodeaux "
-    "Underhill Vasquez Wetherby Yamaguchi Zielinski"
-).split()
-GIVEN_NAMES = (
-    "Adelheid Bartholomew Cordelia Desmond Evangelina Ferdinand Guinevere Horatio Isadora Jeremiah Katarina "
-    "Leopold Marguerite Nathaniel Ophelia Percival Rosalind Sebastian Theodora Ulysses Valentina Winifred"
-).split()
+FAMILY_NAMES = [
+    "Abelard",
+    "Brandvold",
+    "Castellane",
+    "Dorrington",
+    "Eskelinen",
+    "Fairweather",
+    "Grünthal",
+    "Halvorsen",
+    "Iwasaki",
+    "Jankowska",
+    "Kowalczyk",
+    "Lindqvist",
+    "Mackenzie",
+    "Novotny",
+    "Okonkwo",
+    "Papadakis",
+    "Quintanilla",
+    "Rasmussen",
+    "Sokolova",
+    "Thibodeaux",
+    "Underhill",
+    "Vasquez",
+    "Wetherby",
+    "Yamaguchi",
+    "Zielinski",
+]
+GIVEN_NAMES = [
+    "Adelheid",
+    "Bartholomew",
+    "Cordelia",
+    "Desmond",
+    "Evangelina",
+    "Ferdinand",
+    "Guinevere",
+    "Horatio",
+    "Isadora",
+    "Jeremiah",
+    "Katarina",
+    "Leopold",
+    "Marguerite",
+    "Nathaniel",
+    "Ophelia",
+    "Percival",
+    "Rosalind",
+    "Sebastian",
+    "Theodora",
+    "Ulysses",
+    "Valentina",
+    "Winifred",
+]
 STREETS = ("Larchmont Avenue", "Copperfield Lane", "Old Mill Road", "Harbour Terrace", "Sycamore Crescent")
 
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEGBaseline8Bit, generate_uid
+from pydicom.uid import UID, JPEGBaseline8Bit, generate_uid
 
 from qfundus.dicom.read import OPHTHALMIC_PHOTOGRAPHY_8_BIT
 from qfundus.hospital.people import Clinic, Patient, invent_patient
@@ -105,7 +105,7 @@ def wrap_eye(
         pixels = burn_in(pixels, f"{patient.given} {patient.family} {patient.record_number}")
     uid = generate_uid(entropy_srcs=[entropy, "instance"])
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = OPHTHALMIC_PHOTOGRAPHY_8_BIT
+    meta.MediaStorageSOPClassUID = UID(OPHTHALMIC_PHOTOGRAPHY_8_BIT)
     meta.MediaStorageSOPInstanceUID = uid
     meta.TransferSyntaxUID = JPEGBaseline8Bit
     meta.SourceApplicationEntityTitle = "BRANNOC_CAM2"

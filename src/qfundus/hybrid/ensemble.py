@@ -1,6 +1,8 @@
 """The hybrid: both heads' calibrated logits, mixed by convex weights."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -36,7 +38,8 @@ def fit_mixture(classical: np.ndarray, quantum: np.ndarray, grades: np.ndarray) 
     """
     warm, cold = fit_temperature(classical, grades), fit_temperature(quantum, grades)
     weight = _minimise(
-        lambda w: _negative_log_likelihood(w * classical / warm + (1 - w) * quantum / cold, grades), (0.0, 1.0)
+        lambda w: _negative_log_likelihood(w * classical / warm + (1 - w) * quantum / cold, grades),
+        (0.0, 1.0),
     )
     return Mixture(warm, cold, weight)
 
@@ -51,5 +54,6 @@ def _negative_log_likelihood(logits: np.ndarray, grades: np.ndarray) -> float:
     return -float(log_softmax(logits, axis=1)[np.arange(len(grades)), grades].mean())
 
 
-def _minimise(loss: object, bounds: tuple[float, float]) -> float:
-    return float(minimize_scalar(loss, bounds=bounds, method="bounded").x)  # pyright: ignore
+def _minimise(loss: Callable[[float], float], bounds: tuple[float, float]) -> float:
+    found: Any = minimize_scalar(loss, bounds=bounds, method="bounded")
+    return float(found.x)

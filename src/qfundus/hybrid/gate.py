@@ -56,7 +56,9 @@ def judge(
         reason = f"Passed: there is no champion yet, and the candidate's kappa is {own}."
         return Verdict(True, reason, own.value, None, None, None, None, None)  # noqa: FBT003
     other = _kappa(champion, grades, weights, how.confidence)
-    resampled = quadratic_weighted_kappa(candidate, grades, weights) - quadratic_weighted_kappa(champion, grades, weights)
+    resampled = quadratic_weighted_kappa(candidate, grades, weights) - quadratic_weighted_kappa(
+        champion, grades, weights
+    )
     low, high = interval(resampled, how.confidence)
     difference = Estimate(own.value - other.value, low, high)
     passed = low > -gate.margin

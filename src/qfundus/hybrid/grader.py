@@ -45,9 +45,7 @@ class Graded:
     quantum: np.ndarray
 
 
-def export_grader(
-    backbone: bytes, classical: nn.Module, quantum: nn.Module, mixture: Mixture, folder: Path
-) -> None:
+def export_grader(backbone: bytes, classical: nn.Module, quantum: nn.Module, mixture: Mixture, folder: Path) -> None:
     """Write the head that works on stored embeddings and, joined to the backbone, the grader of images.
 
     Raises:

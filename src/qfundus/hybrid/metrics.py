@@ -92,7 +92,7 @@ def accuracy(probabilities: np.ndarray, grades: np.ndarray, weights: np.ndarray)
 
 
 def auc_one_vs_rest(probabilities: np.ndarray, grades: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the mean area under the ROC curve of each grade against the others; grades that are absent do not count."""
+    """Return the mean area under the ROC curve of each grade against the others; absent grades do not count."""
     areas = np.stack([_auc(probabilities[:, g], grades == g, weights) for g in range(GRADES)])
     counted = ~np.isnan(areas)
     with np.errstate(invalid="ignore"):
@@ -134,7 +134,7 @@ def roc_curve(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> 
 def _roc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     order = np.argsort(-scores, kind="stable")
     # Equal scores share a threshold: only the last of each run of ties is a point of the curve.
-    last_of_ties = np.append(np.diff(scores[order]) != 0, True)  # noqa: FBT003
+    last_of_ties = np.append(np.diff(scores[order]) != 0, True)
     found = np.cumsum(weights[:, order] * positive[order], axis=1)[:, last_of_ties]
     alarms = np.cumsum(weights[:, order] * ~positive[order], axis=1)[:, last_of_ties]
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,7 +146,7 @@ def _draw_calibration(told: np.ndarray, grades: np.ndarray) -> "Figure":
     figure, axes = _canvas(4.2, 3.8)
     confidence, right = told.max(axis=1), told.argmax(axis=1) == grades
     edges = np.linspace(0, 1, 11)
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         inside = (confidence > low) & (confidence <= high)
         if inside.any():
             size = 20 + 200 * inside.mean()
@@ -166,15 +167,15 @@ def _canvas(width: float, height: float) -> tuple["Figure", Any]:
     import matplotlib as mpl  # noqa: PLC0415
 
     mpl.use("Agg")
-    from matplotlib import pyplot  # noqa: PLC0415
+    from matplotlib import pyplot as plt  # noqa: PLC0415
 
-    return pyplot.subplots(figsize=(width, height), layout="constrained")
+    return plt.subplots(figsize=(width, height), layout="constrained")
 
 
 def _to_png(figure: "Figure") -> str:
-    from matplotlib import pyplot  # noqa: PLC0415
+    from matplotlib import pyplot as plt  # noqa: PLC0415
 
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
-    pyplot.close(figure)
+    plt.close(figure)
     return base64.b64encode(buffer.getvalue()).decode()

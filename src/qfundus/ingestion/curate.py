@@ -60,9 +60,12 @@ class Curation:
         """The quarantine bucket."""
         return Quarantine(self.store, self.settings, self.key)
 
+    def owns(self, run: str) -> bool:
+        """Say whether what a run has entered is this run's to finish: its own, or that of a run that never closed."""
+        return run == self.run or not self._is_closed(run)
+
     @cached_property
-    def is_closed(self) -> Callable[[str], bool]:
-        """Say whether a run has ended with its account; each run is asked for once."""
+    def _is_closed(self) -> Callable[[str], bool]:
         return cache(lambda run: self.store.find(self.settings.curated_bucket, account_name(run)) is not None)
 
 
@@ -103,12 +106,10 @@ def curate_image(curation: Curation, item: LandedObject) -> Outcome:
     except Discard as why:
         _quarantine(curation, item.source, item.name, data, why)
         return Outcome(item.source, "image", "quarantined", why.reason)
-    # An instance of a run that never closed may lack its features still: this run adopts it.
-    mine = instance.run == curation.run or not curation.is_closed(instance.run)
     return Outcome(
         source=item.source,
         kind="image",
-        status="curated" if mine else "duplicate",
+        status="curated" if curation.owns(instance.run) else "duplicate",
         digest=instance.digest,
         eye=instance.eye,
         study=instance.study,
@@ -184,10 +185,13 @@ def _store(curation: Curation, eye: FileDataset, uid: str, fingerprint: str) -> 
 def _curate_row(curation: Curation, sheet: LandedObject, number: int, row: dict[str, str]) -> Outcome:
     source = f"{sheet.source}-{number}"
     try:
-        return resolve_row(row, source, sheet.source, curation.index, curation.key)
+        graded = resolve_row(row, source, sheet.source, curation.index, curation.key)
     except Discard as why:
         _quarantine(curation, source, f"{sheet.name}.row{number}.csv", write_sheet([row]), why)
         return Outcome(source, "grade", "quarantined", why.reason, part_of=sheet.source)
+    uid = pseudonymise_uid(curation.key, row["SOPInstanceUID"])
+    first = curation.index.add_grade(uid, graded.grade, graded.grader, graded.graded_on, curation.run)
+    return graded if curation.owns(first) else replace(graded, status="duplicate")
 
 
 def _quarantine(curation: Curation, source: str, name: str, data: bytes, why: Discard) -> None:

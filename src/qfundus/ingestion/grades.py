@@ -9,7 +9,7 @@ from qfundus.ingestion.instances import InstanceIndex
 from qfundus.ingestion.outcome import Outcome
 from qfundus.security.keys import SiteKey, date_shift, pseudonymise_grader, pseudonymise_uid
 
-COLUMNS = ("SOPInstanceUID", "grade", "grader", "date")
+COLUMNS: tuple[str, ...] = ("SOPInstanceUID", "grade", "grader", "date")
 GRADES = range(5)  # International Clinical Diabetic Retinopathy scale: 0 none to 4 proliferative
 
 

@@ -2,14 +2,14 @@
 
 from dataclasses import asdict, dataclass
 
-from qfundus.ingestion.names import instance_name
+from qfundus.ingestion.names import grade_name, instance_name
 from qfundus.settings import Settings
 from qfundus.storage import ObjectStore, to_json
 
 
 @dataclass(frozen=True)
 class Instance:
-    """One curated SOP instance. `fingerprint` is a keyed hash of the original bytes, `digest` names the curated ones."""
+    """One curated SOP instance. `fingerprint` is a keyed hash of the original, `digest` names the curated object."""
 
     uid: str
     fingerprint: str
@@ -38,3 +38,9 @@ class InstanceIndex:
         found = self._store.find_json(self._bucket, instance_name(uid))
         return None if found is None else Instance(**found)
 
+    def add_grade(self, uid: str, grade: int, grader: str, graded_on: str, run: str) -> str:
+        """Enter a grade unless the same is known already; return the run that entered it first."""
+        name = grade_name(uid, grade, grader, graded_on)
+        if self._store.put_if_absent(self._bucket, name, run.encode()):
+            return run
+        return self._store.get(self._bucket, name).decode()

@@ -30,9 +30,7 @@ def list_landed(store: ObjectStore, settings: Settings, key: SiteKey) -> list[La
     ]
 
 
-def fix_landed(
-    store: ObjectStore, settings: Settings, key: SiteKey, run: str
-) -> tuple[list[LandedObject], list[str]]:
+def fix_landed(store: ObjectStore, settings: Settings, key: SiteKey, run: str) -> tuple[list[LandedObject], list[str]]:
     """Fix what a run is to account for: what has landed at its first try, whatever arrives later.
 
     Returns the objects, and the sources of those that somebody took away since the first try.

@@ -11,6 +11,11 @@ def instance_name(uid: str) -> str:
     return f"instances/{uid}.json"
 
 
+def grade_name(uid: str, grade: int, grader: str, graded_on: str) -> str:
+    """Name the record of one grade that one grader gave an instance on one day."""
+    return f"grades/{uid}/{grade}-{grader}-{graded_on}"
+
+
 def landed_name(run: str) -> str:
     """Name the record of what had landed for a run."""
     return f"runs/{run}/landed.json"

@@ -29,7 +29,7 @@ class Outcome:
 
 def to_table(outcomes: list[Outcome]) -> pd.DataFrame:
     """Write outcomes as a table with a column for each field."""
-    return pd.DataFrame([asdict(o) for o in outcomes], columns=list(Outcome.__dataclass_fields__))
+    return pd.DataFrame([asdict(o) for o in outcomes]).reindex(list(Outcome.__dataclass_fields__), axis="columns")
 
 
 def count_outcomes(outcomes: pd.DataFrame) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """Airflow's public REST API, as a person's clicks use it."""
 
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,6 +12,8 @@ from qfundus.errors import Retry, SetupError
 from qfundus.settings import Settings
 
 ENDED = {"success", "failed"}
+_TRIES = 6
+_PAUSE = 1.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -86,11 +89,11 @@ class AirflowClient:
             for task in listed
         ]
 
-    def log_lines(self, dag: str, run: str, task: TaskState) -> list[str]:
-        """Return the lines that a task has logged in its newest try."""
+    def log(self, dag: str, run: str, task: TaskState) -> list[dict[str, Any]]:
+        """Return what a task has logged in its newest try: entries with an `event` and its values."""
         path = f"{_run_path(dag, run)}/taskInstances/{task.name}/logs/{max(task.tries, 1)}"
         content = self._call("GET", path, headers={"Accept": "application/json"})["content"]
-        return [str(line["event"]) for line in content if isinstance(line, dict) and line.get("event")]
+        return [entry for entry in content if isinstance(entry, dict) and entry.get("event")]
 
     def result(self, dag: str, run: str, task: str) -> Any:
         """Return what a task returned."""
@@ -115,13 +118,21 @@ class AirflowClient:
         return [error["stack_trace"] for error in self._call("GET", "/importErrors")["import_errors"]]
 
     def _call(self, method: str, path: str, **request: Any) -> Any:
-        try:
-            answer = self._http.request(method, path, **request)
-        except httpx.HTTPError as error:
-            raise Retry(f"Airflow does not answer ({type(error).__name__}).") from None
-        if not answer.is_success:
-            raise SetupError(f"Airflow refused {method} {path.split('?')[0]}: {answer.status_code} {answer.text[:300]}")
-        return answer.json()
+        # Reading may be tried again: Airflow answers 500 now and then while it is just starting a run.
+        for left in reversed(range(_TRIES if method == "GET" else 1)):
+            try:
+                answer = self._http.request(method, path, **request)
+            except httpx.HTTPError as error:
+                failure = f"Airflow does not answer ({type(error).__name__}). See `qfundus status`."
+            else:
+                if answer.is_success:
+                    return answer.json()
+                failure = f"Airflow refused {method} {path}: {answer.status_code} {answer.text[:300]}"
+                if not answer.is_server_error:
+                    raise SetupError(failure)
+            if left:
+                time.sleep(_PAUSE)
+        raise Retry(failure)  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
 def _run_path(dag: str, run: str) -> str:

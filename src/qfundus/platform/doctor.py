@@ -31,7 +31,11 @@ def examine() -> list[Finding]:
     findings = [
         Finding(f"Python {sys.version.split()[0]}", sys.version_info[:2] == (3, 11), "Use Python 3.11."),
         Finding("the Triton server's environment", triton_environment().is_dir(), "Run `make setup`."),
-        Finding(f"{memory:.0f} GB of memory free", memory > _NEEDED_GB["memory"], "Free some memory: 4 GB are needed."),
+        Finding(
+            f"{memory:.0f} GB of memory free",
+            memory > _NEEDED_GB["memory"],
+            "Free some memory: 4 GB are needed.",
+        ),
         Finding(f"{disk:.0f} GB of disk free", disk > _NEEDED_GB["disk"], "Free some disk: 8 GB are needed."),
         Finding(
             "dciodvfy, which checks DICOM files (for tests)",

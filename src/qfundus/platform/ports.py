@@ -24,3 +24,8 @@ def choose_ports(wanted: dict[str, int]) -> dict[str, int]:
             port += 1  # noqa: PLW2901  (the search is the loop's purpose)
         chosen[name] = port
     return chosen
+
+
+def loopback_name() -> str:
+    """Name this host for Airflow: its parts look for each other on loopback, not by the machine's name."""
+    return LOOPBACK

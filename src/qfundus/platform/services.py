@@ -1,6 +1,7 @@
 """The embedded services: how each is started, with what environment, and how it says that it is ready."""
 
 import json
+import os
 import shlex
 import sys
 import sysconfig
@@ -29,6 +30,7 @@ WANTED_PORTS = {
 }
 BUCKETS = ("landing", "curated", "quarantine", "features", "models", "mlflow")
 SERVED_MODEL = "fundus_grader"
+PASSED_ON = ("QFUNDUS_KFP_ENDPOINT", "QFUNDUS_NIGHTLY_RECIPE")
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,10 @@ class Platform:
 
 
 def settings_environment(platform: Platform) -> dict[str, str]:
-    """Return the `QFUNDUS_*` settings of a platform."""
+    """Return the `QFUNDUS_*` settings of a platform, with those that a person has set when starting it."""
+    chosen = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     return {
+        **chosen,
         "QFUNDUS_HOME": str(platform.folder),
         "QFUNDUS_SITE_KEY": platform.secrets["site_key"],
         "QFUNDUS_S3_ENDPOINT": platform.url("s3"),
@@ -209,7 +213,9 @@ def triton(platform: Platform, environment: Path) -> Service:
         "--exit-on-error=false",
     ]
     # Asked at every start, so that a restart after a promotion serves the model again.
-    load = f'$(test -e {shlex.quote(str(repository / SERVED_MODEL / "config.pbtxt"))} && echo --load-model={SERVED_MODEL})'
+    load = (
+        f"$(test -e {shlex.quote(str(repository / SERVED_MODEL / 'config.pbtxt'))} && echo --load-model={SERVED_MODEL})"
+    )
     return Service(
         "triton",
         ["/bin/sh", "-c", f"exec {shlex.join(flags)} {load}"],
@@ -255,6 +261,7 @@ def airflow_environment(platform: Platform) -> dict[str, str]:
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": platform.url("airflow", "/execution/"),
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__FERNET_KEY": platform.secrets["airflow_fernet_key"],
+        "AIRFLOW__CORE__HOSTNAME_CALLABLE": "qfundus.platform.ports.loopback_name",
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__PARALLELISM": "3",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(folder / "passwords.json"),

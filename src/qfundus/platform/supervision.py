@@ -98,7 +98,8 @@ def platform_status() -> list[ServiceStatus]:
         return []
     platform = _load(folder)
     with _supervisor(folder) as supervisor:
-        states = {info["name"]: info for info in supervisor.supervisor.getAllProcessInfo()}
+        told: Any = supervisor.supervisor.getAllProcessInfo()
+    states = {info["name"]: info for info in told}
     return [
         ServiceStatus(
             name=service.name,
@@ -159,9 +160,7 @@ def _plan(folder: Path) -> Platform:
     write_private(folder / "ports.json", json.dumps(platform.ports, indent=1))
     lines = [f"{name}={value}" for name, value in settings_environment(platform).items()]
     write_private(folder / "settings.env", "\n".join(lines) + "\n")
-    write_private(
-        folder / "airflow" / "passwords.json", json.dumps({"admin": platform.secrets["airflow_password"]})
-    )
+    write_private(folder / "airflow" / "passwords.json", json.dumps({"admin": platform.secrets["airflow_password"]}))
     return platform
 
 

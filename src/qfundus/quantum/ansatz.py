@@ -8,8 +8,8 @@ from qiskit.quantum_info import SparsePauliOp
 def build_ansatz(qubits: int, layers: int) -> QuantumCircuit:
     """Build the circuit: RY encoding, then per layer a CX chain, RY and RZ on each qubit, and a closing CX.
 
-    Parameters: `x[k]`, the angle that encodes feature k, and `w[(layer * 2 + axis) * qubits + k]` with axis 0 for RY and
-    1 for RZ, all in radians.
+    Parameters, in radians: `x[k]`, the angle that encodes feature k, and `w[(layer * 2 + axis) * qubits + k]` with axis
+    0 for RY and 1 for RZ.
     """
     circuit = QuantumCircuit(qubits, name="qfundus")
     angles = ParameterVector("x", qubits)

@@ -59,9 +59,9 @@ def fit_projection(embeddings: np.ndarray, features: int, seed: int) -> tuple[np
     mean, spread = fit_scaling(embeddings)
     kept = min(features, len(embeddings) - 1)
     fitted = PCA(kept, random_state=seed).fit((embeddings - mean) / spread)
-    scale = np.sqrt(fitted.explained_variance_[0])
+    scale = np.sqrt(np.asarray(fitted.explained_variance_)[0])
     projection = np.zeros((embeddings.shape[1], features), np.float32)
-    projection[:, :kept] = fitted.components_.T / (spread[:, None] * scale)
+    projection[:, :kept] = np.asarray(fitted.components_).T / (spread[:, None] * scale)
     return mean, projection
 
 

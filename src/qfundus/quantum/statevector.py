@@ -12,7 +12,7 @@ _GROUP = 4  # qubits rotated in one matrix product: 16 x 16 matrices keep the co
 def expectations(angles: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Return the expectation of Z on each qubit, `(batch, qubits)`.
 
-    `angles` `(batch, qubits)` encode the features, `weights` `(layers, 2, qubits)` hold the RY and RZ angles, in radians.
+    `angles` `(batch, qubits)` encode the features, `weights` `(layers, 2, qubits)` hold the RY and RZ angles; radians.
     """
     qubits = angles.shape[1]
     real = _product_state(angles)

@@ -70,13 +70,15 @@ def record_retraining(
     mlflow.set_experiment(settings.mlflow_experiment)
     tags = {_KEY: key, "qfundus.gate": "passed" if verdict.passed else "refused"}
     name = f"{parameters['name']} {parameters['as_of']}"
+    version = ""
     with mlflow.start_run(run_name=name, tags=tags, description=verdict.reason) as run:
         mlflow.log_params(parameters)
         mlflow.log_metrics(metrics)
         mlflow.log_artifacts(str(folder), "grader_files")
         mlflow.log_artifact(str(report), "report")
         mlflow.log_text(verdict.to_json(), "verdict.json")
-        version = _register(folder) if verdict.passed else ""
+        if verdict.passed:
+            version = _register(folder)
     if version:
         client.set_registered_model_alias(MODEL, CANDIDATE, version)
         client.set_model_version_tag(MODEL, version, "qfundus.gate", verdict.reason[:500])
@@ -146,9 +148,15 @@ def download_report(settings: Settings, run_id: str, folder: Path) -> Path:
     return Path(connect(settings).download_artifacts(run_id, "report", str(folder))) / "report.html"
 
 
+def run_page(settings: Settings, run_id: str) -> str:
+    """Return the address of a run's page in MLflow."""
+    experiment = connect(settings).get_run(run_id).info.experiment_id
+    return f"{settings.mlflow_uri}/#/experiments/{experiment}/runs/{run_id}"
+
+
 def _register(folder: Path) -> str:
-    import mlflow.onnx  # noqa: PLC0415
     import onnx  # noqa: PLC0415
+    from mlflow import onnx as mlflow_onnx  # noqa: PLC0415
     from mlflow.models import infer_signature  # noqa: PLC0415
     from numpy import float32, uint8, zeros  # noqa: PLC0415
 
@@ -158,7 +166,7 @@ def _register(folder: Path) -> str:
     signature = infer_signature(
         {"image": zeros((1, SIDE, SIDE, 3), uint8)}, {name: zeros((1, 5), float32) for name in OUTPUTS}
     )
-    logged = mlflow.onnx.log_model(
+    logged = mlflow_onnx.log_model(
         onnx.load(folder / GRADER_FILE),
         name="grader",
         signature=signature,
