@@ -17,6 +17,7 @@ from qfundus.hybrid.metrics import Estimate
 from qfundus.night import Night, run_night
 from qfundus.platform.supervision import start_platform
 from qfundus.registry.versions import Recorded, champion_version, download_report, read_version
+from qfundus.retraining import FORMS
 from qfundus.settings import Settings, load_settings, state_folder
 
 HELD_OUT = 12  # eyes that the night never sees, graded through Triton at its end
@@ -126,9 +127,9 @@ def _addresses(settings: Settings) -> dict[str, str]:
 
 def _model_table(recorded: Recorded) -> Table:
     eyes = f"{recorded.eyes['eyes']} graded eyes of {recorded.eyes['patients']} patients"
-    table = Table("figure", *recorded.figures, title=f"Version {recorded.version}: {eyes}, measured on unseen patients")
+    table = Table("figure", *FORMS, title=f"Version {recorded.version}: {eyes}, measured on unseen patients")
     for metric, name in _SHOWN.items():
-        table.add_row(name, *(str(Estimate(**figures[metric])) for figures in recorded.figures.values()))
+        table.add_row(name, *(str(Estimate(**recorded.figures[form][metric])) for form in FORMS))
     return table
 
 

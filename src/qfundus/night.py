@@ -14,6 +14,8 @@ _POLL = 1.0  # seconds
 _LOG_EVERY = 4  # polls
 _PATIENCE = 120  # seconds for an asset's event to start the run that waits for it
 _LOG_LINES = 20
+_WAITING = {"awaiting_input", "deferred"}
+_THOUGHT = 4.0  # seconds
 _STEP = re.compile(r"Executing task \S*?'([\w-]+)'")
 DAGS = ("ingest_fundus", "retrain_nightly", "promote_model")
 
@@ -74,7 +76,9 @@ class _Follower:
                 if seen.get(task.name) != task.state:
                     seen[task.name] = task.state
                     self._say_state(dag, task)
-                    if self._approve and task.state in {"awaiting_input", "deferred"}:
+                    if self._approve and task.state in _WAITING:
+                        # Airflow's scheduler fails a task that is answered before it has noted that it waits.
+                        time.sleep(_THOUGHT)
                         self._client.approve(dag, run, task.name)
                         self._tell(dag, task, "approved through the API")
                 if task.state == "running" and polls % _LOG_EVERY == 0:

@@ -1,9 +1,13 @@
 """Read a DICOM object and refuse, with a reason, what cannot be a fundus photograph."""
 
 import io
+import logging
+import warnings
 
 import numpy as np
 import pydicom
+from pydicom import config
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.utils import pixel_array
@@ -12,7 +16,14 @@ from qfundus.errors import Discard
 
 OPHTHALMIC_PHOTOGRAPHY_8_BIT = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
 SMALLEST_SIDE = 64
+_UNDEFINED_LENGTH = 0xFFFFFFFF
 _NEEDED_UIDS = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+
+
+# pydicom quotes the values that it finds wrong, in warnings and in its log: a value may be a name.
+config.settings.reading_validation_mode = config.settings.writing_validation_mode = config.IGNORE
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+warnings.filterwarnings("ignore", module="pydicom")
 
 
 def read_eye(data: bytes) -> FileDataset:
@@ -23,6 +34,7 @@ def read_eye(data: bytes) -> FileDataset:
     """
     try:
         eye = pydicom.dcmread(io.BytesIO(data))
+        ends_early = "PixelData" not in eye and _end_of_last_element(eye) != len(data)
         # pydicom reads lazily: touch every element, so that a broken one shows here and nowhere later.
         for _ in eye.iterall():
             pass
@@ -30,6 +42,8 @@ def read_eye(data: bytes) -> FileDataset:
         raise Discard("not_dicom", "The DICM mark is missing.") from None
     except Exception as error:  # noqa: BLE001  (a hostile file may raise anything; its message may quote values)
         raise Discard("truncated", f"The data set cannot be read ({type(error).__name__}).") from None
+    if ends_early:
+        raise Discard("truncated", "The file ends within an element.")
     _check_identity(eye)
     if "PixelData" not in eye or not eye.PixelData:
         raise Discard("no_pixels", "There is no pixel data.")
@@ -51,6 +65,13 @@ def read_pixels(eye: FileDataset) -> np.ndarray:
     if min(pixels.shape[:2]) < SMALLEST_SIDE:
         raise Discard("image_too_small", f"The shorter side is under {SMALLEST_SIDE} pixels.")
     return pixels
+
+
+def _end_of_last_element(eye: FileDataset) -> int:
+    last = eye.get_item(max(eye.keys()))
+    if not isinstance(last, RawDataElement) or last.length == _UNDEFINED_LENGTH:
+        return -1
+    return last.value_tell + last.length
 
 
 def _check_identity(eye: FileDataset) -> None:

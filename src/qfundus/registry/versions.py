@@ -42,6 +42,7 @@ class Recorded:
 def connect(settings: Settings) -> "MlflowClient":
     """Connect to MLflow."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow  # noqa: PLC0415  (seconds of imports)
 
     mlflow.set_tracking_uri(settings.mlflow_uri)

@@ -1,0 +1,55 @@
+"""Fixtures for every test: a key, a policy, photographs real or drawn, and poisoned studies."""
+
+import os
+import random
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qfundus.dicom.policy import load_policy
+from qfundus.hospital.people import Clinic, invent_patient
+from qfundus.hospital.photographs import Photographs, draw_phantoms, read_npz
+from qfundus.hospital.wrap import wrap_eye
+from qfundus.layout import checkout, policy_file
+from qfundus.security.keys import SiteKey
+
+REAL_DATA = Path(os.environ.get("QFUNDUS_TEST_DATA", checkout().parent / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def key():
+    return SiteKey(bytes(range(32)))
+
+
+@pytest.fixture(scope="session")
+def policy():
+    return load_policy(policy_file())
+
+
+@pytest.fixture(scope="session")
+def photographs():
+    """1,200 real graded eyes where they are at hand, else 240 phantoms."""
+    file = REAL_DATA / "retinamnist" / "retinamnist-train-val.npz"
+    return read_npz(file) if file.exists() else draw_phantoms(240)
+
+
+@pytest.fixture
+def wrapped(photographs):
+    """One eye as a hospital sends it."""
+    return make_eye(photographs)
+
+
+def make_eye(photographs: Photographs, number: int = 0, *, burned_in: bool = False):
+    rng = random.Random(number)
+    pixels = np.kron(photographs.images[number], np.ones((10, 10, 1), np.uint8))[:280, :280]
+    return wrap_eye(
+        pixels,
+        invent_patient(rng, date(2026, 5, 4)),
+        Clinic(),
+        laterality="R",
+        study_uid=f"1.2.826.0.1.3680043.8.498.{number + 1}",
+        entropy=f"test/{number}",
+        burned_in=burned_in,
+    )

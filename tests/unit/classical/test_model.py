@@ -1,0 +1,39 @@
+import numpy as np
+
+from qfundus.classical.model import ClassicalHead, load_classical, save_classical, train_classical
+from qfundus.features.snapshot import Split
+from qfundus.recipe import Classical
+from qfundus.training import predict_logits
+
+HOW = Classical(hidden=16, dropout=0.1, epochs=30, patience=30, batch=32, learning_rate=0.0003, weight_decay=0.1)
+
+
+def separable(eyes, seed):
+    rng = np.random.default_rng(seed)
+    grades = rng.integers(0, 5, eyes)
+    embeddings = rng.normal(0, 0.2, (eyes, 1280)).astype(np.float32)
+    embeddings[:, :400] += np.repeat(np.eye(5, dtype=np.float32), 80, axis=1)[grades] * 0.5
+    return Split(embeddings, grades, np.arange(eyes).astype(str), None)
+
+
+def test_the_head_learns_and_keeps_its_best_weights():
+    train, validation, test = (separable(n, seed) for seed, n in enumerate((400, 80, 100)))
+    head, trained = train_classical(train, validation, HOW, 0)
+    assert (predict_logits(head, test.embeddings).argmax(axis=1) == test.grades).mean() > 0.9
+    assert trained.best_epoch <= trained.epochs
+
+
+def test_a_value_that_hardly_ever_changes_does_not_blow_up():
+    train = separable(100, 0)
+    train.embeddings[:, 7] = 0.5
+    head, _ = train_classical(train, separable(40, 1), HOW, 0)
+    odd = separable(1, 2).embeddings
+    odd[:, 7] = 3.0
+    assert np.abs(predict_logits(head, odd)).max() < 30
+
+
+def test_a_saved_head_answers_alike(tmp_path):
+    head, embeddings = ClassicalHead(16, 0.1).eval(), separable(10, 0).embeddings
+    save_classical(head, HOW, tmp_path / "head.pt")
+    loaded = load_classical(tmp_path / "head.pt")
+    assert np.array_equal(predict_logits(loaded, embeddings), predict_logits(head, embeddings))

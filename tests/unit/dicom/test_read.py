@@ -1,0 +1,51 @@
+import io
+
+import pytest
+from conftest import make_eye
+
+from poison import MARK, poison
+
+from qfundus.dicom.deidentify import deidentify_eye, to_bytes
+from qfundus.dicom.read import read_eye, read_pixels
+from qfundus.errors import REMEDIES, Discard
+from faults import FAULTS
+
+
+@pytest.mark.parametrize("reason", [r for r in FAULTS if r not in {"burned_in_text", "no_fundus_disc"}])
+def test_a_bad_file_is_refused_with_its_reason(photographs, reason):
+    data = FAULTS[reason](make_eye(photographs))
+    with pytest.raises(Discard) as refused:
+        read_pixels(read_eye(data))
+    assert refused.value.reason == reason
+    assert REMEDIES[reason] in str(refused.value)
+
+
+def test_no_message_quotes_the_file(photographs):
+    eye = make_eye(photographs)
+    for fault in FAULTS.values():
+        try:
+            read_pixels(read_eye(fault(make_eye(photographs))))
+        except Discard as refused:
+            assert str(eye.PatientID) not in str(refused)
+            assert eye.PatientName.family_name not in str(refused)
+
+
+def test_reading_a_poisoned_study_warns_and_logs_nothing(photographs, policy, key, caplog, recwarn, capfd):
+    deidentify_eye(read_eye(poison(make_eye(photographs))), policy, key)
+    said = caplog.text + "".join(str(warning.message) for warning in recwarn) + "".join(capfd.readouterr())
+    assert MARK not in said
+
+
+def test_a_good_file_is_read(wrapped):
+    assert read_pixels(read_eye(to_bytes(wrapped))).shape == (280, 280, 3)
+
+
+@pytest.mark.parametrize("cut", [200, 1000, -3000])
+def test_a_file_cut_anywhere_is_refused(wrapped, cut):
+    with pytest.raises(Discard):
+        read_pixels(read_eye(to_bytes(wrapped)[:cut]))
+
+
+def test_random_bytes_are_no_dicom():
+    with pytest.raises(Discard, match="not_dicom"):
+        read_eye(io.BytesIO(b"\0" * 4000).getvalue())

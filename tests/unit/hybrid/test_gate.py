@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+
+from qfundus.hybrid.gate import Verdict, judge
+from qfundus.recipe import Evaluation, Gate
+
+HOW = Evaluation(resamples=500, confidence=0.95, specificity=0.9)
+GATE = Gate(margin=0.02, floor=0.0)
+PATIENTS = np.arange(400).astype(str)
+
+
+def grader(grades, share_right, seed):
+    rng = np.random.default_rng(seed)
+    right = rng.uniform(size=len(grades)) < share_right
+    return np.eye(5)[np.where(right, grades, rng.integers(0, 5, len(grades)))]
+
+
+@pytest.fixture(scope="module")
+def grades():
+    return np.random.default_rng(9).integers(0, 5, 400)
+
+
+def test_the_first_candidate_needs_no_champion(grades):
+    verdict = judge(grader(grades, 0.6, 0), None, grades, PATIENTS, GATE, HOW, 0)
+    assert verdict.passed
+    assert "no champion yet" in verdict.reason
+
+
+def test_a_candidate_no_better_than_chance_is_refused(grades):
+    assert not judge(grader(grades, 0.0, 0), None, grades, PATIENTS, GATE, HOW, 0).passed
+
+
+def test_a_worse_candidate_is_refused_and_a_better_one_passes(grades):
+    good, bad = grader(grades, 0.8, 1), grader(grades, 0.4, 2)
+    assert not judge(bad, good, grades, PATIENTS, GATE, HOW, 0, "3").passed
+    better = judge(good, bad, grades, PATIENTS, GATE, HOW, 0, "3")
+    assert better.passed
+    assert "version 3" in better.reason
+
+
+def test_the_champion_itself_is_not_worse_than_itself(grades):
+    same = grader(grades, 0.6, 1)
+    verdict = judge(same, same, grades, PATIENTS, GATE, HOW, 0, "3")
+    assert verdict.passed
+    assert verdict.difference == verdict.difference_low == 0
+
+
+def test_a_verdict_survives_travel(grades):
+    verdict = judge(grader(grades, 0.6, 0), None, grades, PATIENTS, GATE, HOW, 0)
+    assert Verdict.from_json(verdict.to_json()) == verdict

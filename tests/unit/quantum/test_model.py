@@ -1,0 +1,42 @@
+import numpy as np
+import torch
+
+from qfundus.features.snapshot import Split
+from qfundus.quantum.model import QuantumHead, fit_projection, load_quantum, save_quantum, train_quantum
+from qfundus.recipe import Quantum
+from qfundus.training import predict_logits
+
+HOW = Quantum(features=6, qubits=4, layers=2, epochs=30, patience=30, batch=32, learning_rate=0.03, weight_decay=0.0)
+
+
+def separable(eyes, seed):
+    rng = np.random.default_rng(seed)
+    grades = rng.integers(0, 5, eyes)
+    embeddings = rng.normal(0, 0.2, (eyes, 1280)).astype(np.float32)
+    embeddings[:, :400] += np.repeat(np.eye(5, dtype=np.float32), 80, axis=1)[grades] * 0.5
+    return Split(embeddings, grades, np.arange(eyes).astype(str), None)
+
+
+def test_the_circuit_learns_what_can_be_learned():
+    head, trained = train_quantum(separable(200, 0), separable(80, 1), HOW, 0)
+    test = separable(100, 2)
+    right = (predict_logits(head, test.embeddings).argmax(axis=1) == test.grades).mean()
+    assert right > 0.6
+    assert trained.train_loss < 1.2
+
+
+def test_the_same_seed_gives_the_same_head():
+    heads = [train_quantum(separable(60, 0), separable(30, 1), HOW, 3)[0] for _ in range(2)]
+    assert torch.equal(heads[0].weights, heads[1].weights)
+
+
+def test_a_saved_head_answers_alike(tmp_path):
+    torch.manual_seed(0)
+    head, embeddings = QuantumHead(6, 4, 2).eval(), separable(10, 0).embeddings
+    save_quantum(head, HOW, tmp_path / "head.pt")
+    assert np.array_equal(predict_logits(load_quantum(tmp_path / "head.pt"), embeddings), predict_logits(head, embeddings))
+
+
+def test_fewer_eyes_than_features_leave_columns_of_zero():
+    _, projection = fit_projection(separable(4, 0).embeddings, 6, 0)
+    assert np.count_nonzero(projection.any(axis=0)) == 3
