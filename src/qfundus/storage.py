@@ -16,6 +16,8 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from qfundus.errors import Retry
 from qfundus.settings import Settings
 
+_MOST_DELETED = 1000  # S3's limit for one request
+
 
 @dataclass(frozen=True)
 class StoredObject:
@@ -37,7 +39,7 @@ class ObjectStore:
             aws_secret_access_key=settings.s3_secret_key.get_secret_value(),
             region_name=settings.s3_region,
             config=Config(
-                retries={"mode": "standard", "max_attempts": 8},
+                retries={"mode": "standard", "max_attempts": 4},
                 max_pool_connections=32,
                 s3={"addressing_style": "path"},
             ),
@@ -99,6 +101,19 @@ class ObjectStore:
         """Remove an object; a missing one is no error."""
         with _nameless_errors(bucket):
             self._client.delete_object(Bucket=bucket, Key=name)
+
+    def delete_all(self, bucket: str, names: list[str]) -> None:
+        """Remove many objects, a thousand a request; missing ones are no error.
+
+        Raises:
+            Retry: where the store kept some of them.
+        """
+        for first in range(0, len(names), _MOST_DELETED):
+            doomed = [{"Key": name} for name in names[first : first + _MOST_DELETED]]
+            with _nameless_errors(bucket):
+                answer = self._client.delete_objects(Bucket=bucket, Delete={"Objects": doomed, "Quiet": True})
+            if answer.get("Errors"):
+                raise Retry(f"The object store kept {len(answer['Errors'])} objects of bucket {bucket}.")
 
     def find_json(self, bucket: str, name: str) -> Any:
         """Read a JSON object, or return None where there is none of that name."""

@@ -45,7 +45,6 @@ def fix_landed(store: ObjectStore, settings: Settings, key: SiteKey, run: str) -
 
 def clear_landed(store: ObjectStore, settings: Settings, key: SiteKey, sources: set[str]) -> int:
     """Delete the landed objects that are accounted for; return how many there were."""
-    accounted = [item for item in list_landed(store, settings, key) if item.source in sources]
-    for item in accounted:
-        store.delete(settings.landing_bucket, item.name)
+    accounted = [item.name for item in list_landed(store, settings, key) if item.source in sources]
+    store.delete_all(settings.landing_bucket, accounted)
     return len(accounted)

@@ -105,6 +105,10 @@ class AirflowClient:
         path = f"{_run_path(dag, run)}/taskInstances/{task}/-1/hitlDetails"
         self._call("PATCH", path, json={"chosen_options": ["Approve"], "params_input": {}})
 
+    def note(self, dag: str, run: str) -> str:
+        """Return the note of a run."""
+        return str(self._call("GET", _run_path(dag, run))["note"] or "")
+
     def write_note(self, dag: str, run: str, note: str) -> None:
         """Write the note of a run, as its page shows it."""
         self._call("PATCH", _run_path(dag, run), params={"update_mask": "note"}, json={"note": note[:1000]})

@@ -9,7 +9,9 @@ from qfundus.hospital.wrap import burn_in
 
 @pytest.fixture(scope="module")
 def enlarged(photographs):
-    return [np.asarray(Image.fromarray(i).resize((280, 280), Image.Resampling.BICUBIC)) for i in photographs.images[:60]]
+    return [
+        np.asarray(Image.fromarray(i).resize((280, 280), Image.Resampling.BICUBIC)) for i in photographs.images[:60]
+    ]
 
 
 def test_a_name_burned_in_is_found(enlarged):

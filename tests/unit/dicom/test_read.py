@@ -2,13 +2,12 @@ import io
 
 import pytest
 from conftest import make_eye
-
+from faults import FAULTS
 from poison import MARK, poison
 
 from qfundus.dicom.deidentify import deidentify_eye, to_bytes
 from qfundus.dicom.read import read_eye, read_pixels
 from qfundus.errors import REMEDIES, Discard
-from faults import FAULTS
 
 
 @pytest.mark.parametrize("reason", [r for r in FAULTS if r not in {"burned_in_text", "no_fundus_disc"}])
@@ -20,14 +19,16 @@ def test_a_bad_file_is_refused_with_its_reason(photographs, reason):
     assert REMEDIES[reason] in str(refused.value)
 
 
-def test_no_message_quotes_the_file(photographs):
+@pytest.mark.parametrize("reason", FAULTS)
+def test_no_message_quotes_the_file(photographs, reason):
     eye = make_eye(photographs)
-    for fault in FAULTS.values():
-        try:
-            read_pixels(read_eye(fault(make_eye(photographs))))
-        except Discard as refused:
-            assert str(eye.PatientID) not in str(refused)
-            assert eye.PatientName.family_name not in str(refused)
+    try:
+        read_pixels(read_eye(FAULTS[reason](make_eye(photographs))))
+        said = ""
+    except Discard as refused:
+        said = str(refused)
+    assert str(eye.PatientID) not in said
+    assert eye.PatientName.family_name not in said
 
 
 def test_reading_a_poisoned_study_warns_and_logs_nothing(photographs, policy, key, caplog, recwarn, capfd):

@@ -1,4 +1,5 @@
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,13 +12,17 @@ moments = st.lists(st.integers(0, 400 * 24 * 3600).map(lambda s: START + timedel
 
 @given(moments, st.integers(0, 400), st.integers(1, 72))
 def test_every_new_row_is_loaded_once_in_short_chunks(times, watermark_day, hours):
-    watermark, until, longest = START + timedelta(days=watermark_day), START + timedelta(days=400), timedelta(hours=hours)
+    watermark, until, longest = (
+        START + timedelta(days=watermark_day),
+        START + timedelta(days=400),
+        timedelta(hours=hours),
+    )
     chunks = plan_chunks(watermark, until, times, longest)
     for time in times:
         inside = [chunk for chunk in chunks if chunk.start < time <= chunk.end]
         assert len(inside) == (1 if watermark < time <= until else 0)
     assert all(chunk.end - chunk.start <= longest for chunk in chunks)
-    assert all(before.end <= after.start for before, after in zip(chunks, chunks[1:], strict=False))
+    assert all(before.end <= after.start for before, after in pairwise(chunks))
     assert all(any(chunk.start < time <= chunk.end for time in times) for chunk in chunks)
 
 

@@ -29,7 +29,13 @@ def test_every_wrapped_eye_is_valid(eyes, tmp_path):
 
 def test_identity_is_everywhere_a_hospital_puts_it(eyes):
     eye = pydicom.dcmread(io.BytesIO(eyes[0].data))
-    for keyword in ("PatientName", "PatientBirthDate", "InstitutionName", "ReferringPhysicianName", "DeviceSerialNumber"):
+    for keyword in (
+        "PatientName",
+        "PatientBirthDate",
+        "InstitutionName",
+        "ReferringPhysicianName",
+        "DeviceSerialNumber",
+    ):
         assert eye[keyword].value
     assert [element for element in eye if element.tag.is_private]
     assert str(eye.PatientName.family_name) in eyes[0].file_name
@@ -76,7 +82,7 @@ def test_photographs_come_from_a_folder_with_labels(tmp_path):
 
 
 def test_wrong_input_names_the_remedy(tmp_path):
-    with pytest.raises(SetupError, match="labels.csv"):
+    with pytest.raises(SetupError, match=r"labels\.csv"):
         read_folder(tmp_path)
     (tmp_path / "x.npz").write_bytes(b"no zip")
     with pytest.raises(SetupError, match="no MedMNIST"):

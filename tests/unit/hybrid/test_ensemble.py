@@ -26,7 +26,9 @@ def test_the_mixture_is_no_worse_than_either_head(case):
     other = knows + np.random.default_rng(1).normal(0, 1, knows.shape)
     mixture = fit_mixture(knows, other, grades)
     alone = max(
-        likelihood(type(mixture)(mixture.classical_temperature, mixture.quantum_temperature, w).mix(knows, other), grades)
+        likelihood(
+            type(mixture)(mixture.classical_temperature, mixture.quantum_temperature, w).mix(knows, other), grades
+        )
         for w in (0.0, 1.0)
     )
     assert likelihood(mixture.mix(knows, other), grades) >= alone - 1e-4

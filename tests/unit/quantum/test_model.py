@@ -34,7 +34,9 @@ def test_a_saved_head_answers_alike(tmp_path):
     torch.manual_seed(0)
     head, embeddings = QuantumHead(6, 4, 2).eval(), separable(10, 0).embeddings
     save_quantum(head, HOW, tmp_path / "head.pt")
-    assert np.array_equal(predict_logits(load_quantum(tmp_path / "head.pt"), embeddings), predict_logits(head, embeddings))
+    assert np.array_equal(
+        predict_logits(load_quantum(tmp_path / "head.pt"), embeddings), predict_logits(head, embeddings)
+    )
 
 
 def test_fewer_eyes_than_features_leave_columns_of_zero():

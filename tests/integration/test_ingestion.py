@@ -1,0 +1,233 @@
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from conftest import make_eye
+from faults import FAULTS
+
+from qfundus.dicom.deidentify import to_bytes
+from qfundus.errors import AccountError, Retry
+from qfundus.ingestion.account import close_run
+from qfundus.ingestion.curate import curate_landed, read_manifest
+from qfundus.ingestion.landing import list_landed
+from qfundus.ingestion.quarantine import Quarantine
+from qfundus.storage import from_parquet, to_parquet
+
+pytestmark = pytest.mark.platform
+SHEET = "SOPInstanceUID,grade,grader,date\n"
+
+
+def land(curation, name, data):
+    curation.store.put(curation.settings.landing_bucket, name, data)
+
+
+def land_good(curation, photographs, numbers):
+    eyes = [make_eye(photographs, number) for number in numbers]
+    for number, eye in zip(numbers, eyes, strict=True):
+        land(curation, f"Doe_Jane_{number:03d}.dcm", to_bytes(eye))
+    return eyes
+
+
+def close(curation, manifest):
+    return close_run(curation.store, curation.settings, curation.key, curation.run, manifest)
+
+
+def landed_names(curation):
+    return {found.name for found in curation.store.list(curation.settings.landing_bucket)}
+
+
+@pytest.fixture
+def hundred(fresh, photographs):
+    """A hundred mixed objects: good ones, every fault, copies, conflicts and sheets with bad rows."""
+    eyes = land_good(fresh, photographs, range(60))
+    for number, fault in enumerate(list(FAULTS.values()) * 3, 100):
+        land(fresh, f"Doe_John_{number}.dcm", fault(make_eye(photographs, number)))
+    land(fresh, "copy.dcm", to_bytes(eyes[0]))
+    other = make_eye(photographs, 0)
+    other.StudyDescription = "the same UID, other bytes"
+    land(fresh, "zz_conflict.dcm", to_bytes(other))
+    rows = [f"{eye.SOPInstanceUID},{n % 5},Dr. Prendergast,2026-07-01" for n, eye in enumerate(eyes)]
+    land(fresh, "a.csv", (SHEET + "\n".join(rows[:30])).encode())
+    bad = [f"{eyes[1].SOPInstanceUID},7,Dr. P,2026-07-01", "1.2.3.4,2,Dr. P,2026-07-01", "1.2.3.4,x,Dr. P,2026-07-01"]
+    land(fresh, "b.csv", (SHEET + "\n".join(rows[30:] + bad)).encode())
+    land(fresh, "c.csv", b"no sheet at all")
+    land(fresh, "d.csv", SHEET.encode())
+    land(fresh, "d2.csv", b"\xff\xfe\x00")
+    return fresh
+
+
+def test_every_one_of_a_hundred_objects_is_accounted_for_once(hundred):
+    assert len(landed_names(hundred)) == 100
+    curated = curate_landed(hundred)
+    counts = close(hundred, curated.manifest)
+    per_fault = Counter({f"quarantined: {reason}": 3 for reason in FAULTS})
+    per_fault["quarantined: conflicting_instance"] = 1
+    per_fault["quarantined: unreadable_sheet"] = 2
+    per_fault["quarantined: grade_out_of_range"] = 1
+    per_fault["quarantined: grade_without_image"] = 1
+    per_fault["quarantined: unreadable_grade_row"] = 1
+    assert counts == {
+        "landed": 100,
+        "images curated": 60,
+        "images duplicate": 1,
+        "images quarantined": 34,
+        "sheets read": 3,
+        "sheets quarantined": 2,
+        "grades graded": 60,
+        "grades quarantined": 3,
+        **per_fault,
+    }
+    assert landed_names(hundred) == set()
+
+
+def test_a_lost_outcome_fails_the_run_and_clears_nothing(hundred):
+    manifest = curate_landed(hundred).manifest
+    table = read_manifest(hundred.store, hundred.settings, manifest)
+    hundred.store.put(hundred.settings.curated_bucket, manifest, to_parquet(table.drop(index=5)))
+    with pytest.raises(AccountError, match="1 lost"):
+        close(hundred, manifest)
+    assert len(landed_names(hundred)) == 100
+
+
+def test_an_outcome_too_many_fails_the_run(hundred):
+    manifest = curate_landed(hundred).manifest
+    table = read_manifest(hundred.store, hundred.settings, manifest)
+    hundred.store.put(hundred.settings.curated_bucket, manifest, to_parquet(pd.concat([table, table.head(1)])))
+    with pytest.raises(AccountError, match="counted twice"):
+        close(hundred, manifest)
+
+
+def test_a_second_night_with_the_same_files_finds_them_done(fresh, photographs):
+    eyes = land_good(fresh, photographs, range(4))
+    sheet = (SHEET + f"{eyes[0].SOPInstanceUID},2,Dr. P,2026-07-01\n").encode()
+    land(fresh, "a.csv", sheet)
+    close(fresh, curate_landed(fresh).manifest)
+    land_good(fresh, photographs, range(5))
+    land(fresh, "b.csv", sheet)
+    second = replace(fresh, run="run-2")
+    counts = close(second, curate_landed(second).manifest)
+    assert (counts["images duplicate"], counts["images curated"], counts["grades duplicate"]) == (4, 1, 1)
+    assert "grades graded" not in counts
+
+
+def test_an_object_that_lands_during_a_run_waits_for_the_next(fresh, photographs):
+    land_good(fresh, photographs, range(2))
+    curated = curate_landed(fresh)
+    land_good(fresh, photographs, [2])
+    assert close(fresh, curated.manifest)["landed"] == 2
+    assert landed_names(fresh) == {"Doe_Jane_002.dcm"}
+
+
+def test_an_object_taken_away_during_a_run_is_accounted_for_as_withdrawn(fresh, photographs):
+    from qfundus.ingestion.landing import fix_landed
+
+    land_good(fresh, photographs, range(2))
+    fix_landed(fresh.store, fresh.settings, fresh.key, fresh.run)
+    fresh.store.delete(fresh.settings.landing_bucket, "Doe_Jane_001.dcm")
+    counts = close(fresh, curate_landed(fresh).manifest)
+    assert (counts["images curated"], counts["images withdrawn"]) == (1, 1)
+
+
+def test_what_is_quarantined_says_why_shows_nothing_and_can_be_released(fresh, photographs):
+    eye = make_eye(photographs)
+    land(fresh, "Doe_Jane.dcm", FAULTS["missing_patient_id"](eye))
+    close(fresh, curate_landed(fresh).manifest)
+    quarantine = Quarantine(fresh.store, fresh.settings, fresh.key)
+    [item] = quarantine.list()
+    assert item.reason == "missing_patient_id"
+    for stored in fresh.store.list(fresh.settings.quarantine_bucket):
+        assert "Doe" not in stored.name
+        assert eye.PatientName.family_name.encode() not in fresh.store.get(
+            fresh.settings.quarantine_bucket, stored.name
+        )
+    quarantine.release(item.source)
+    assert landed_names(fresh) == {"Doe_Jane.dcm"}
+    assert quarantine.list() == []
+
+
+def test_a_released_row_finds_its_image_once_that_has_landed(fresh, photographs):
+    eye = make_eye(photographs)
+    land(fresh, "a.csv", (SHEET + f"{eye.SOPInstanceUID},3,Dr. P,2026-07-01\n").encode())
+    close(fresh, curate_landed(fresh).manifest)
+    quarantine = Quarantine(fresh.store, fresh.settings, fresh.key)
+    [item] = quarantine.list()
+    quarantine.release(item.source)
+    land_good(fresh, photographs, [0])
+    second = replace(fresh, run="run-2")
+    assert close(second, curate_landed(second).manifest)["grades graded"] == 1
+
+
+WORKER = """
+import sys
+from dataclasses import replace
+from qfundus.dicom.policy import load_policy
+from qfundus.ingestion.curate import Curation, curate_landed
+from qfundus.layout import policy_file
+from qfundus.security.keys import SiteKey
+from qfundus.settings import load_settings
+from qfundus.storage import ObjectStore
+settings = load_settings()
+tail = sys.argv[1]
+own = settings.model_copy(update={f"{n}_bucket": f"{n}-{tail}" for n in ("landing", "curated", "quarantine")})
+key = SiteKey.from_hex(settings.site_key.get_secret_value())
+curate_landed(Curation(ObjectStore(settings), own, key, load_policy(policy_file()), "run-1"))
+"""
+
+
+def test_a_process_killed_in_the_middle_loses_nothing_and_does_nothing_twice(fresh, photographs):
+    land_good(fresh, photographs, range(120))
+    tail = fresh.settings.landing_bucket.removeprefix("landing-")
+    worker = subprocess.Popen([sys.executable, "-c", WORKER, tail])
+    bucket = fresh.settings.curated_bucket
+    while sum(1 for _ in fresh.store.list(bucket, "instances/")) < 20 + random.randrange(20):
+        assert worker.poll() is None, "the worker was done before it could be killed"
+        time.sleep(0.02)
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    assert fresh.store.find(bucket, "runs/run-1/outcomes.parquet") is None
+    counts = close(fresh, curate_landed(fresh).manifest)
+    assert counts == {"landed": 120, "images curated": 120}
+    objects = [found.name for found in fresh.store.list(bucket, "objects/")]
+    assert len(objects) == len(set(objects)) == 120
+
+
+def test_a_run_that_never_closed_is_finished_by_the_next(fresh, photographs):
+    land_good(fresh, photographs, range(3))
+    curate_landed(fresh)
+    second = replace(fresh, run="run-2")
+    assert close(second, curate_landed(second).manifest)["images curated"] == 3
+
+
+def test_an_object_store_that_dies_in_the_middle_is_found_again(fresh, photographs, platform):
+    from qfundus.platform.supervision import supervisor_of
+
+    land_good(fresh, photographs, range(40))
+    with supervisor_of(platform / "state") as supervisor:
+        supervisor.supervisor.stopProcess("seaweedfs")
+        try:
+            with pytest.raises(Retry):
+                list_landed(fresh.store, fresh.settings, fresh.key)
+        finally:
+            supervisor.supervisor.startProcess("seaweedfs")
+    for _ in range(60):
+        try:
+            curated = curate_landed(fresh)
+            break
+        except Retry:
+            time.sleep(0.5)
+    assert close(fresh, curated.manifest)["images curated"] == 40
+
+
+def test_the_manifest_is_a_small_table_that_names_nobody(fresh, photographs):
+    eyes = land_good(fresh, photographs, range(3))
+    manifest = curate_landed(fresh).manifest
+    text = from_parquet(fresh.store.get(fresh.settings.curated_bucket, manifest)).to_csv()
+    for eye in eyes:
+        for value in (eye.PatientID, eye.PatientName.family_name, eye.SOPInstanceUID, "Doe_Jane"):
+            assert str(value) not in text

@@ -1,0 +1,246 @@
+"""One whole night through Airflow's API, with a poisoned study in it: it ends at a Triton answer and leaks nothing."""
+
+import io
+import json
+import sqlite3
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import make_eye
+from faults import FAULTS
+from poison import MARK, marks, poison
+from tritonclient.utils import InferenceServerException
+
+from qfundus.grading import grade_files
+from qfundus.hospital.photographs import Photographs
+from qfundus.hospital.wrap import wrap_photographs, write_hospital
+from qfundus.night import run_night
+from qfundus.platform.airflow import AirflowClient
+
+pytestmark = pytest.mark.platform
+EYES = 60
+
+
+@pytest.fixture(scope="module")
+def hospital(photographs, settings, store, tmp_path_factory):
+    """Sixty graded eyes, four poisoned ones, a poisoned sheet and every fault, all in the landing bucket."""
+    folder = tmp_path_factory.mktemp("hospital")
+    few = Photographs(photographs.images[:EYES], photographs.grades[:EYES], "test")
+    write_hospital(wrap_photographs(few, burned_share=0.05), folder)
+    for number in range(4):
+        (folder / f"{MARK}_Jane_{number}.dcm").write_bytes(poison(make_eye(photographs, 900 + number), number))
+    (folder / f"{MARK}_cut.dcm").write_bytes(poison(make_eye(photographs, 910), 10)[:-2000])
+    (folder / f"{MARK}_letter.dcm").write_bytes(MARK.encode() * 50)
+    rows = [f"1.2.826.0.1.3680043.10.424242.1.{number},{number},{MARK},2026-07-01" for number in (0, 1, 7, 8)]
+    (folder / f"{MARK}.csv").write_text("SOPInstanceUID,grade,grader,date\n" + "\n".join(rows) + "\n")
+    for reason, fault in FAULTS.items():
+        (folder / f"{MARK}_{reason}.dcm").write_bytes(fault(make_eye(photographs, 950)))
+    for file in folder.iterdir():
+        store.put(settings.landing_bucket, file.name, file.read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def night(hospital, settings):
+    said = []
+    done = run_night(settings, said.append)
+    return done, said
+
+
+def test_the_night_ends_with_a_model_in_service(night, settings):
+    from qfundus.registry.versions import champion_version
+
+    done, said = night
+    assert done.promoted["reason"] == "Serving after its smoke test."
+    assert champion_version(settings) == done.promoted["version"]
+    assert any("approved through the API" in line for line in said)
+
+
+def test_every_landed_object_is_in_the_account(night, hospital):
+    counts = night[0].counts
+    images = sum(n for name, n in counts.items() if name.startswith("images "))
+    sheets = sum(n for name, n in counts.items() if name.startswith("sheets "))
+    assert images + sheets == counts["landed"] == len(list(hospital.iterdir()))
+    assert counts["quarantined: burned_in_text"] >= 1
+    assert counts["grades quarantined"] >= 2
+
+
+def test_unseen_eyes_are_graded_over_http_and_grpc_alike(night, settings, photographs, tmp_path):
+    few = Photographs(photographs.images[100:106], photographs.grades[100:106], "test")
+    write_hospital(wrap_photographs(few, seed=5, burned_share=0), tmp_path)
+    files = sorted(tmp_path.glob("*.dcm"))
+    (tmp_path / "zz_letter.dcm").write_bytes(b"Dear Jane")
+    over_http = grade_files(settings, [*files, tmp_path / "zz_letter.dcm"], protocol="http")
+    over_grpc = grade_files(settings, files, protocol="grpc")
+    assert [eye.version for eye in over_http[:6]] == [night[0].promoted["version"]] * 6
+    assert np.allclose([e.probabilities for e in over_http[:6]], [e.probabilities for e in over_grpc], atol=1e-6)
+    assert np.allclose(np.sum([e.probabilities for e in over_grpc], axis=1), 1, atol=1e-5)
+    assert "not_dicom" in over_http[6].refused
+
+
+def test_a_second_night_with_nothing_new_ends_at_once(night, settings):
+    again = run_night(settings, lambda _: None)
+    assert again.counts == {}
+    assert again.retrained == {}
+    assert again.seconds < 60
+
+
+def test_a_forced_retraining_finds_its_steps_in_the_cache(night, settings):
+    client = AirflowClient(settings)
+    run = client.trigger("retrain_nightly", {"force": True, "recipe": "tiny"})
+    while client.run_state("retrain_nightly", run) not in {"success", "failed"}:
+        time.sleep(1)
+    assert client.run_state("retrain_nightly", run) == "success"
+    [task] = [t for t in client.tasks("retrain_nightly", run) if t.name == "run_pipeline"]
+    steps = [e["event"] for e in client.log("retrain_nightly", run, task) if "Executing task" in e["event"]]
+    # The champion is new since the last retraining: the verdict and its record are, the training is not.
+    assert [name for name in ("snapshot", "train-", "evaluate") if any(name in step for step in steps)] == []
+
+
+def test_the_online_store_knows_the_eye(night, settings, store):
+    from qfundus.features.snapshot import latest_knowledge
+    from qfundus.features.store import online_row, read_keys
+
+    known = read_keys(store, settings, "eye_grade", latest_knowledge(store, settings))
+    row = online_row(settings, "hybrid_grader", known["eye_id"][0], known["study_id"][0])
+    assert len(row["embedding"]) == 1280
+    assert row["grade"] in range(5)
+
+
+def test_a_training_set_of_an_earlier_moment_does_not_know_what_came_later(night, settings, store, site_key):
+    from datetime import timedelta
+
+    from qfundus.errors import SetupError
+    from qfundus.features.snapshot import latest_knowledge, snapshot_dataset
+    from qfundus.recipe import Splits
+
+    splits = Splits(train=0.5, validation=0.25, test=0.25)
+    now = latest_knowledge(store, settings)
+    first, again = (snapshot_dataset(store, settings, site_key, splits, now) for _ in range(2))
+    pd.testing.assert_frame_equal(first, again)
+    with pytest.raises(SetupError):
+        snapshot_dataset(store, settings, site_key, splits, now - timedelta(seconds=1))
+
+
+def test_the_run_notes_say_what_happened(night, settings):
+    client = AirflowClient(settings)
+    for dag, word in (("ingest_fundus", "landed"), ("retrain_nightly", "kappa"), ("promote_model", "serves")):
+        notes = [client.note(dag, run) for run in client.runs_since(dag, "2000-01-01T00:00:00Z")]
+        assert any(word in note for note in notes), dag
+
+
+def test_a_version_that_answers_wrongly_is_rolled_back(night, settings, monkeypatch):
+    from qfundus.registry import promote
+    from qfundus.registry.triton import SERVED_MODEL, grade_over_http
+    from qfundus.registry.versions import MODEL, champion_version, connect
+
+    champion = champion_version(settings)
+    client = connect(settings)
+    run = client.get_model_version(MODEL, champion).run_id
+    broken = client.create_model_version(MODEL, f"runs:/{run}/grader", run_id=run).version
+
+    def download(settings, version, name, folder):
+        from qfundus.registry.versions import download_file
+
+        file = download_file(settings, champion, name, folder)
+        if name.endswith(".npz"):
+            kept = dict(np.load(file))
+            np.savez_compressed(file, images=kept["images"], probabilities=kept["probabilities"][::-1])
+        return file
+
+    monkeypatch.setattr(promote, "download_file", download)
+    done = promote.promote_version(settings, broken)
+    assert not done.succeeded
+    assert "differs" in done.reason
+    assert champion_version(settings) == champion
+    assert not (settings.triton_repository / SERVED_MODEL / broken).exists()
+    images = np.zeros((1, 224, 224, 3), np.uint8)
+    assert grade_over_http(settings, images).version == champion
+
+
+def test_a_triton_that_dies_comes_back_with_the_champion(night, settings, platform):
+    import os
+    import signal
+
+    from qfundus.platform.supervision import platform_status
+    from qfundus.registry.triton import grade_over_http
+    from qfundus.registry.versions import champion_version
+
+    [triton] = [s for s in platform_status() if s.name == "triton"]
+    os.kill(triton.pid, signal.SIGKILL)
+    images = np.zeros((1, 224, 224, 3), np.uint8)
+    for _ in range(120):
+        try:
+            assert grade_over_http(settings, images).version == champion_version(settings)
+            break
+        except (OSError, InferenceServerException):
+            time.sleep(0.5)
+    else:
+        pytest.fail("Triton did not come back")
+
+
+def test_the_report_shows_figures_and_the_verdict(night, settings, tmp_path):
+    from qfundus.registry.versions import download_report
+
+    page = download_report(settings, night[0].retrained["run_id"], tmp_path).read_text()
+    assert page.count("data:image/png;base64,") == 5
+    assert "The gate passed the candidate" in page
+
+
+class TestNothingOfThePoisonedStudyIsAnywhere:
+    """Each hop after the landing bucket, which holds the originals until their run is closed."""
+
+    def assert_clean(self, where, data):
+        for mark in marks():
+            assert mark not in data, f"{mark} is in {where}"
+
+    def test_in_no_object_and_no_objects_name(self, night, settings, store):
+        assert [o.name for o in store.list(settings.landing_bucket)] == []
+        looked_at = 0
+        for bucket in ("curated", "quarantine", "features", "models", "mlflow"):
+            for found in store.list(bucket):
+                data = store.get(bucket, found.name)
+                self.assert_clean(f"{bucket}/{found.name}", found.name.encode())
+                self.assert_clean(f"{bucket}/{found.name}", data)
+                if found.name.endswith(".parquet"):
+                    self.assert_clean(found.name, pd.read_parquet(io.BytesIO(data)).to_csv().encode())
+                looked_at += 1
+        assert looked_at > 100
+
+    def test_in_no_xcom_parameter_or_other_row_of_airflow(self, night, platform):
+        with sqlite3.connect(platform / "state" / "airflow" / "airflow.db") as database:
+            dump = "\n".join(database.iterdump())
+        assert "runs/manual__" in dump
+        self.assert_clean("Airflow's database", dump.encode())
+
+    def test_in_no_run_tag_parameter_or_metric_of_mlflow(self, night, platform):
+        with sqlite3.connect(platform / "state" / "mlflow" / "mlflow.db") as database:
+            dump = "\n".join(database.iterdump())
+        assert "qfundus.gate" in dump
+        self.assert_clean("MLflow's database", dump.encode())
+
+    def test_in_no_log_pipeline_artifact_or_other_file(self, night, platform):
+        store_of_the_originals = platform / "state" / "seaweedfs"
+        looked_at = set()
+        for file in (platform / "state").rglob("*"):
+            if file.is_file() and store_of_the_originals not in file.parents:
+                self.assert_clean(file, file.name.encode())
+                self.assert_clean(file, file.read_bytes())
+                looked_at.add(file.suffix)
+        assert {".log", ".json", ".onnx", ".db"} <= looked_at
+
+    def test_the_originals_lie_encrypted_in_the_store(self, night, platform):
+        chunks = list((platform / "state" / "seaweedfs").rglob("*.dat"))
+        assert chunks
+        for file in chunks:
+            self.assert_clean(file, file.read_bytes())
+
+    def test_what_was_poisoned_was_still_used(self, night, settings, store, site_key):
+        from qfundus.ingestion.instances import InstanceIndex
+        from qfundus.security.keys import pseudonymise_uid
+
+        found = InstanceIndex(store, settings).find(pseudonymise_uid(site_key, "1.2.826.0.1.3680043.10.424242.1.0"))
+        assert found is not None
+        assert json.dumps(found.__dict__)
