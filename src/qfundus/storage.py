@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -102,7 +102,7 @@ class ObjectStore:
         with _nameless_errors(bucket):
             self._client.delete_object(Bucket=bucket, Key=name)
 
-    def delete_all(self, bucket: str, names: list[str]) -> None:
+    def delete_all(self, bucket: str, names: Sequence[str]) -> None:
         """Remove many objects, a thousand a request; missing ones are no error.
 
         Raises:

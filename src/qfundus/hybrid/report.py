@@ -60,8 +60,7 @@ def write_report(
         mixture=summary["mixture"],
         names=NAMES,
         figures={
-            form: {name: str(Estimate(**value)) for name, value in metrics.items()}
-            for form, metrics in summary["figures"].items()
+            form: {name: str(Estimate(**value)) for name, value in summary["figures"][form].items()} for form in FORMS
         },
         subgroups=_measure_subgroups(predictions, told["hybrid"], grades, weights, recipe),
         pictures={title: _to_png(figure) for title, figure in pictures.items()},

@@ -1,6 +1,8 @@
 """Triton's model repository: versions as folders, loaded on demand, tried before they serve."""
 
 import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,22 +61,19 @@ def serve_version(settings: Settings, version: str) -> None:
     Raises:
         Retry: where Triton does not load it.
     """
-    from tritonclient.utils import InferenceServerException  # noqa: PLC0415
-
     config = settings.triton_repository / SERVED_MODEL / "config.pbtxt"
     draft = config.with_suffix(".draft")
     draft.write_text(model_config(version, settings.triton_backend))
     draft.replace(config)
-    try:
+    with _retryable(f"load version {version}"):
         _http(settings).load_model(SERVED_MODEL)
-    except (InferenceServerException, OSError) as error:
-        raise Retry(f"Triton did not load version {version}: {str(error)[:300]}") from None
 
 
 def stop_serving(settings: Settings) -> None:
     """Let Triton serve no version, as before the first promotion."""
     (settings.triton_repository / SERVED_MODEL / "config.pbtxt").unlink(missing_ok=True)
-    _http(settings).unload_model(SERVED_MODEL)
+    with _retryable("unload the model"):
+        _http(settings).unload_model(SERVED_MODEL)
 
 
 def model_config(version: str, backend: str) -> str:
@@ -103,8 +102,8 @@ def smoke_test(settings: Settings, version: str, smoke: Path) -> None:
     for ask in (grade_over_http, grade_over_grpc):
         try:
             answer = ask(settings, kept["images"])
-        except Exception as error:  # noqa: BLE001  (whatever the client raises, the version has failed)
-            raise SmokeTestError(f"Triton does not answer ({type(error).__name__}).") from None
+        except (Retry, ValueError) as error:  # ValueError: an answer of the wrong shape
+            raise SmokeTestError(f"Triton does not answer: {error}") from None
         if answer.version != version:
             raise SmokeTestError(f"Version {answer.version} answers in place of {version}.")
         worst = float(np.abs(answer.probabilities - kept["probabilities"]).max())
@@ -114,14 +113,22 @@ def smoke_test(settings: Settings, version: str, smoke: Path) -> None:
 
 
 def grade_over_http(settings: Settings, images: np.ndarray) -> Answer:
-    """Grade cropped discs `(eyes, 224, 224, 3)` of uint8 over HTTP."""
+    """Grade cropped discs `(eyes, 224, 224, 3)` of uint8 over HTTP.
+
+    Raises:
+        Retry: where Triton does not answer.
+    """
     from tritonclient import http  # noqa: PLC0415
 
     return _grade(_http(settings), http, images)
 
 
 def grade_over_grpc(settings: Settings, images: np.ndarray) -> Answer:
-    """Grade cropped discs `(eyes, 224, 224, 3)` of uint8 over gRPC."""
+    """Grade cropped discs `(eyes, 224, 224, 3)` of uint8 over gRPC.
+
+    Raises:
+        Retry: where Triton does not answer.
+    """
     from tritonclient import grpc  # noqa: PLC0415
 
     with grpc.InferenceServerClient(settings.triton_grpc) as client:
@@ -132,10 +139,23 @@ def _grade(client: Any, protocol: Any, images: np.ndarray) -> Answer:
     question = protocol.InferInput("image", list(images.shape), "UINT8")
     question.set_data_from_numpy(images)
     wanted = [protocol.InferRequestedOutput(name) for name in OUTPUTS]
-    answer = client.infer(SERVED_MODEL, [question], outputs=wanted)
+    with _retryable("answer"):
+        answer = client.infer(SERVED_MODEL, [question], outputs=wanted)
     said = answer.get_response()
     version = said["model_version"] if isinstance(said, dict) else said.model_version
     return Answer(*(answer.as_numpy(name) for name in OUTPUTS), version=str(version))
+
+
+@contextmanager
+def _retryable(what: str) -> Generator[None]:
+    """Turn what the clients raise where the server is away or refuses into one error."""
+    from geventhttpclient.response import HTTPParseError  # noqa: PLC0415  (what Triton's HTTP client is made of)
+    from tritonclient.utils import InferenceServerException  # noqa: PLC0415
+
+    try:
+        yield
+    except (InferenceServerException, HTTPParseError, OSError) as error:
+        raise Retry(f"Triton did not {what}: {str(error)[:300]} See `qfundus status`.") from None
 
 
 def _http(settings: Settings) -> Any:
