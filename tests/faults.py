@@ -4,8 +4,9 @@ import io
 
 import numpy as np
 from PIL import Image
+from pydicom.dataelem import DataElement
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEGLSLossless
+from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
 
 
 def _save(eye) -> bytes:
@@ -49,10 +50,21 @@ def _text(eye):
     return _save(eye)
 
 
+def _odd_header(eye):
+    eye.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    eye["AnatomicRegionSequence"] = DataElement(0x00082218, "LO", "an eye")
+    pixels = np.zeros((280, 280, 3), np.uint8)
+    pixels[40:240, 40:240] = 120
+    eye.PixelData, eye.PhotometricInterpretation = pixels.tobytes(), "RGB"
+    eye["PixelData"].is_undefined_length = False
+    return _save(eye)
+
+
 FAULTS = {
     "not_dicom": lambda eye: b"this is a letter to " + str(eye.PatientName).encode() * 20,
     "truncated": lambda eye: _save(eye)[:700],
     "wrong_sop_class": _with("SOPClassUID", "1.2.840.10008.5.1.4.1.1.7"),
+    "unreadable_header": _odd_header,
     "no_pixels": _without("PixelData"),
     "unreadable_pixels": _other_syntax,
     "missing_uid": _with("SOPInstanceUID", ""),

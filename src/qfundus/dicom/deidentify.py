@@ -39,6 +39,20 @@ def patient_of(eye: Dataset, key: SiteKey) -> str:
     return pseudonymise_patient(key, str(eye.PatientID), str(eye.get("IssuerOfPatientID", "") or ""))
 
 
+def deidentify_to_bytes(eye: FileDataset, policy: Policy, key: SiteKey) -> bytes:
+    """De-identify a data set and write it as a DICOM Part 10 file.
+
+    Raises:
+        Discard: where anything in it cannot be de-identified or written: what is not understood goes no further.
+    """
+    try:
+        return to_bytes(deidentify_eye(eye, policy, key))
+    except Discard:
+        raise
+    except Exception as error:  # noqa: BLE001  (a hostile header may raise anything; its message may quote values)
+        raise Discard("unreadable_header", f"It cannot be de-identified ({type(error).__name__}).") from None
+
+
 def to_bytes(eye: FileDataset) -> bytes:
     """Write a data set as a DICOM Part 10 file; equal data sets have equal bytes."""
     buffer = io.BytesIO()

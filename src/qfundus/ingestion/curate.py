@@ -10,7 +10,7 @@ import pandas as pd
 import structlog
 from pydicom.dataset import FileDataset
 
-from qfundus.dicom.deidentify import deidentify_eye, patient_of, to_bytes
+from qfundus.dicom.deidentify import deidentify_to_bytes, patient_of
 from qfundus.dicom.pixels import has_burned_in_text
 from qfundus.dicom.policy import Policy
 from qfundus.dicom.read import laterality, read_eye, read_pixels
@@ -165,7 +165,7 @@ def _refuse_unusable(eye: FileDataset) -> None:
 
 
 def _store(curation: Curation, eye: FileDataset, uid: str, fingerprint: str) -> Instance:
-    clean = to_bytes(deidentify_eye(eye, curation.policy, curation.key))
+    clean = deidentify_to_bytes(eye, curation.policy, curation.key)
     patient = patient_of(eye, curation.key)
     content = digest(clean)
     # The object comes before its index entry: an entry never points at nothing.

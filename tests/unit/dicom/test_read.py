@@ -1,16 +1,21 @@
 import io
+from contextlib import suppress
 
 import pytest
 from conftest import make_eye
 from faults import FAULTS
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from poison import MARK, poison
 
-from qfundus.dicom.deidentify import deidentify_eye, to_bytes
+from qfundus.dicom.deidentify import deidentify_eye, deidentify_to_bytes, to_bytes
 from qfundus.dicom.read import read_eye, read_pixels
 from qfundus.errors import REMEDIES, Discard
 
 
-@pytest.mark.parametrize("reason", [r for r in FAULTS if r not in {"burned_in_text", "no_fundus_disc"}])
+@pytest.mark.parametrize(
+    "reason", [r for r in FAULTS if r not in {"burned_in_text", "no_fundus_disc", "unreadable_header"}]
+)
 def test_a_bad_file_is_refused_with_its_reason(photographs, reason):
     data = FAULTS[reason](make_eye(photographs))
     with pytest.raises(Discard) as refused:
@@ -45,6 +50,17 @@ def test_a_good_file_is_read(wrapped):
 def test_a_file_cut_anywhere_is_refused(wrapped, cut):
     with pytest.raises(Discard):
         read_pixels(read_eye(to_bytes(wrapped)[:cut]))
+
+
+@given(st.integers(132, 3000), st.binary(min_size=1, max_size=12))
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_damaged_file_is_read_or_refused_and_nothing_else(photographs, policy, key, place, damage):
+    data = bytearray(to_bytes(make_eye(photographs)))
+    data[place : place + len(damage)] = damage
+    with suppress(Discard):
+        eye = read_eye(bytes(data))
+        read_pixels(eye)
+        deidentify_to_bytes(eye, policy, key)
 
 
 def test_random_bytes_are_no_dicom():
