@@ -24,7 +24,7 @@ def evaluate_ensemble(
         grader: A folder with the ONNX graphs, the test split's predictions and a smoke test.
         figures: Every figure of every form with its confidence interval.
     """
-    from qfundus import retraining
+    from qfundus.steps import retraining
 
     heads = classical.path, quantum.path
     figures.metadata.update(retraining.evaluate_ensemble(recipe, dataset.path, *heads, grader.path, figures.path))

@@ -55,32 +55,32 @@ def ingest_fundus():
 
     @task(task_display_name="De-identify what has landed")
     def deidentify_landed(params, run_id):
-        from qfundus import ingest
+        from qfundus.steps import ingestion
 
-        return ingest.deidentify_landed(run_id, params["at_least"])
+        return ingestion.deidentify_landed(run_id, params["at_least"])
 
     @task(task_display_name="Extract features")
     def extract_features(curated, run_id, dag_run):
-        from qfundus import ingest
+        from qfundus.steps import ingestion
 
-        return ingest.extract_features(run_id, curated["manifest"], dag_run.run_after.isoformat())
+        return ingestion.extract_features(run_id, curated["manifest"], dag_run.run_after.isoformat())
 
     @task(task_display_name="Push to the feature store")
     def push_features(rows):
-        from qfundus import ingest
+        from qfundus.steps import ingestion
 
-        return ingest.push_features(rows)
+        return ingestion.push_features(rows)
 
     @task(task_display_name="Account for every object", outlets=[EYE_FEATURES])
     def close_run(curated, run_id):
         from airflow.sdk.exceptions import AirflowSkipException
 
-        from qfundus import ingest
         from qfundus.ingestion.account import describe_counts
         from qfundus.ingestion.outcome import has_news
         from qfundus.platform.notes import write_run_note
+        from qfundus.steps import ingestion
 
-        counts = ingest.close_run(run_id, curated["manifest"])
+        counts = ingestion.close_run(run_id, curated["manifest"])
         write_run_note("ingest_fundus", run_id, describe_counts(counts))
         if not has_news(counts):
             raise AirflowSkipException("No eye and no grade is new.")

@@ -54,10 +54,10 @@ def promote_model():
     def describe_candidate(params, triggering_asset_events):
         from airflow.sdk.exceptions import AirflowSkipException
 
-        from qfundus.promotion import describe_candidate
+        from qfundus.steps import promotion
 
         announced = [event.extra["version"] for event in triggering_asset_events.get(CANDIDATE_MODEL, [])]
-        described = describe_candidate(params["version"] or next(reversed(announced), ""))
+        described = promotion.describe_candidate(params["version"] or next(reversed(announced), ""))
         if described is None:
             raise AirflowSkipException("This version serves already.")
         return described
@@ -65,11 +65,11 @@ def promote_model():
     @task(task_display_name="Promote", max_active_tis_per_dag=1, execution_timeout=timedelta(minutes=30))
     def promote(candidate, run_id):
         from qfundus.platform.notes import write_run_note
-        from qfundus.promotion import promote_candidate
+        from qfundus.steps import promotion
 
-        promotion = promote_candidate(candidate["version"])
-        write_run_note("promote_model", run_id, f"Version {promotion['version']} serves. {promotion['reason']}")
-        return promotion
+        promoted = promotion.promote_candidate(candidate["version"])
+        write_run_note("promote_model", run_id, f"Version {promoted['version']} serves. {promoted['reason']}")
+        return promoted
 
     candidate = describe_candidate()
     approval = ApprovalOperator(

@@ -63,18 +63,18 @@ def retrain_nightly():
     def look_for_new_eyes(params):
         from airflow.sdk.exceptions import AirflowSkipException
 
-        from qfundus.retraining import plan_retraining
+        from qfundus.steps import nightly
 
-        plan = plan_retraining(params["recipe"], force=params["force"])
+        plan = nightly.plan_retraining(params["recipe"], force=params["force"])
         if plan is None:
             raise AirflowSkipException("No eye is new since the last retraining with this recipe.")
         return plan
 
     @task(task_display_name="Run the retraining pipeline")
     def run_pipeline(plan):
-        from qfundus.retraining import run_pipeline_process
+        from qfundus.steps import nightly
 
-        run_pipeline_process(plan)
+        nightly.run_pipeline(plan)
         return plan
 
     @task(task_display_name="Announce the candidate", outlets=[CANDIDATE_MODEL])
@@ -82,9 +82,9 @@ def retrain_nightly():
         from airflow.sdk.exceptions import AirflowSkipException
 
         from qfundus.platform.notes import write_run_note
-        from qfundus.retraining import conclude_retraining
+        from qfundus.steps import nightly
 
-        concluded = conclude_retraining(plan)
+        concluded = nightly.conclude_retraining(plan)
         write_run_note("retrain_nightly", run_id, concluded["note"])
         if not concluded["version"]:
             raise AirflowSkipException(concluded["note"])

@@ -17,8 +17,8 @@ from qfundus.hybrid.metrics import Estimate
 from qfundus.night import Night, run_night
 from qfundus.platform.supervision import start_platform
 from qfundus.registry.versions import Recorded, champion_version, download_report, read_version
-from qfundus.retraining import FORMS
 from qfundus.settings import Settings, load_settings, state_folder
+from qfundus.steps.retraining import FORMS
 
 HELD_OUT = 12  # eyes that the night never sees, graded through Triton at its end
 _SHOWN = {

@@ -7,6 +7,7 @@ from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 STATE_FOLDER = ".qfundus"
+SERVED_MODEL = "fundus_grader"  # by this name Triton serves
 
 
 class Settings(BaseSettings):

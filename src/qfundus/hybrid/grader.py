@@ -15,6 +15,7 @@ from qfundus.onnx_export import export_module, open_session
 
 GRADER_FILE = "model.onnx"
 HEAD_FILE = "head.onnx"
+SMOKE_FILE = "smoke.npz"
 OUTPUTS = ("probabilities", "classical", "quantum")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from qfundus.layout import checkout
 from qfundus.platform.ports import LOOPBACK
+from qfundus.settings import SERVED_MODEL
 
 WANTED_PORTS = {
     "s3": 8333,
@@ -29,7 +30,6 @@ WANTED_PORTS = {
     "triton_metrics": 8002,
 }
 BUCKETS = ("landing", "curated", "quarantine", "features", "models", "mlflow")
-SERVED_MODEL = "fundus_grader"
 PASSED_ON = ("QFUNDUS_KFP_ENDPOINT", "QFUNDUS_NIGHTLY_RECIPE")
 
 

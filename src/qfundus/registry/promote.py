@@ -7,7 +7,7 @@ from pathlib import Path
 import structlog
 
 from qfundus.errors import Retry
-from qfundus.hybrid.grader import GRADER_FILE
+from qfundus.hybrid.grader import GRADER_FILE, SMOKE_FILE
 from qfundus.registry.triton import (
     SmokeTestError,
     remove_version,
@@ -17,7 +17,6 @@ from qfundus.registry.triton import (
     write_version,
 )
 from qfundus.registry.versions import champion_version, download_file, move_alias
-from qfundus.retraining import SMOKE_FILE
 from qfundus.settings import Settings
 
 _log = structlog.get_logger()

@@ -14,10 +14,9 @@ from qfundus.errors import Retry
 from qfundus.hybrid.grader import GRADER_FILE, OUTPUTS
 from qfundus.imaging.normalise import SIDE
 from qfundus.layout import checkout
-from qfundus.settings import Settings
+from qfundus.settings import SERVED_MODEL, Settings
 
 _log = structlog.get_logger()
-SERVED_MODEL = "fundus_grader"
 SMOKE_TOLERANCE = 1e-4
 _TIMEOUT = 60.0
 

@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from qfundus.errors import Retry, SetupError
 from qfundus.hybrid.gate import Verdict
 from qfundus.recipe import Recipe
 from qfundus.security.keys import SiteKey
 from qfundus.settings import load_settings
-from qfundus.storage import ObjectStore, digest, to_json
+from qfundus.storage import ObjectStore, digest
 
-SUMMARY_FILE, PREDICTIONS_FILE, SMOKE_FILE = "summary.json", "predictions.parquet", "smoke.npz"
+SUMMARY_FILE, PREDICTIONS_FILE = "summary.json", "predictions.parquet"
 REPORT_FILE = "report.html"
 FORMS = ("classical", "quantum", "hybrid")
 
@@ -220,7 +219,7 @@ def _write_figures(path: str, figures: dict[str, float]) -> dict[str, float]:
 
 def _write_smoke_test(folder: Path) -> None:
     """Keep a few images and the graph's own answers, for Triton to repeat before it serves."""
-    from qfundus.hybrid.grader import GRADER_FILE, OUTPUTS  # noqa: PLC0415
+    from qfundus.hybrid.grader import GRADER_FILE, OUTPUTS, SMOKE_FILE  # noqa: PLC0415
     from qfundus.imaging.normalise import SIDE  # noqa: PLC0415
     from qfundus.onnx_export import open_session  # noqa: PLC0415
 
@@ -244,84 +243,3 @@ def _sizes(table: pd.DataFrame) -> dict[str, int]:
 
 def _parent(path: str) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-
-
-def plan_retraining(recipe_name: str | None = None, *, force: bool = False) -> dict[str, str] | None:
-    """Say what a retraining with a recipe, or the site's nightly one, would work on; None where no eye is new.
-
-    Raises:
-        SetupError: where there is no recipe of that name, or no eye yet to train on.
-    """
-    from qfundus.features.snapshot import latest_knowledge  # noqa: PLC0415
-    from qfundus.layout import recipe_file  # noqa: PLC0415
-    from qfundus.recipe import load_recipe  # noqa: PLC0415
-    from qfundus.registry.versions import champion_version  # noqa: PLC0415
-
-    settings = load_settings()
-    recipe_name = recipe_name or settings.nightly_recipe
-    file = recipe_file(recipe_name)
-    if not file.exists():
-        raise SetupError(f"There is no recipe {recipe_name}: put it into configs/recipes/.")
-    store = ObjectStore(settings)
-    as_of = latest_knowledge(store, settings)
-    if as_of is None:
-        raise SetupError("No eye is known yet: run ingest_fundus first.")
-    trained = store.find_json(settings.models_bucket, _last_trained(recipe_name))
-    if not force and trained is not None and trained["as_of"] == as_of.isoformat():
-        return None
-    return {
-        "recipe": load_recipe(file).to_json(),
-        "as_of": as_of.isoformat(),
-        "champion": champion_version(settings),
-    }
-
-
-def run_pipeline_process(plan: dict[str, str], *, cache: bool = True) -> None:
-    """Run the retraining graph in a process of its own: Airflow's knows nothing of KFP.
-
-    Raises:
-        Retry: where a step failed; its log stands above.
-    """
-    import subprocess  # noqa: PLC0415
-    import sys  # noqa: PLC0415
-    import tempfile  # noqa: PLC0415
-
-    from qfundus.layout import checkout  # noqa: PLC0415
-
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as recipe:
-        recipe.write(plan["recipe"])
-        recipe.flush()
-        command = [sys.executable, "-m", "pipelines.run", "--recipe", recipe.name, "--as-of", plan["as_of"]]
-        command += ["--champion", plan["champion"]] + ([] if cache else ["--no-cache"])
-        done = subprocess.run(command, cwd=checkout(), check=False)
-    if done.returncode:
-        raise Retry("A step of the retraining pipeline failed: its log stands above.")
-
-
-def conclude_retraining(plan: dict[str, str]) -> dict[str, str]:
-    """Say what a retraining came to, and note that its eyes are no longer new; the version is '' where refused.
-
-    Raises:
-        SetupError: where MLflow has no record of it.
-    """
-    from qfundus.registry.versions import find_retraining  # noqa: PLC0415
-
-    settings = load_settings()
-    recorded = find_retraining(settings, retraining_key(plan["recipe"], plan["as_of"], plan["champion"]))
-    if recorded is None:
-        raise SetupError("MLflow has no record of this retraining: clear the task before this one.")
-    name = Recipe.from_json(plan["recipe"]).name
-    ObjectStore(settings).put(
-        settings.models_bucket,
-        _last_trained(name),
-        to_json({"as_of": plan["as_of"], "run_id": recorded.run_id}),
-    )
-    registered = f"Registered as version {recorded.version}." if recorded.version else "Not registered."
-    note = (
-        f"{recorded.eyes['eyes']} eyes of {recorded.eyes['patients']} patients. {recorded.verdict.reason} {registered}"
-    )
-    return {"version": recorded.version, "run_id": recorded.run_id, "note": note}
-
-
-def _last_trained(recipe: str) -> str:
-    return f"last_trained/{recipe}.json"
