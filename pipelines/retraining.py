@@ -1,6 +1,6 @@
 """The nightly retraining as a graph: snapshot, train both heads side by side, evaluate, judge, register."""
 
-from kfp import dsl
+from kfp import dsl, kubernetes
 
 from components.evaluate_ensemble import evaluate_ensemble
 from components.judge_candidate import judge_candidate
@@ -8,6 +8,14 @@ from components.register_candidate import register_candidate
 from components.snapshot_dataset import snapshot_dataset
 from components.train_classical import train_classical
 from components.train_quantum import train_quantum
+
+# On a cluster each step reads its settings from this secret; in processes they stand in the environment.
+SECRET = "qfundus-settings"  # noqa: S105  (its name, not its content)
+SETTINGS = [
+    *("QFUNDUS_SITE_KEY", "QFUNDUS_S3_ENDPOINT", "QFUNDUS_S3_ACCESS_KEY", "QFUNDUS_S3_SECRET_KEY"),
+    *("QFUNDUS_MLFLOW_URI", "QFUNDUS_AIRFLOW_URL", "QFUNDUS_AIRFLOW_PASSWORD"),
+    *("QFUNDUS_TRITON_HTTP", "QFUNDUS_TRITON_GRPC", "QFUNDUS_TRITON_REPOSITORY"),
+]
 
 
 @dsl.pipeline(name="retraining", description=__doc__, display_name="Nightly retraining")
@@ -55,4 +63,6 @@ def retraining(recipe: str, as_of: str, champion: str = "") -> str:
         quantum_figures=quantum.outputs["figures"],
     )
     registered.set_display_name("Register the candidate")
+    for step in (snapshot, classical, quantum, evaluated, judged, registered):
+        kubernetes.use_secret_as_env(step, SECRET, {name: name for name in SETTINGS})
     return verdict

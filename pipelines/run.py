@@ -19,12 +19,16 @@ def run_retraining(recipe: str, as_of: str, champion: str, *, cache: bool = True
     Raises:
         RuntimeError: where a step failed; its log is on standard output.
     """
-    endpoint = load_settings().kfp_endpoint
+    endpoint = _endpoint()
     arguments = {"recipe": recipe, "as_of": as_of, "champion": champion}
     if endpoint:
         _run_on_kubeflow(endpoint, arguments, cache=cache)
     else:
         _run_here(arguments, cache=cache)
+
+
+def _endpoint() -> str | None:
+    return load_settings().kfp_endpoint
 
 
 def _run_here(arguments: dict[str, str], *, cache: bool) -> None:
