@@ -30,15 +30,15 @@ $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
 	  || { echo "qfundus needs Python 3.11; name it with PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet "$$(grep '^uv==' requirements.lock)"
+	$(BIN)/python -m pip install --quiet "$$(grep '^uv==' requirements/qfundus.lock)"
 
-# torch pins its own CUDA libraries exactly, so the lock resolves alike with its CPU wheel and with its CUDA wheel.
-$(VENV)/.ready: requirements.lock requirements-overrides.txt pyproject.toml | $(UV)
-	$(UV) pip install --python $(VENV) --override requirements-overrides.txt -r requirements.lock
+# The lock leaves out torch's CUDA libraries: it resolves alike with the CPU wheel, and with the wheel that names them.
+$(VENV)/.ready: requirements/qfundus.lock requirements/overrides.txt pyproject.toml | $(UV)
+	$(UV) pip install --python $(VENV) --override requirements/overrides.txt -r requirements/qfundus.lock
 	$(UV) pip install --python $(VENV) --no-deps --editable .
 	@touch $@
 
-$(TRITON)/.ready: deploy/triton/requirements.lock | $(UV)
+$(TRITON)/.ready: requirements/triton.lock | $(UV)
 	$(UV) venv --quiet --clear --python $(BIN)/python $(TRITON)
 	$(UV) pip install --python $(TRITON) -r $<
 	@# Triton's Python backend looks for the stub of its Python beside itself.
@@ -74,11 +74,12 @@ lint: setup ## style, types and import rules
 	$(BIN)/lint-imports
 
 lock: $(UV) ## resolve both lock files anew
-	$(UV) pip compile pyproject.toml --extra dev --override requirements-overrides.txt --quiet \
-	  --custom-compile-command "make lock" --output-file requirements.lock
-	sed -i 's/+cpu$$//' requirements.lock
-	$(UV) pip compile deploy/triton/requirements.in --python-version 3.11 --quiet \
-	  --custom-compile-command "make lock" --output-file deploy/triton/requirements.lock
+	$(UV) pip compile pyproject.toml --extra dev --upgrade-package torch --quiet \
+	  --override requirements/overrides.txt --override requirements/cuda-overrides.txt \
+	  --custom-compile-command "make lock" --output-file requirements/qfundus.lock
+	sed -i 's/+cpu$$//' requirements/qfundus.lock
+	$(UV) pip compile requirements/triton.in --python-version 3.11 --quiet \
+	  --custom-compile-command "make lock" --output-file requirements/triton.lock
 
 clean: down ## remove the environments and all state
 	rm -rf $(VENV) $(TRITON) $(STATE)
