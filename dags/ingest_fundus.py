@@ -21,9 +21,19 @@ Quarantined items and their remedies: `qfundus quarantine list`. After mending: 
 
 from datetime import timedelta
 
-from airflow.sdk import Asset, Param, dag, task
+from airflow.sdk import Asset, ExceptionRetryPolicy, Param, RetryAction, RetryRule, dag, task
 
 EYE_FEATURES = Asset("eye_features")
+
+FAIL_WHAT_CANNOT_HEAL = ExceptionRetryPolicy(
+    rules=[
+        RetryRule(
+            exception=["qfundus.errors.SetupError", "qfundus.errors.AccountError"],
+            action=RetryAction.FAIL,
+            reason="Trying again would not help: see the message.",
+        )
+    ]
+)
 
 
 @dag(
@@ -38,6 +48,7 @@ EYE_FEATURES = Asset("eye_features")
         "retries": 3,
         "retry_delay": timedelta(seconds=10),
         "retry_exponential_backoff": True,
+        "retry_policy": FAIL_WHAT_CANNOT_HEAL,
         "execution_timeout": timedelta(hours=2),
     },
     params={

@@ -19,11 +19,31 @@ The steps are the Kubeflow pipeline `retraining`; it runs here, or on a Kubeflow
 from datetime import timedelta
 from pathlib import Path
 
-from airflow.sdk import Asset, AssetOrTimeSchedule, CronTriggerTimetable, Param, dag, task
+from airflow.sdk import (
+    Asset,
+    AssetOrTimeSchedule,
+    CronTriggerTimetable,
+    ExceptionRetryPolicy,
+    Param,
+    RetryAction,
+    RetryRule,
+    dag,
+    task,
+)
 
 EYE_FEATURES = Asset("eye_features")
 CANDIDATE_MODEL = Asset("candidate_model")
 RECIPES = sorted(file.stem for file in (Path(__file__).parents[1] / "configs" / "recipes").glob("*.yaml"))
+
+FAIL_WHAT_CANNOT_HEAL = ExceptionRetryPolicy(
+    rules=[
+        RetryRule(
+            exception=["qfundus.errors.SetupError", "qfundus.errors.AccountError"],
+            action=RetryAction.FAIL,
+            reason="Trying again would not help: see the message.",
+        )
+    ]
+)
 
 
 @dag(
@@ -38,6 +58,7 @@ RECIPES = sorted(file.stem for file in (Path(__file__).parents[1] / "configs" / 
         "retries": 2,
         "retry_delay": timedelta(seconds=20),
         "retry_exponential_backoff": True,
+        "retry_policy": FAIL_WHAT_CANNOT_HEAL,
         "execution_timeout": timedelta(hours=6),
     },
     params={

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from qfundus.dicom.policy import load_policy
 from qfundus.hospital.people import Clinic, invent_patient
@@ -43,7 +44,8 @@ def wrapped(photographs):
 
 def make_eye(photographs: Photographs, number: int = 0, *, burned_in: bool = False):
     rng = random.Random(number)
-    pixels = np.kron(photographs.images[number], np.ones((10, 10, 1), np.uint8))[:280, :280]
+    image = Image.fromarray(photographs.images[number % len(photographs.images)])
+    pixels = np.asarray(image.resize((280, 280), Image.Resampling.BICUBIC))
     return wrap_eye(
         pixels,
         invent_patient(rng, date(2026, 5, 4)),

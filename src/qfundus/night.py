@@ -45,14 +45,25 @@ def run_night(settings: Settings, say: Say, *, approve: bool = True) -> Night:
     begun = time.monotonic()
     client, night = AirflowClient(settings), Night()
     _wait_for_dags(client)
-    follow = _Follower(settings, client, say, begun, approve=approve)
     dag, run = "ingest_fundus", client.trigger("ingest_fundus")
     while run:
-        follow.to_the_end(dag, run)
+        follow_run(settings, dag, run, say, begun=begun, approve=approve)
         _note_result(client, night, dag, run)
         dag, run = _next_run(client, dag, run)
     night.seconds = time.monotonic() - begun
     return night
+
+
+def follow_run(
+    settings: Settings, dag: str, run: str, say: Say, *, begun: float | None = None, approve: bool = True
+) -> None:
+    """Follow one DAG run to its end, saying what its tasks do; times count from `begun` on the monotonic clock.
+
+    Raises:
+        NightError: where the run failed.
+    """
+    started = time.monotonic() if begun is None else begun
+    _Follower(settings, AirflowClient(settings), say, started, approve=approve).to_the_end(dag, run)
 
 
 class _Follower:

@@ -12,11 +12,12 @@ from conftest import make_eye
 from faults import FAULTS
 from poison import MARK, marks, poison
 
+from qfundus.dicom.deidentify import to_bytes
 from qfundus.errors import Retry
 from qfundus.grading import grade_files
 from qfundus.hospital.photographs import Photographs
 from qfundus.hospital.wrap import wrap_photographs, write_hospital
-from qfundus.night import run_night
+from qfundus.night import NightError, follow_run, run_night
 from qfundus.platform.airflow import AirflowClient
 
 pytestmark = pytest.mark.platform
@@ -90,13 +91,44 @@ def test_a_second_night_with_nothing_new_ends_at_once(night, settings):
 def test_a_forced_retraining_finds_its_steps_in_the_cache(night, settings):
     client = AirflowClient(settings)
     run = client.trigger("retrain_nightly", {"force": True, "recipe": "tiny"})
-    while client.run_state("retrain_nightly", run) not in {"success", "failed"}:
-        time.sleep(1)
-    assert client.run_state("retrain_nightly", run) == "success"
+    follow_run(settings, "retrain_nightly", run, lambda _: None)
     [task] = [t for t in client.tasks("retrain_nightly", run) if t.name == "run_pipeline"]
     steps = [e["event"] for e in client.log("retrain_nightly", run, task) if "Executing task" in e["event"]]
     # The champion is new since the last retraining: the verdict and its record are, the training is not.
     assert [name for name in ("snapshot", "train-", "evaluate") if any(name in step for step in steps)] == []
+
+
+def test_a_failure_names_the_task_its_logs_end_and_the_remedy_without_vain_retries(night, settings):
+    run = AirflowClient(settings).trigger("ingest_fundus", {"at_least": 10**6})
+    with pytest.raises(NightError) as failed:
+        follow_run(settings, "ingest_fundus", run, lambda _: None)
+    said = str(failed.value)
+    assert "“De-identify what has landed” (ingest_fundus.deidentify_landed) failed" in said
+    assert "SetupError: 0 objects have landed, at least 1000000 were expected" in said
+    assert f"{settings.airflow_url}/dags/ingest_fundus" in said
+    [task] = [t for t in AirflowClient(settings).tasks("ingest_fundus", run) if t.name == "deidentify_landed"]
+    assert task.tries == 1
+
+
+def test_the_dag_fails_on_a_difference_of_one_and_clears_nothing(night, settings, store, site_key, photographs):
+    from qfundus.ingestion.landing import fix_landed
+    from qfundus.ingestion.names import manifest_name
+    from qfundus.ingestion.outcome import Outcome, to_table
+    from qfundus.storage import to_parquet
+
+    names = ["account_1.dcm", "account_2.dcm"]
+    for number, name in enumerate(names):
+        store.put(settings.landing_bucket, name, to_bytes(make_eye(photographs, 980 + number)))
+    landed, _ = fix_landed(store, settings, site_key, "one-is-lost")
+    one = to_table([Outcome(landed[0].source, "image", "quarantined", "no_pixels")])
+    store.put(settings.curated_bucket, manifest_name("one-is-lost"), to_parquet(one))
+    try:
+        run = AirflowClient(settings).trigger("ingest_fundus", run="one-is-lost")
+        with pytest.raises(NightError, match="AccountError: 2 objects landed, 1 have an outcome: 1 lost"):
+            follow_run(settings, "ingest_fundus", run, lambda _: None)
+        assert [found.name for found in store.list(settings.landing_bucket)] == names
+    finally:
+        store.delete_all(settings.landing_bucket, names)
 
 
 def test_the_online_store_knows_the_eye(night, settings, store):
