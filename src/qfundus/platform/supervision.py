@@ -191,7 +191,8 @@ def _start_supervisor(platform: Platform, listed: list[Service]) -> None:
     subprocess.run(
         [sys.executable, "-m", "supervisor.supervisord", "--configuration", str(config)],
         env=shared_environment(platform),
-        cwd=platform.folder,
+        # Not the state folder: Python would take its folders (triton, mlflow, ...) for packages.
+        cwd=platform.folder / "home",
         check=True,
     )
 
@@ -204,7 +205,7 @@ chmod=0600
 [supervisord]
 logfile={folder}/logs/supervisord.log
 pidfile={folder}/supervisord.pid
-directory={folder}
+directory={folder}/home
 umask=077
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
@@ -221,7 +222,7 @@ def _program(folder: Path, service: Service) -> str:
     return f"""[program:{service.name}]
 command={command}
 environment={environment}
-directory={folder}
+directory={folder}/home
 stdout_logfile={_log_file(folder, service)}
 stdout_logfile_maxbytes=20MB
 stdout_logfile_backups=2
