@@ -44,7 +44,7 @@ def _run_here(arguments: dict[str, str], *, cache: bool) -> None:
 
 
 def _run_on_kubeflow(endpoint: str, arguments: dict[str, str], *, cache: bool) -> None:
-    from kfp import Client  # noqa: PLC0415  (needs a cluster's libraries)
+    from kfp import Client
 
     client = Client(host=endpoint)
     run = client.create_run_from_pipeline_package(

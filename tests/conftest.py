@@ -6,10 +6,12 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from qfundus.dicom.policy import load_policy
+from qfundus.features.snapshot import Split
 from qfundus.hospital.people import Clinic, invent_patient
 from qfundus.hospital.photographs import Photographs, draw_phantoms, read_npz
 from qfundus.hospital.wrap import wrap_eye
@@ -55,3 +57,12 @@ def make_eye(photographs: Photographs, number: int = 0, *, burned_in: bool = Fal
         entropy=f"test/{number}",
         burned_in=burned_in,
     )
+
+
+def separable(eyes: int, seed: int) -> Split:
+    """Embeddings in which each grade raises values of its own: what any head should learn."""
+    rng = np.random.default_rng(seed)
+    grades = rng.integers(0, 5, eyes)
+    embeddings = rng.normal(0, 0.2, (eyes, 1280)).astype(np.float32)
+    embeddings[:, :400] += np.repeat(np.eye(5, dtype=np.float32), 80, axis=1)[grades] * 0.5
+    return Split(embeddings, grades, np.arange(eyes).astype(str), pd.DataFrame())

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -10,6 +10,9 @@ from rich.table import Table
 
 from qfundus.errors import AccountError, Retry, SetupError
 from qfundus.logs import set_up_logs
+
+if TYPE_CHECKING:
+    from qfundus.ingestion.quarantine import Quarantine
 
 app = typer.Typer(
     help="A nightly retrained, honestly compared, human-approved grader of diabetic retinopathy.",
@@ -179,7 +182,7 @@ def release_from_quarantine(
         _console.print(f"{source} is back in the landing bucket.")
 
 
-def _open_quarantine():  # noqa: ANN202  (its type would be imported at every start)
+def _open_quarantine() -> "Quarantine":
     from qfundus.ingestion.quarantine import Quarantine
     from qfundus.security.keys import SiteKey
     from qfundus.settings import load_settings

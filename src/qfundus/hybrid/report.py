@@ -157,22 +157,22 @@ def _draw_calibration(told: np.ndarray, grades: np.ndarray) -> "Figure":
 
 
 def _draw_circuit(recipe: Recipe) -> "Figure":
-    from qfundus.quantum.ansatz import build_ansatz  # noqa: PLC0415
+    from qfundus.quantum.ansatz import build_ansatz
 
     return build_ansatz(recipe.quantum.qubits, 1).draw("mpl", fold=60, scale=0.6)  # pyright: ignore[reportReturnType]
 
 
 def _canvas(width: float, height: float) -> tuple["Figure", Any]:
-    import matplotlib as mpl  # noqa: PLC0415
+    import matplotlib as mpl
 
     mpl.use("Agg")
-    from matplotlib import pyplot as plt  # noqa: PLC0415
+    from matplotlib import pyplot as plt
 
     return plt.subplots(figsize=(width, height), layout="constrained")
 
 
 def _to_png(figure: "Figure") -> str:
-    from matplotlib import pyplot as plt  # noqa: PLC0415
+    from matplotlib import pyplot as plt
 
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")

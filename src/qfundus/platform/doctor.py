@@ -48,7 +48,7 @@ def examine() -> list[Finding]:
 
 
 def _examine_platform() -> list[Finding]:
-    from qfundus.platform.airflow import AirflowClient  # noqa: PLC0415
+    from qfundus.platform.airflow import AirflowClient
 
     findings = [
         Finding(f"{s.name} is ready", s.ready, f"Read {s.log}; then `qfundus down` and `qfundus up`.")

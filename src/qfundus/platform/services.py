@@ -118,7 +118,7 @@ def seaweedfs(platform: Platform) -> Service:
         ],
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
-    from qfundus.platform.secrets import write_private  # noqa: PLC0415
+    from qfundus.platform.secrets import write_private
 
     config = platform.folder / "seaweedfs" / "identities.json"
     write_private(config, json.dumps({"identities": [identity]}))

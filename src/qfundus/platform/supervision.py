@@ -214,7 +214,7 @@ supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 
 
 def _program(folder: Path, service: Service) -> str:
-    import shlex  # noqa: PLC0415
+    import shlex
 
     # supervisord expands % and reads the environment as quoted pairs.
     command = shlex.join(service.command).replace("%", "%%")

@@ -117,7 +117,7 @@ def grade_over_http(settings: Settings, images: np.ndarray) -> Answer:
     Raises:
         Retry: where Triton does not answer.
     """
-    from tritonclient import http  # noqa: PLC0415
+    from tritonclient import http
 
     return _grade(_http(settings), http, images)
 
@@ -128,7 +128,7 @@ def grade_over_grpc(settings: Settings, images: np.ndarray) -> Answer:
     Raises:
         Retry: where Triton does not answer.
     """
-    from tritonclient import grpc  # noqa: PLC0415
+    from tritonclient import grpc
 
     with grpc.InferenceServerClient(settings.triton_grpc) as client:
         return _grade(client, grpc, images)
@@ -148,8 +148,8 @@ def _grade(client: Any, protocol: Any, images: np.ndarray) -> Answer:
 @contextmanager
 def _retryable(what: str) -> Generator[None]:
     """Turn what the clients raise where the server is away or refuses into one error."""
-    from geventhttpclient.response import HTTPParseError  # noqa: PLC0415  (what Triton's HTTP client is made of)
-    from tritonclient.utils import InferenceServerException  # noqa: PLC0415
+    from geventhttpclient.response import HTTPParseError
+    from tritonclient.utils import InferenceServerException
 
     try:
         yield
@@ -158,6 +158,6 @@ def _retryable(what: str) -> Generator[None]:
 
 
 def _http(settings: Settings) -> Any:
-    from tritonclient import http  # noqa: PLC0415
+    from tritonclient import http
 
     return http.InferenceServerClient(settings.triton_http, network_timeout=_TIMEOUT, connection_timeout=_TIMEOUT)

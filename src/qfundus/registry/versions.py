@@ -43,7 +43,7 @@ def connect(settings: Settings) -> "MlflowClient":
     """Connect to MLflow."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    import mlflow  # noqa: PLC0415  (seconds of imports)
+    import mlflow
 
     mlflow.set_tracking_uri(settings.mlflow_uri)
     return mlflow.MlflowClient(settings.mlflow_uri)
@@ -66,7 +66,7 @@ def record_retraining(
     found = find_retraining(settings, key)
     if found is not None:
         return found
-    import mlflow  # noqa: PLC0415
+    import mlflow
 
     mlflow.set_experiment(settings.mlflow_experiment)
     tags = {_KEY: key, "qfundus.gate": "passed" if verdict.passed else "refused"}
@@ -116,7 +116,7 @@ def champion_version(settings: Settings) -> str:
 
 def find_alias(settings: Settings, alias: str) -> str:
     """Return the version that an alias names, '' where it names none."""
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+    from mlflow.exceptions import MlflowException
 
     try:
         return str(connect(settings).get_model_version_by_alias(MODEL, alias).version)
@@ -156,13 +156,13 @@ def run_page(settings: Settings, run_id: str) -> str:
 
 
 def _register(folder: Path) -> str:
-    import onnx  # noqa: PLC0415
-    from mlflow import onnx as mlflow_onnx  # noqa: PLC0415
-    from mlflow.models import infer_signature  # noqa: PLC0415
-    from numpy import float32, uint8, zeros  # noqa: PLC0415
+    import onnx
+    from mlflow import onnx as mlflow_onnx
+    from mlflow.models import infer_signature
+    from numpy import float32, uint8, zeros
 
-    from qfundus.hybrid.grader import OUTPUTS  # noqa: PLC0415
-    from qfundus.imaging.normalise import SIDE  # noqa: PLC0415
+    from qfundus.hybrid.grader import OUTPUTS
+    from qfundus.imaging.normalise import SIDE
 
     signature = infer_signature(
         {"image": zeros((1, SIDE, SIDE, 3), uint8)}, {name: zeros((1, 5), float32) for name in OUTPUTS}
@@ -179,7 +179,7 @@ def _register(folder: Path) -> str:
 
 
 def _get_version(client: "MlflowClient", version: str) -> "ModelVersion":
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+    from mlflow.exceptions import MlflowException
 
     try:
         return client.get_model_version(MODEL, version)
@@ -188,7 +188,7 @@ def _get_version(client: "MlflowClient", version: str) -> "ModelVersion":
 
 
 def _read(client: "MlflowClient", run: "Run") -> Recorded:
-    import tempfile  # noqa: PLC0415
+    import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
         verdict = Path(client.download_artifacts(run.info.run_id, "verdict.json", folder)).read_text()

@@ -14,10 +14,10 @@ def deidentify_landed(run: str, at_least: int = 0) -> dict[str, object]:
     Raises:
         SetupError: where fewer than `at_least` objects have landed.
     """
-    from qfundus.dicom.policy import load_policy  # noqa: PLC0415
-    from qfundus.ingestion.curate import Curation, curate_landed  # noqa: PLC0415
-    from qfundus.ingestion.outcome import count_objects  # noqa: PLC0415
-    from qfundus.layout import policy_file  # noqa: PLC0415
+    from qfundus.dicom.policy import load_policy
+    from qfundus.ingestion.curate import Curation, curate_landed
+    from qfundus.ingestion.outcome import count_objects
+    from qfundus.layout import policy_file
 
     settings = load_settings()
     key = SiteKey.from_hex(settings.site_key.get_secret_value())
@@ -30,7 +30,7 @@ def deidentify_landed(run: str, at_least: int = 0) -> dict[str, object]:
 
 def extract_features(run: str, manifest: str, known_at: str) -> dict[str, int]:
     """Write the features of a run's eyes and grades as parts of the feature store; return each view's count."""
-    from qfundus.features.extract import extract_features  # noqa: PLC0415
+    from qfundus.features.extract import extract_features
 
     settings = load_settings()
     return extract_features(ObjectStore(settings), settings, run, manifest, _to_second(known_at))
@@ -43,7 +43,7 @@ def push_features(rows: dict[str, int]) -> int:
     """
     if not any(rows.values()):
         return 0
-    from qfundus.features.store import apply_definitions, materialise_new  # noqa: PLC0415
+    from qfundus.features.store import apply_definitions, materialise_new
 
     settings = load_settings()
     apply_definitions(settings)
@@ -56,7 +56,7 @@ def close_run(run: str, manifest: str) -> dict[str, int]:
     Raises:
         AccountError: where an object was lost or counted twice.
     """
-    from qfundus.ingestion.account import close_run  # noqa: PLC0415
+    from qfundus.ingestion.account import close_run
 
     settings = load_settings()
     key = SiteKey.from_hex(settings.site_key.get_secret_value())

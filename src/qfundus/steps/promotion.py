@@ -22,7 +22,7 @@ def describe_candidate(version: str = "") -> dict[str, str] | None:
     Raises:
         SetupError: where there is no candidate.
     """
-    from qfundus.registry.versions import CANDIDATE, champion_version, find_alias, read_version, run_page  # noqa: PLC0415
+    from qfundus.registry.versions import CANDIDATE, champion_version, find_alias, read_version, run_page
 
     settings = load_settings()
     asked = version or find_alias(settings, CANDIDATE)
@@ -48,7 +48,7 @@ def promote_candidate(version: str) -> dict[str, str]:
     Raises:
         SetupError: where it was rolled back.
     """
-    from qfundus.registry.promote import promote_version  # noqa: PLC0415
+    from qfundus.registry.promote import promote_version
 
     promotion = promote_version(load_settings(), version)
     if not promotion.succeeded:
@@ -59,6 +59,6 @@ def promote_candidate(version: str) -> dict[str, str]:
 
 
 def _figures(figures: dict[str, dict[str, dict[str, float]]], metric: str) -> str:
-    from qfundus.hybrid.metrics import Estimate  # noqa: PLC0415
+    from qfundus.hybrid.metrics import Estimate
 
     return " | ".join(str(Estimate(**figures[form][metric])) for form in ("classical", "quantum", "hybrid"))

@@ -1,6 +1,7 @@
 """The steps of the nightly retraining, from files to files: what a pipeline component calls, and nothing else."""
 
 import json
+import math
 from datetime import datetime
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def retraining_key(recipe: str, as_of: str, champion: str) -> str:
 
 def snapshot_dataset(recipe: str, as_of: str, dataset: str) -> dict[str, float]:
     """Write every graded eye with its features as of a moment as Parquet; return the eyes and patients per split."""
-    from qfundus.features.snapshot import SPLITS, snapshot_dataset  # noqa: PLC0415
+    from qfundus.features.snapshot import SPLITS, snapshot_dataset
 
     settings = load_settings()
     key = SiteKey.from_hex(settings.site_key.get_secret_value())
@@ -42,8 +43,8 @@ def snapshot_dataset(recipe: str, as_of: str, dataset: str) -> dict[str, float]:
 
 def train_classical(recipe: str, dataset: str, model: str, figures: str) -> dict[str, float]:
     """Train the classical head on a snapshot and write it; return its training figures."""
-    from qfundus.classical.model import save_classical, train_classical  # noqa: PLC0415
-    from qfundus.features.snapshot import read_split  # noqa: PLC0415
+    from qfundus.classical.model import save_classical, train_classical
+    from qfundus.features.snapshot import read_split
 
     plan = Recipe.from_json(recipe)
     train, validation = read_split(dataset, "train"), read_split(dataset, "validation")
@@ -55,8 +56,8 @@ def train_classical(recipe: str, dataset: str, model: str, figures: str) -> dict
 
 def train_quantum(recipe: str, dataset: str, model: str, figures: str) -> dict[str, float]:
     """Train the quantum head on a snapshot and write it; return its training figures."""
-    from qfundus.features.snapshot import read_split  # noqa: PLC0415
-    from qfundus.quantum.model import save_quantum, train_quantum  # noqa: PLC0415
+    from qfundus.features.snapshot import read_split
+    from qfundus.quantum.model import save_quantum, train_quantum
 
     plan = Recipe.from_json(recipe)
     train, validation = read_split(dataset, "train"), read_split(dataset, "validation")
@@ -73,16 +74,16 @@ def evaluate_ensemble(
 
     Writes into the folder `grader`: the ONNX graphs, the test split's predictions, a smoke test and `summary.json`.
     """
-    from scipy.special import softmax  # noqa: PLC0415
+    from scipy.special import softmax
 
-    from qfundus.classical.model import load_classical  # noqa: PLC0415
-    from qfundus.features.embed import load_backbone  # noqa: PLC0415
-    from qfundus.features.snapshot import read_split  # noqa: PLC0415
-    from qfundus.hybrid.ensemble import fit_mixture  # noqa: PLC0415
-    from qfundus.hybrid.grader import export_grader  # noqa: PLC0415
-    from qfundus.hybrid.metrics import evaluate  # noqa: PLC0415
-    from qfundus.quantum.model import load_quantum  # noqa: PLC0415
-    from qfundus.training import predict_logits  # noqa: PLC0415
+    from qfundus.classical.model import load_classical
+    from qfundus.features.embed import load_backbone
+    from qfundus.features.snapshot import read_split
+    from qfundus.hybrid.ensemble import fit_mixture
+    from qfundus.hybrid.grader import export_grader
+    from qfundus.hybrid.metrics import evaluate
+    from qfundus.quantum.model import load_quantum
+    from qfundus.training import predict_logits
 
     plan, folder = Recipe.from_json(recipe), Path(grader)
     settings = load_settings()
@@ -117,13 +118,13 @@ def evaluate_ensemble(
 
 def judge_candidate(recipe: str, grader: str, champion: str, dataset: str, report: str) -> str:
     """Judge the candidate against the champion on the test split, write the report; return the verdict as JSON."""
-    import tempfile  # noqa: PLC0415
+    import tempfile
 
-    from qfundus.features.snapshot import read_split  # noqa: PLC0415
-    from qfundus.hybrid.gate import judge  # noqa: PLC0415
-    from qfundus.hybrid.grader import HEAD_FILE, run_head  # noqa: PLC0415
-    from qfundus.hybrid.report import write_report  # noqa: PLC0415
-    from qfundus.registry.versions import download_file  # noqa: PLC0415
+    from qfundus.features.snapshot import read_split
+    from qfundus.hybrid.gate import judge
+    from qfundus.hybrid.grader import HEAD_FILE, run_head
+    from qfundus.hybrid.report import write_report
+    from qfundus.registry.versions import download_file
 
     plan, test = Recipe.from_json(recipe), read_split(dataset, "test")
     defended = None
@@ -158,10 +159,10 @@ def register_candidate(
     trained: dict[str, dict[str, float]],
 ) -> str:
     """Record the retraining in MLflow and register the grader where the gate passed it; return its version or ''."""
-    import shutil  # noqa: PLC0415
-    import tempfile  # noqa: PLC0415
+    import shutil
+    import tempfile
 
-    from qfundus.registry.versions import record_retraining  # noqa: PLC0415
+    from qfundus.registry.versions import record_retraining
 
     plan = Recipe.from_json(recipe)
     summary = json.loads((Path(grader) / SUMMARY_FILE).read_text())
@@ -191,7 +192,7 @@ def flatten_figures(figures: dict[str, dict[str, dict[str, float]]]) -> dict[str
         for form, metrics in figures.items()
         for metric, estimate in metrics.items()
         for part, value in estimate.items()
-        if value == value  # noqa: PLR0124  (NaN: undefined on so few eyes)
+        if not math.isnan(value)  # undefined on so few eyes
     }
 
 
@@ -219,9 +220,9 @@ def _write_figures(path: str, figures: dict[str, float]) -> dict[str, float]:
 
 def _write_smoke_test(folder: Path) -> None:
     """Keep a few images and the graph's own answers, for Triton to repeat before it serves."""
-    from qfundus.hybrid.grader import GRADER_FILE, OUTPUTS, SMOKE_FILE  # noqa: PLC0415
-    from qfundus.imaging.normalise import SIDE  # noqa: PLC0415
-    from qfundus.onnx_export import open_session  # noqa: PLC0415
+    from qfundus.hybrid.grader import GRADER_FILE, OUTPUTS, SMOKE_FILE
+    from qfundus.imaging.normalise import SIDE
+    from qfundus.onnx_export import open_session
 
     images = np.random.default_rng(0).integers(0, 256, (4, SIDE, SIDE, 3), dtype=np.uint8)
     answers = open_session(folder / GRADER_FILE).run(list(OUTPUTS), {"image": images})

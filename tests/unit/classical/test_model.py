@@ -1,19 +1,11 @@
 import numpy as np
+from conftest import separable
 
 from qfundus.classical.model import ClassicalHead, load_classical, save_classical, train_classical
-from qfundus.features.snapshot import Split
 from qfundus.recipe import Classical
 from qfundus.training import predict_logits
 
 HOW = Classical(hidden=16, dropout=0.1, epochs=30, patience=30, batch=32, learning_rate=0.0003, weight_decay=0.1)
-
-
-def separable(eyes, seed):
-    rng = np.random.default_rng(seed)
-    grades = rng.integers(0, 5, eyes)
-    embeddings = rng.normal(0, 0.2, (eyes, 1280)).astype(np.float32)
-    embeddings[:, :400] += np.repeat(np.eye(5, dtype=np.float32), 80, axis=1)[grades] * 0.5
-    return Split(embeddings, grades, np.arange(eyes).astype(str), None)
 
 
 def test_the_head_learns_and_keeps_its_best_weights():

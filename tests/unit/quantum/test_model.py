@@ -1,20 +1,12 @@
 import numpy as np
 import torch
+from conftest import separable
 
-from qfundus.features.snapshot import Split
 from qfundus.quantum.model import QuantumHead, fit_projection, load_quantum, save_quantum, train_quantum
 from qfundus.recipe import Quantum
 from qfundus.training import predict_logits
 
 HOW = Quantum(features=6, qubits=4, layers=2, epochs=30, patience=30, batch=32, learning_rate=0.03, weight_decay=0.0)
-
-
-def separable(eyes, seed):
-    rng = np.random.default_rng(seed)
-    grades = rng.integers(0, 5, eyes)
-    embeddings = rng.normal(0, 0.2, (eyes, 1280)).astype(np.float32)
-    embeddings[:, :400] += np.repeat(np.eye(5, dtype=np.float32), 80, axis=1)[grades] * 0.5
-    return Split(embeddings, grades, np.arange(eyes).astype(str), None)
 
 
 def test_the_circuit_learns_what_can_be_learned():
