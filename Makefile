@@ -19,7 +19,7 @@ ifneq ($(PIP_FIND_LINKS),)
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 endif
 
-.PHONY: help setup demo night up down status test test-fast lint lock clean
+.PHONY: help setup demo night up down status test test-fast lint compile lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ lint: setup ## style, types and import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
+
+compile: setup ## compile the pipelines to the YAML that Kubeflow takes
+	$(BIN)/python -m pipelines.compile
 
 lock: $(UV) ## resolve both lock files anew
 	$(UV) pip compile pyproject.toml --extra dev --upgrade-package torch --quiet \

@@ -34,7 +34,7 @@ REMEDIES: dict[ReasonCode, str] = {
     "missing_laterality": "Add the image laterality (R or L) at the source.",
     "unreadable_header": "Check the header with a validator such as dciodvfy; export the file again.",
     "conflicting_instance": "Two different files carry one SOP instance UID: keep the right one and give it a new UID.",
-    "burned_in_text": "Export without overlay text, or have a person blank the text, then release the item.",
+    "burned_in_text": "Export the photograph without overlay text and send it again.",
     "image_too_small": "Send the full-size photograph, not a thumbnail.",
     "no_fundus_disc": "Check the photograph: no lit fundus was found in it.",
     "unreadable_sheet": "Save the sheet as UTF-8 CSV with the columns SOPInstanceUID, grade, grader, date.",

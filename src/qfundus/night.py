@@ -49,6 +49,7 @@ def run_night(settings: Settings, say: Say, *, approve: bool = True) -> Night:
     while run:
         follow_run(settings, dag, run, say, begun=begun, approve=approve)
         _note_result(client, night, dag, run)
+        say(f"       {dag:<16} {client.note(dag, run)}")
         dag, run = _next_run(client, dag, run)
     night.seconds = time.monotonic() - begun
     return night
