@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from qfundus.dicom.deidentify import CompiledPolicy
 from qfundus.dicom.policy import load_policy
 from qfundus.features.snapshot import Split
 from qfundus.hospital.people import Clinic, invent_patient
@@ -28,7 +29,7 @@ def key():
 
 @pytest.fixture(scope="session")
 def policy():
-    return load_policy(policy_file())
+    return CompiledPolicy(load_policy(policy_file()))
 
 
 @pytest.fixture(scope="session")

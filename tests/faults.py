@@ -4,9 +4,9 @@ import io
 
 import numpy as np
 from PIL import Image
-from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
+from pydicom.uid import JPEGLSLossless
 
 
 def _save(eye) -> bytes:
@@ -45,18 +45,12 @@ def _other_syntax(eye):
     return _save(eye)
 
 
-def _text(eye):
-    eye.BurnedInAnnotation = "YES"
-    return _save(eye)
-
-
-def _odd_header(eye):
-    eye.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    eye["AnatomicRegionSequence"] = DataElement(0x00082218, "LO", "an eye")
-    pixels = np.zeros((280, 280, 3), np.uint8)
-    pixels[40:240, 40:240] = 120
-    eye.PixelData, eye.PhotometricInterpretation = pixels.tobytes(), "RGB"
-    eye["PixelData"].is_undefined_length = False
+def _too_deep(eye):
+    for _ in range(40):
+        item = Dataset()
+        if "ReferencedImageSequence" in eye:
+            item.ReferencedImageSequence = eye.ReferencedImageSequence
+        eye.ReferencedImageSequence = [item]
     return _save(eye)
 
 
@@ -64,7 +58,7 @@ FAULTS = {
     "not_dicom": lambda eye: b"this is a letter to " + str(eye.PatientName).encode() * 20,
     "truncated": lambda eye: _save(eye)[:700],
     "wrong_sop_class": _with("SOPClassUID", "1.2.840.10008.5.1.4.1.1.7"),
-    "unreadable_header": _odd_header,
+    "unreadable_header": _too_deep,
     "no_pixels": _without("PixelData"),
     "unreadable_pixels": _other_syntax,
     "missing_uid": _with("SOPInstanceUID", ""),
@@ -72,5 +66,4 @@ FAULTS = {
     "missing_laterality": _with("ImageLaterality", "B"),
     "image_too_small": lambda eye: _with_pixels(eye, np.full((1, 1, 3), 90, np.uint8)),
     "no_fundus_disc": lambda eye: _with_pixels(eye, np.zeros((280, 280, 3), np.uint8)),
-    "burned_in_text": _text,
 }

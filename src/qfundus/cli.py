@@ -1,5 +1,7 @@
 """The command line of qfundus."""
 
+import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +15,7 @@ from qfundus.logs import set_up_logs
 
 if TYPE_CHECKING:
     from qfundus.ingestion.quarantine import Quarantine
+    from qfundus.security.keys import SiteKey
 
 app = typer.Typer(
     help="A nightly retrained, honestly compared, human-approved grader of diabetic retinopathy.",
@@ -81,6 +84,65 @@ def login() -> None:
     settings = load_settings()
     password = settings.airflow_password.get_secret_value()
     typer.echo(f"{settings.airflow_url}  user {settings.airflow_user}  password {password}")
+
+
+@app.command()
+def deidentify(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="A folder, or a zip file.")],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="Where clean/, quarantine/ and manifest.parquet go.")],
+    policy: Annotated[Path | None, typer.Option(help="The policy [default: configs/deidentify.yaml].")] = None,
+    key_file: Annotated[
+        Path | None, typer.Option(help="The site key, 64 hex digits [default: the state folder's].", exists=True)
+    ] = None,
+    trust_pixels: Annotated[bool, typer.Option("--trust-pixels", help="Do not look for burned-in text.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Processes to work with.")] = os.cpu_count() or 1,
+    as_json: Annotated[bool, typer.Option("--json", help="End with the counts as one JSON object.")] = False,
+) -> None:
+    """De-identify a folder or a zip file, without any server.
+
+    DST/clean gets what is clean, DST/quarantine what is not, each with a reason file, and DST/manifest.parquet a row
+    for every input. Exits with 0 when every input is accounted for; run again, it finds what it wrote.
+    """
+    from qfundus.dicom.policy import load_policy
+    from qfundus.ingestion.folder import deidentify_folder
+    from qfundus.layout import policy_file
+    from qfundus.progress import counting
+
+    chosen = load_policy(policy or policy_file())
+    if trust_pixels:
+        chosen = chosen.trusting_pixels()
+    with counting() as report:
+        counts = deidentify_folder(source, target, chosen, _site_key(key_file), workers=workers, report=report)
+    if as_json:
+        typer.echo(counts.to_json())
+        return
+    _console.print(counts.describe(), soft_wrap=True)
+
+
+@app.command("verify-deid")
+def verify_deid(
+    folder: Annotated[Path, typer.Argument(help="What `qfundus deidentify` wrote.", exists=True)],
+    originals: Annotated[Path, typer.Option(help="The folder or zip file it was made from.", exists=True)],
+    policy: Annotated[Path | None, typer.Option(help="The policy [default: configs/deidentify.yaml].")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="End with the counts as one JSON object.")] = False,
+) -> None:
+    """Look for leaks in de-identified files, with no code of what wrote them; exits with 1 where there is one."""
+    from qfundus.layout import policy_file
+    from qfundus.verify import verify_folder
+
+    verdict = verify_folder(folder, originals, policy or policy_file())
+    if verdict.leaks:
+        table = Table("file", "where", "what")
+        for leak in verdict.leaks:
+            table.add_row(leak.file, leak.where, leak.kind)
+        _console.print(table)
+    if as_json:
+        told = {"files": verdict.files, "unmatched": verdict.unmatched, "leaks": len(verdict.leaks)}
+        typer.echo(json.dumps(told))
+    else:
+        unknown = f" {verdict.unmatched} have no known original." if verdict.unmatched else ""
+        _console.print(f"{verdict.files} files looked at, {len(verdict.leaks)} leaks found.{unknown}")
+    raise typer.Exit(bool(verdict.leaks))
 
 
 @app.command()
@@ -180,6 +242,18 @@ def release_from_quarantine(
         except LookupError:
             raise SetupError(f"Nothing of the name {source} is in quarantine: see `qfundus quarantine list`.") from None
         _console.print(f"{source} is back in the landing bucket.")
+
+
+def _site_key(file: Path | None) -> "SiteKey":
+    from qfundus.platform.secrets import load_or_make_secrets
+    from qfundus.security.keys import SiteKey
+    from qfundus.settings import state_folder
+
+    try:
+        given = file.read_text().strip() if file else os.environ.get("QFUNDUS_SITE_KEY", "")
+        return SiteKey.from_hex(given or load_or_make_secrets(state_folder())["site_key"])
+    except ValueError:
+        raise SetupError("The site key must be 64 or more hexadecimal digits: `openssl rand -hex 32`.") from None
 
 
 def _open_quarantine() -> "Quarantine":

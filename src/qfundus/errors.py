@@ -5,9 +5,14 @@ from typing import Literal
 
 ReasonCode = Literal[
     "not_dicom",
+    "unreadable_file",
+    "decoder_crashed",
     "truncated",
     "wrong_sop_class",
     "no_pixels",
+    "encapsulated_document",
+    "unsupported_transfer_syntax",
+    "too_large",
     "unreadable_pixels",
     "missing_uid",
     "missing_patient_id",
@@ -25,9 +30,14 @@ ReasonCode = Literal[
 
 REMEDIES: dict[ReasonCode, str] = {
     "not_dicom": "Send DICOM Part 10 files, or grading sheets whose name ends in .csv.",
+    "unreadable_file": "Check the file and its permissions; pack the archive again.",
+    "decoder_crashed": "Export the image again from the viewer: its compressed stream is broken.",
     "truncated": "Send the file again: its end is missing.",
     "wrong_sop_class": "Send Ophthalmic Photography 8 Bit images only; check the modality's export filter.",
     "no_pixels": "Send the image itself, not a header or a report.",
+    "encapsulated_document": "Send the images; documents have to be de-identified by hand.",
+    "unsupported_transfer_syntax": "Export uncompressed, or as JPEG, JPEG-LS, JPEG 2000 or RLE: video stays out.",
+    "too_large": "Split the object or export fewer frames; if it should be small, it is a forgery.",
     "unreadable_pixels": "Export as JPEG baseline or uncompressed RGB; check the file in a viewer.",
     "missing_uid": "Repair the SOP, study or series instance UID at the source.",
     "missing_patient_id": "Add the patient ID at the source: without it an eye cannot be kept in one split.",

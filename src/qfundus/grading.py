@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qfundus.dicom.deidentify import patient_of
-from qfundus.dicom.read import laterality, read_eye
+from qfundus.dicom.read import laterality, patient_of, read_eye
 from qfundus.errors import Discard
 from qfundus.features.extract import prepare_eye
 from qfundus.registry.triton import Answer, grade_over_grpc, grade_over_http

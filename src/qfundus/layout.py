@@ -11,7 +11,7 @@ def checkout() -> Path:
 
 def policy_file() -> Path:
     """Return the de-identification policy."""
-    return checkout() / "configs" / "deidentification.yaml"
+    return checkout() / "configs" / "deidentify.yaml"
 
 
 def recipe_file(name: str) -> Path:

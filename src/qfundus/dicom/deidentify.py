@@ -1,189 +1,462 @@
-"""De-identify a fundus photograph by an allow-list policy: data set in, data set out, nothing else touched."""
+"""De-identify a DICOM object by the profile of PS3.15 Annex E: bytes in, bytes out, nothing else touched.
 
-import io
+What may stay is copied as it lies in the file, in the same transfer syntax; what is not understood goes.
+"""
+
+import re
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
+from mmap import mmap
+from typing import NamedTuple
 
-from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.dataelem import DataElement
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.encaps import encapsulate, generate_frames
-from pydicom.uid import UID, JPEGBaseline8Bit, JPEGExtended12Bit
+from pydicom._uid_dict import UID_dictionary
+from pydicom.datadict import keyword_for_tag
 
-from qfundus.dicom.jpeg import strip_jpeg
-from qfundus.dicom.policy import Code, Codes, Number, Policy, Rule, SetTo, Terms
+from qfundus import __version__
+from qfundus.dicom.elements import (
+    DEFLATED,
+    DICTIONARY_VRS,
+    Buffer,
+    DicomFile,
+    Element,
+    Syntax,
+    deflate,
+    encode,
+    encode_items,
+    parse_file,
+    walk,
+)
+from qfundus.dicom.icc import strip_icc
+from qfundus.dicom.pixels import clean_pixels
+from qfundus.dicom.policy import OPTION_CODES, Policy
+from qfundus.dicom.profile import Profile
+from qfundus.dicom.text import Identity, clean_text, decode, encode_text, is_vocabulary
 from qfundus.errors import Discard
 from qfundus.security.keys import SiteKey, date_shift, pseudonymise_patient, pseudonymise_uid
 
-IMPLEMENTATION_UID = UID("2.25.302042361713929370817320127905837041421")
-_OLDEST_AGE = 90
+IMPLEMENTATION_UID = "2.25.302042361713929370817320127905837041421"
+_ENCAPSULATED_DOCUMENT, _ICC_PROFILE, _CODE_MEANING = 0x00420011, 0x00282000, 0x00080104
+_PIXEL_ELEMENTS = (0x7FE00010, 0x7FE00008, 0x7FE00009)
+_PATIENT_ID, _ISSUER, _PATIENT_NAME, _BIRTH_DATE = 0x00100020, 0x00100021, 0x00100010, 0x00100030
+_CODE_VALUE, _CODING_SCHEME = 0x00080100, 0x00080102
+_CHARACTER_SET_TAG = 0x00080005
+_SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
+# Beside every person's name: what these say is an identifier of the patient or of those who treated them.
+_IDENTIFIERS = frozenset(
+    {0x00080050, 0x00080080, 0x00080081, 0x00081010, 0x00081040, 0x00100020, 0x00100021, 0x00101000, 0x00101040}
+    | {0x00101080, 0x00101090, 0x00102154, 0x00181000, 0x00200010, 0x00380010}
+)
+_WHOLE_NUMBERS = {"AT": 4, "FD": 8, "FL": 4, "SL": 4, "SS": 2, "SV": 8, "UL": 4, "US": 2, "UV": 8}
+_FORMS = {
+    "AS": re.compile(rb"\d{3}[DWMY]"),
+    "CS": re.compile(rb"[A-Z0-9_ ]{0,16}"),
+    "DA": re.compile(rb"\d{8}"),
+    "DS": re.compile(rb" *[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)? *|"),
+    "DT": re.compile(rb"\d{4,14}(?:\.\d{1,6})?(?:[+-]\d{4})?"),
+    "IS": re.compile(rb" *[+-]?\d{1,12} *|"),
+    "TM": re.compile(rb"\d{2,6}(?:\.\d{1,6})?"),
+}
+_ZONE = re.compile(rb"[+-]\d{4}")
+# Coding schemes whose codes are published: a value under them is no record number (PS3.16 table 8-1).
+_PUBLISHED_SCHEMES = frozenset(
+    {b"SCT", b"SRT", b"SNM3", b"99SDM", b"DCM", b"LN", b"UCUM", b"FMA", b"NCIt", b"RADLEX", b"MDC", b"UMLS"}
+)
+_CODE = re.compile(rb"[A-Z0-9][A-Za-z0-9.-]{0,15}")
+_DUMMIES = {"AS": b"000Y", "DA": b"19000101", "DS": b"0", "DT": b"19000101000000", "IS": b"0", "TM": b"000000"}
+_REMOVED = b"REMOVED"
 
 
-def deidentify_eye(eye: FileDataset, policy: Policy, key: SiteKey) -> FileDataset:
-    """Return a new data set that holds only what the policy allows; the input stays as it was.
+class Handled(NamedTuple):
+    """What was done with an attribute at one place, and the row of the profile or the option that says so."""
+
+    path: str
+    tag: int
+    action: str
+    because: str
+
+
+@dataclass(frozen=True)
+class Deidentified:
+    """A de-identified object. `parts` yields the bytes of its file and may raise Discard while it reads the pixels."""
+
+    patient: str
+    study: str
+    series: str
+    instance: str
+    sop_class: str
+    handled: tuple[Handled, ...]
+    head: bytes = field(repr=False)
+    parts: Callable[[], Iterator[Buffer]] = field(repr=False)
+
+    def to_bytes(self) -> bytes:
+        """Return the file whole.
+
+        Raises:
+            Discard: where the pixels cannot be cleaned.
+        """
+        return b"".join(self.parts())
+
+
+def deidentify(data: bytes | mmap, policy: "CompiledPolicy", key: SiteKey) -> Deidentified:
+    """De-identify one DICOM file by a policy; equal files have equal results.
 
     Raises:
-        Discard: where the pixel stream cannot be stripped.
+        Discard: where the file cannot be read, holds no picture, or lacks what identifies the object.
     """
-    patient = patient_of(eye, key)
-    clean = FileDataset("", {}, file_meta=_clean_meta(eye, key), preamble=b"\0" * 128)
-    for keyword, rule in policy.attributes.items():
-        if keyword in eye or rule.action == "set":
-            element = _apply(keyword, rule, eye, patient, key)
-            if element is not None:
-                clean.add(element)
-    return clean
+    file = parse_file(data)
+    return _Object(file, policy, key).deidentify()
 
 
-def patient_of(eye: Dataset, key: SiteKey) -> str:
-    """Return the pseudonym of the patient whom a data set names."""
-    return pseudonymise_patient(key, str(eye.PatientID), str(eye.get("IssuerOfPatientID", "") or ""))
+class CompiledPolicy:
+    """A policy with the rules that it has led to so far, for each SOP class."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self._profiles: dict[str, Profile] = {}
+
+    def profile(self, sop_class: str) -> Profile:
+        """Return the rules for a SOP class."""
+        return self._profiles.setdefault(sop_class, Profile(self.policy, sop_class))
+
+    @cached_property
+    def method_codes(self) -> tuple[tuple[str, str], ...]:
+        """The codes to write into the De-identification Method Code Sequence (PS3.16 CID 7050)."""
+        options = tuple(OPTION_CODES[name] for name in self.policy.options.chosen)
+        return (("113100", "Basic Application Confidentiality Profile"), *options)
 
 
-def deidentify_to_bytes(eye: FileDataset, policy: Policy, key: SiteKey) -> bytes:
-    """De-identify a data set and write it as a DICOM Part 10 file.
+class _Object:
+    """One object on its way: the file, the rules for its class, and what it is called from now on."""
 
-    Raises:
-        Discard: where anything in it cannot be de-identified or written: what is not understood goes no further.
-    """
-    try:
-        return to_bytes(deidentify_eye(eye, policy, key))
-    except Discard:
-        raise
-    except Exception as error:  # noqa: BLE001  (a hostile header may raise anything; its message may quote values)
-        raise Discard("unreadable_header", f"It cannot be de-identified ({type(error).__name__}).") from None
+    def __init__(self, file: DicomFile, compiled: CompiledPolicy, key: SiteKey) -> None:
+        self.file = file
+        self.compiled = compiled
+        self.policy = compiled.policy
+        self.key = key
+        self.syntax = file.syntax
+        self.sop_class = file.text(_SOP_CLASS)
+        self.profile = compiled.profile(self.sop_class)
+        self.handled: list[Handled] = []
+        self.uids: dict[bytes, bytes] = {}
+        self.scheme = b""  # of the coded item at hand
+        self.character_set = self._character_set()
+        self.patient = self._pseudonym()
+        self.days = -date_shift(key, self.patient)  # into the past: a date to come would give the shift away
 
+    def deidentify(self) -> Deidentified:
+        """De-identify the header; the pixels follow when the parts are read."""
+        instance, study = self.file.text(_SOP_INSTANCE), self.file.text(_STUDY)
+        if not (instance and study and self.sop_class):
+            raise Discard("missing_uid", "The SOP class, SOP instance or study instance UID is absent or empty.")
+        pixels = next((e for tag in _PIXEL_ELEMENTS if (e := self.file.find(tag)) is not None), None)
+        if pixels is None:
+            raise Discard(*self._why_no_picture())
+        head = _join(sorted(self.dataset(self.file.elements, "") + self._statements()))
+        meta = self._meta(instance)
 
-def to_bytes(eye: FileDataset) -> bytes:
-    """Write a data set as a DICOM Part 10 file; equal data sets have equal bytes."""
-    buffer = io.BytesIO()
-    eye.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
+        def parts() -> Iterator[Buffer]:
+            yield meta
+            if self.file.transfer_syntax == DEFLATED:
+                yield deflate(b"".join((head, *clean_pixels(self.file, pixels))))
+            else:
+                yield head
+                yield from clean_pixels(self.file, pixels)
+
+        return Deidentified(
+            patient=self.patient,
+            study=self.map_uid(study.encode()).decode(),
+            series=self.map_uid(self.file.text(_SERIES).encode()).decode(),
+            instance=self.map_uid(instance.encode()).decode(),
+            sop_class=self.sop_class,
+            handled=tuple(self.handled),
+            head=head,
+            parts=parts,
+        )
+
+    def _why_no_picture(self) -> tuple:
+        if self.file.find(_ENCAPSULATED_DOCUMENT) is not None:
+            return "encapsulated_document", "The object holds a document that cannot be looked into."
+        return "no_pixels", "There is no pixel data."
+
+    def dataset(self, elements: list[Element], path: str) -> list[tuple[int, bytes]]:
+        """De-identify the elements of a data set or an item; return what remains, each ready to write."""
+        rules = self.profile.rules(path)
+        self.scheme = self._scheme(elements) if path else b""
+        safe = self._safe_private(elements) if self.policy.options.retain_safe_private else {}
+        written: list[tuple[int, bytes]] = []
+        last, in_order = -1, True
+        for element in elements:
+            tag = element.tag
+            rule = rules.get(tag) or self.profile.make_rule(tag, path)
+            in_order = in_order and tag > last
+            last = tag
+            action, value = rule.action, None
+            if action == "private":
+                action, value = self._private(element, safe.get(tag))
+            elif action not in {"remove", "pixels"}:
+                value = self._element(element, action, path)
+            if value is not None:
+                written.append((tag, value))
+            elif action != "pixels":
+                action = "remove"
+            self.handled.append(Handled(path, tag, action, rule.because))
+        return written if in_order else _first_of_each(written)
+
+    def _element(self, element: Element, action: str, path: str) -> bytes | None:
+        """Return an element as it is to be written, or None where it goes."""
+        tag, vr = element.tag, element.vr
+        if (element.items is None) == (DICTIONARY_VRS.get(tag) == "SQ") and element.length:
+            return None  # a sequence where none belongs, or none where one does
+        if element.items is not None:
+            return self._sequence(element, action, path)
+        value = self.file.value(element)
+        if vr == "UN":
+            vr = DICTIONARY_VRS.get(tag, vr) if self.syntax.order == "<" else vr
+        if action == "fixed":
+            return self._fixed(tag, vr, value)
+        cleaned = self._value(tag, vr, value, action)
+        return None if cleaned is None else encode(tag, vr, cleaned, self.syntax)
+
+    def _sequence(self, element: Element, action: str, path: str) -> bytes:
+        name = keyword_for_tag(element.tag)
+        within = f"{path}/{name}" if path else name
+        items = [] if action == "empty" else element.items or []
+        cleaned = [self._dummies(item) if action == "replace" else self.dataset(item, within) for item in items]
+        return encode_items(element.tag, (_join(item) for item in cleaned), self.syntax)
+
+    def _dummies(self, elements: list[Element]) -> list[tuple[int, bytes]]:
+        """Return an item that keeps its form and none of its values."""
+        return [
+            (e.tag, encode(e.tag, e.vr, self._dummy(e.tag, e.vr, self.file.value(e)), self.syntax))
+            for e in elements
+            if e.items is None and e.tag in DICTIONARY_VRS and e.vr not in {"UN", "UR"}
+        ]
+
+    def _fixed(self, tag: int, vr: str, value: bytes) -> bytes | None:
+        size = _WHOLE_NUMBERS.get(vr, 0)
+        return encode(tag, vr, value, self.syntax) if size and len(value) % size == 0 else None
+
+    def _value(self, tag: int, vr: str, value: bytes, action: str) -> bytes | None:  # noqa: PLR0911  (one line an action)
+        """Return what an action makes of a value, or None where the element goes."""
+        if action == "empty":
+            return b""
+        if action == "replace":
+            return self._dummy(tag, vr, value)
+        if vr == "UI":
+            return self._uids(value) if action != "keep" else value
+        if action in {"date", "shift"}:
+            return self._moment(vr, value, action)
+        if tag == _ICC_PROFILE:
+            return strip_icc(value) or None
+        if vr in _FORMS:
+            return self._formed(vr, value)
+        if action == "keep":
+            return value
+        if vr in _WHOLE_NUMBERS:
+            return value if len(value) % _WHOLE_NUMBERS[vr] == 0 else None
+        return self._text(tag, vr, value, action)
+
+    def _dummy(self, tag: int, vr: str, value: bytes) -> bytes:
+        if vr == "UI":
+            return self._uids(value)
+        if tag in {_PATIENT_ID, _PATIENT_NAME} or vr == "PN":
+            return self.patient.encode()
+        if vr in _WHOLE_NUMBERS:
+            return b"\0" * _WHOLE_NUMBERS[vr]
+        return b"\0\0" if vr in {"OB", "OW", "OD", "OF", "OL", "OV", "UN"} else _DUMMIES.get(vr, _REMOVED)
+
+    def _uids(self, value: bytes) -> bytes:
+        """Map each UID to a keyed one; those that DICOM itself registers name no object and stay."""
+        return b"\\".join(self.map_uid(uid) for uid in value.rstrip(b" \0").split(b"\\"))
+
+    def map_uid(self, uid: bytes) -> bytes:
+        """Return the keyed UID for one, or the registered one itself."""
+        uid = uid.strip(b" \0")
+        mapped = self.uids.get(uid)
+        if mapped is None:
+            text = uid.decode("latin-1")
+            known = not uid or text in UID_dictionary or self.policy.options.retain_uids
+            mapped = self.uids[uid] = uid if known else pseudonymise_uid(self.key, text).encode()
+        return mapped
+
+    def _moment(self, vr: str, value: bytes, action: str) -> bytes | None:
+        """Shift dates and date-times by the patient's days; times of day and zones stay; anything else goes."""
+        if action == "date" and not self.policy.options.retain_modified_dates:
+            return self._formed(vr, value) if self.policy.options.retain_full_dates else None
+        if vr in {"DA", "DT"}:
+            return b"\\".join(self._shifted(vr, moment) for moment in value.split(b"\\"))
+        if vr in {"TM", "AS", "IS", "DS", "CS"}:
+            return self._formed(vr, value)
+        return value if vr == "SH" and _ZONE.fullmatch(value.strip(b" \0")) else None
+
+    def _shifted(self, vr: str, moment: bytes) -> bytes:
+        text = moment.strip(b" \0")
+        if not _FORMS[vr].fullmatch(text) or len(text) < 8:
+            return b""
+        return shift_date(text[:8].decode(), self.days).encode() + text[8:]
+
+    def _formed(self, vr: str, value: bytes) -> bytes:
+        """Return a value whose VR prescribes a form, emptied of parts that have another or repeat an identifier."""
+        form, stripped = _FORMS[vr], value.rstrip(b" \0")
+        parts = stripped.split(b"\\")
+        kept = [part if form.fullmatch(part) else b"" for part in (part.strip(b" ") for part in parts)]
+        if vr == "AS":
+            return b"\\".join(self._capped_age(part) for part in kept)
+        if vr == "CS":
+            kept = [self._term(part) for part in parts]
+        elif vr in {"IS", "DS"}:
+            kept = [b"" if len(part) > 3 and self.identity.names(part.decode()) else part for part in kept]
+        return b"\\".join(kept)
+
+    def _term(self, part: bytes) -> bytes:
+        # A coded term made of DICOM's own words stays even where a patient is called so: it is a code, no name.
+        text = part.decode("latin-1").strip()
+        words = text.replace("_", " ")
+        if is_vocabulary(words, self.policy.words):
+            return part
+        # Makers have abbreviations of their own; a longer word that DICOM does not know could be a name.
+        short = _FORMS["CS"].fullmatch(part.strip()) and all(len(word) <= 4 for word in words.split())
+        return part if short and not self.identity.is_in(text) else b""
+
+    def _capped_age(self, age: bytes) -> bytes:
+        oldest = self.policy.oldest_age
+        return b"%03dY" % oldest if age[3:] == b"Y" and int(age[:3]) >= oldest else age
+
+    def _text(self, tag: int, vr: str, value: bytes, action: str) -> bytes | None:
+        if vr not in {"LO", "SH", "UC", "LT", "ST", "UT"}:
+            return None  # PN, AE, UR and bulk values are never kept by the way
+        text = decode(value, self.character_set)
+        stripped = text.strip(" \0")
+        if tag == _CODE_VALUE and self.scheme in _PUBLISHED_SCHEMES and _CODE.fullmatch(value.strip(b" \0")):
+            return b"" if self.identity.is_in(stripped) else value
+        if tag == _CODE_MEANING and is_vocabulary(stripped, self.policy.words):
+            return value
+        strict = action == "clean" or tag == _CODE_MEANING or vr in {"LT", "ST", "UT"}
+        cleaned = clean_text(stripped, self.identity, self.policy.words if strict else None)
+        return value if cleaned == stripped else encode_text(cleaned, self.character_set)
+
+    def _scheme(self, elements: list[Element]) -> bytes:
+        found = next((e for e in elements if e.tag == _CODING_SCHEME and e.items is None), None)
+        return b"" if found is None else self.file.value(found).strip(b" \0")
+
+    @cached_property
+    def identity(self) -> Identity:
+        """The words that name the patient and those around them, wherever in the file they stand."""
+        names: list[str] = []
+        others: list[str] = []
+        for element in walk(self.file.elements):
+            if element.vr == "PN":
+                names.append(decode(self.file.value(element), self.character_set))
+            elif element.tag in _IDENTIFIERS and element.items is None:
+                others.append(decode(self.file.value(element), self.character_set))
+        return Identity(names, others)
+
+    def _pseudonym(self) -> str:
+        """Name the patient by their identifier, else by name and birth date, else by the study."""
+        text = self.file.text
+        if number := self._decoded(_PATIENT_ID):
+            return pseudonymise_patient(self.key, number, self._decoded(_ISSUER))
+        if name := self._decoded(_PATIENT_NAME).strip("^ "):
+            return pseudonymise_patient(self.key, f"{name} {text(_BIRTH_DATE)}", "name")
+        return pseudonymise_patient(self.key, text(_STUDY), "study")
+
+    def _decoded(self, tag: int) -> str:
+        element = self.file.find(tag)
+        if element is None:
+            return ""
+        return decode(self.file.value(element), self.character_set).strip(" \0")
+
+    def _character_set(self) -> tuple[str, ...]:
+        terms = self.file.text(_CHARACTER_SET_TAG).split("\\")
+        return tuple(term.strip() for term in terms)
+
+    def _safe_private(self, elements: list[Element]) -> dict[int, str]:
+        """Return the VR of each listed private element, by its tag in this data set, and of its creator."""
+        creators = {
+            (e.tag >> 16, e.tag & 0xFF): self.file.value(e).decode("latin-1").strip(" \0")
+            for e in elements
+            if e.tag >> 16 & 1 and 0x10 <= e.tag & 0xFFFF <= 0xFF
+        }
+        safe: dict[int, str] = {}
+        for (group, block), creator in creators.items():
+            for listed in self.policy.safe_private:
+                if listed.creator == creator and listed.group == group:
+                    safe[group << 16 | block] = "creator"
+                    safe |= {group << 16 | block << 8 | number: vr for number, vr in listed.elements.items()}
+        return safe
+
+    def _private(self, element: Element, vr: str | None) -> tuple[str, bytes | None]:
+        # The creator's name proves nothing: a value stays only if it has the listed VR, and passes like any other.
+        if vr is None or element.items is not None or (vr != "creator" and element.vr not in {vr, "UN"}):
+            return "remove", None
+        value = self.file.value(element)
+        if vr == "creator":
+            return "keep", encode(element.tag, "LO", value, self.syntax)
+        strict = vr == "CS" and not is_vocabulary(value.decode("latin-1").strip(" \0"), self.policy.words)
+        cleaned = None if strict else self._value(element.tag, vr, value, "clean")
+        return "clean", None if cleaned is None else encode(element.tag, vr, cleaned, self.syntax)
+
+    def _statements(self) -> list[tuple[int, bytes]]:
+        """Say in the object what was done to it (PS3.15 E.1.1)."""
+        options = self.policy.options
+        times = (
+            "UNMODIFIED" if options.retain_full_dates else "MODIFIED" if options.retain_modified_dates else "REMOVED"
+        )
+        codes = [
+            b"".join(
+                encode(tag, vr, text.encode(), self.syntax)
+                for tag, vr, text in (
+                    (0x00080100, "SH", code),
+                    (0x00080102, "SH", "DCM"),
+                    (_CODE_MEANING, "LO", meaning),
+                )
+            )
+            for code, meaning in self.compiled.method_codes
+        ]
+        method = f"qfundus {__version__}, {self.policy.name}, {self.policy.edition}"[:64]
+        statements = [
+            (0x00120062, encode(0x00120062, "CS", b"YES", self.syntax)),
+            (0x00120063, encode(0x00120063, "LO", method.encode(), self.syntax)),
+            (0x00120064, encode_items(0x00120064, codes, self.syntax)),
+            (0x00280303, encode(0x00280303, "CS", times.encode(), self.syntax)),
+        ]
+        if options.clean_pixel_data:
+            statements.append((0x00280301, encode(0x00280301, "CS", b"NO", self.syntax)))
+        return statements
+
+    def _meta(self, instance: str) -> bytes:
+        # Made anew: the original may name the sending station and hold private information.
+        little = Syntax(explicit=True, order="<")
+        sop_class = self.map_uid(self.sop_class.encode())
+        body = b"".join(
+            (
+                encode(0x00020001, "OB", b"\0\1", little),
+                encode(0x00020002, "UI", sop_class, little),
+                encode(0x00020003, "UI", self.map_uid(instance.encode()), little),
+                encode(0x00020010, "UI", self.file.transfer_syntax.encode(), little),
+                encode(0x00020012, "UI", IMPLEMENTATION_UID.encode(), little),
+                encode(0x00020013, "SH", b"QFUNDUS", little),
+            )
+        )
+        return b"\0" * 128 + b"DICM" + encode(0x00020000, "UL", struct.pack("<I", len(body)), little) + body
 
 
 def shift_date(text: str, days: int) -> str:
-    """Move a DICOM date or date-time into the past, the time of day set to midnight; '' where there is no date."""
+    """Move a DICOM date of eight digits by a number of days; '' where it is no date."""
     try:
-        day = datetime.strptime(text.strip()[:8], "%Y%m%d") - timedelta(days=days)  # noqa: DTZ007  (DICOM: local)
+        day = datetime.strptime(text, "%Y%m%d") + timedelta(days=days)  # noqa: DTZ007  (DICOM: local)
     except (ValueError, OverflowError):
         return ""
     return f"{day:%Y%m%d}"
 
 
-def _clean_meta(eye: FileDataset, key: SiteKey) -> FileMetaDataset:
-    # Made anew: the original may name the sending station and hold private information.
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = eye.SOPClassUID
-    meta.MediaStorageSOPInstanceUID = UID(pseudonymise_uid(key, eye.SOPInstanceUID))
-    meta.TransferSyntaxUID = eye.file_meta.TransferSyntaxUID
-    meta.ImplementationClassUID = IMPLEMENTATION_UID
-    meta.ImplementationVersionName = "QFUNDUS"
-    return meta
+def _join(elements: list[tuple[int, bytes]]) -> bytes:
+    return b"".join(element for _, element in elements)
 
 
-def _apply(keyword: str, rule: Rule, eye: FileDataset, patient: str, key: SiteKey) -> DataElement | None:
-    original: object = eye[keyword].value if keyword in eye else None
-    vr = dictionary_VR(keyword)
-    match rule:
-        case Terms():
-            value = original if _all_texts(original, rule.terms) else None
-        case Number():
-            value = original if _all_numbers(original, rule) else None
-        case SetTo():
-            value = rule.value
-        case Codes():
-            value = _listed_codes(eye[keyword], rule.codes)
-        case _:
-            value = _apply_simple(rule.action, eye, keyword, patient, key)
-    if keyword == "PixelData":
-        return _pixel_element(eye, value)
-    return DataElement(tag_for_keyword(keyword), _single_vr(vr), value)  # pyright: ignore[reportArgumentType]
-
-
-def _apply_simple(action: str, eye: FileDataset, keyword: str, patient: str, key: SiteKey) -> object:
-    value: object = None
-    match action:
-        case "uid":
-            value = pseudonymise_uid(key, str(eye[keyword].value))
-        case "patient":
-            value = patient
-        case "shift":
-            shifted = shift_date(str(eye[keyword].value or ""), date_shift(key, patient))
-            value = f"{shifted}000000" if shifted and dictionary_VR(keyword) == "DT" else shifted
-        case "age":
-            value = _capped_age(str(eye[keyword].value or ""))
-        case "sequence":
-            value = []
-        case "pixels":
-            value = _clean_pixels(eye)
-        case _:
-            pass
-    return value
-
-
-def _single_vr(vr: str) -> str:
-    # Where the dictionary offers two (US or SS), these unsigned 8-bit images take the unsigned one.
-    return vr.split(" or ", maxsplit=1)[0]
-
-
-def _values(original: object) -> list[object]:
-    if original is None or original == "":
-        return []
-    return list(original) if not isinstance(original, str | bytes) and hasattr(original, "__iter__") else [original]  # pyright: ignore[reportArgumentType]
-
-
-def _all_texts(original: object, terms: frozenset[str]) -> bool:
-    return all(str(value) in terms for value in _values(original))
-
-
-def _all_numbers(original: object, rule: Number) -> bool:
-    try:
-        return all(rule.min <= float(value) <= rule.max for value in _values(original))  # pyright: ignore[reportArgumentType]
-    except (TypeError, ValueError):
-        return False
-
-
-def _listed_codes(element: DataElement, codes: tuple[Code, ...]) -> list[Dataset]:
-    listed = {(code.scheme, code.value): code for code in codes}
-    kept: list[Dataset] = []
-    for item in element.value or []:
-        code = listed.get((str(item.get("CodingSchemeDesignator", "")), str(item.get("CodeValue", ""))))
-        if code is not None:
-            clean = Dataset()
-            clean.CodeValue, clean.CodingSchemeDesignator, clean.CodeMeaning = (
-                code.value,
-                code.scheme,
-                code.meaning,
-            )
-            kept.append(clean)
-    return kept
-
-
-def _capped_age(text: str) -> str | None:
-    text = text.strip()
-    if len(text) != 4 or not text[:3].isdigit() or text[3] not in "DWMY":
-        return None
-    return f"{_OLDEST_AGE:03d}Y" if text[3] == "Y" and int(text[:3]) >= _OLDEST_AGE else text
-
-
-def _clean_pixels(eye: FileDataset) -> bytes:
-    syntax = eye.file_meta.TransferSyntaxUID
-    if not syntax.is_encapsulated:
-        return _exact_frame(eye)
-    if syntax not in (JPEGBaseline8Bit, JPEGExtended12Bit):
-        raise Discard("unreadable_pixels", "The transfer syntax is neither JPEG baseline nor uncompressed.")
-    frames = list(generate_frames(eye.PixelData, number_of_frames=1))
-    return encapsulate([strip_jpeg(frames[0])])
-
-
-def _exact_frame(eye: FileDataset) -> bytes:
-    """Cut uncompressed pixels to the length their header states: bytes behind it could hold anything."""
-    length = int(eye.Rows) * int(eye.Columns) * int(eye.SamplesPerPixel)
-    if len(eye.PixelData) < length:
-        raise Discard("truncated", "The pixel data is shorter than its header states.")
-    return eye.PixelData[:length] + b"\0" * (length % 2)
-
-
-def _pixel_element(eye: FileDataset, value: object) -> DataElement:
-    element = DataElement(tag_for_keyword("PixelData"), "OB", value)  # pyright: ignore[reportArgumentType]
-    element.is_undefined_length = eye.file_meta.TransferSyntaxUID.is_encapsulated
-    return element
+def _first_of_each(elements: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    """Bring elements into the order that DICOM asks for; of several with one tag the first stays."""
+    return sorted(dict(reversed(elements)).items())

@@ -1,81 +1,102 @@
-"""The de-identification policy: reviewable YAML, read into types that refuse a mistake."""
+"""The de-identification policy of a site: the options of the profile as switches, and what else the site decides."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydicom.datadict import tag_for_keyword
 
+from qfundus.errors import SetupError
 
-class _Rule(BaseModel):
+# The code of each option (PS3.16 CID 7050), in the order in which they are written into an object.
+OPTION_CODES = {
+    "clean_pixel_data": ("113101", "Clean Pixel Data Option"),
+    "clean_graphics": ("113103", "Clean Graphics Option"),
+    "clean_structured_content": ("113104", "Clean Structured Content Option"),
+    "clean_descriptors": ("113105", "Clean Descriptors Option"),
+    "retain_full_dates": ("113106", "Retain Longitudinal Temporal Information Full Dates Option"),
+    "retain_modified_dates": ("113107", "Retain Longitudinal Temporal Information Modified Dates Option"),
+    "retain_patient_characteristics": ("113108", "Retain Patient Characteristics Option"),
+    "retain_device_identity": ("113109", "Retain Device Identity Option"),
+    "retain_uids": ("113110", "Retain UIDs Option"),
+    "retain_safe_private": ("113111", "Retain Safe Private Option"),
+    "retain_institution_identity": ("113112", "Retain Institution Identity Option"),
+}
+
+
+class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Simple(_Rule):
-    """An action without settings."""
+class Options(_Part):
+    """The options of PS3.15 E.3; one that is not named is off."""
 
-    action: Literal["uid", "patient", "shift", "age", "empty", "sequence", "pixels"]
+    clean_pixel_data: bool = False
+    clean_graphics: bool = False
+    clean_structured_content: bool = False
+    clean_descriptors: bool = False
+    retain_full_dates: bool = False
+    retain_modified_dates: bool = False
+    retain_patient_characteristics: bool = False
+    retain_device_identity: bool = False
+    retain_uids: bool = False
+    retain_safe_private: bool = False
+    retain_institution_identity: bool = False
 
-
-class Terms(_Rule):
-    """Keep a text only where every value is one of the listed terms."""
-
-    action: Literal["terms"]
-    terms: frozenset[str]
-
-
-class Number(_Rule):
-    """Keep a number only where every value lies within the range, ends included."""
-
-    action: Literal["number"]
-    min: float
-    max: float
-
-
-class SetTo(_Rule):
-    """Replace the value by a fixed one."""
-
-    action: Literal["set"]
-    value: str | int
+    @property
+    def chosen(self) -> list[str]:
+        """The names of those that are on."""
+        return [name for name in OPTION_CODES if getattr(self, name)]
 
 
-class Code(_Rule):
-    """A coded concept that may stay, with the meaning to write beside it."""
+class SafePrivate(_Part):
+    """Private elements of one creator that identify nobody: `elements` maps the last two hex digits to the VR."""
 
-    scheme: str
-    value: str
-    meaning: str
-
-
-class Codes(_Rule):
-    """Keep the items of a code sequence that are listed."""
-
-    action: Literal["codes"]
-    codes: tuple[Code, ...]
+    creator: str
+    group: Annotated[int, BeforeValidator(lambda text: int(str(text), 16))]
+    elements: dict[Annotated[int, BeforeValidator(lambda text: int(str(text), 16))], str]
 
 
-Rule = Annotated[Simple | Terms | Number | SetTo | Codes, Field(discriminator="action")]
-
-
-class Policy(_Rule):
-    """An allow-list of attributes by keyword, each with what becomes of it."""
+class Policy(_Part):
+    """What a site decides about de-identification."""
 
     name: str
     edition: str
-    attributes: dict[str, Rule]
+    options: Options
+    oldest_age: int = Field(default=90, ge=1, le=999)
+    attributes: dict[str, Literal["remove", "empty", "replace", "clean", "keep"]] = {}
+    words: frozenset[str] = frozenset()
+    safe_private: tuple[SafePrivate, ...] = ()
 
     def model_post_init(self, _context: object) -> None:
-        """Refuse keywords that the DICOM dictionary does not know."""
-        unknown = [keyword for keyword in self.attributes if tag_for_keyword(keyword) is None]
+        """Refuse attributes that the DICOM dictionary does not know, and options that exclude each other."""
+        unknown = [name for name in self.attributes if attribute_tag(name) is None]
         if unknown:
             raise ValueError(f"No DICOM attributes: {', '.join(unknown)}")
+        if self.options.retain_full_dates and self.options.retain_modified_dates:
+            raise ValueError("Dates are retained either in full or modified: switch one of the two options off.")
+
+    def trusting_pixels(self) -> "Policy":
+        """Return the policy without the search for burned-in text, for cameras that burn nothing in."""
+        return self.model_copy(update={"options": self.options.model_copy(update={"clean_pixel_data": False})})
+
+
+def attribute_tag(name: str) -> int | None:
+    """Return the tag of a keyword or of eight hex digits."""
+    return int(name, 16) if re.fullmatch("[0-9a-fA-F]{8}", name) else tag_for_keyword(name)
 
 
 def load_policy(path: Path) -> Policy:
     """Read a policy.
 
     Raises:
-        ValueError: where an action, a setting or an attribute is unknown.
+        SetupError: where the file is missing, or an option, an action or an attribute in it is unknown.
     """
-    return Policy.model_validate(yaml.safe_load(path.read_text()))
+    try:
+        return Policy.model_validate(yaml.safe_load(path.read_text()))
+    except OSError as error:
+        raise SetupError(f"The policy {path.name} cannot be read ({type(error).__name__}).") from None
+    except (ValueError, yaml.YAMLError) as error:
+        raise SetupError(f"The policy {path.name} is wrong: {error}") from None

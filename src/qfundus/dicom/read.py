@@ -1,29 +1,21 @@
 """Read a DICOM object and refuse, with a reason, what cannot be a fundus photograph."""
 
 import io
-import logging
-import warnings
 
 import numpy as np
 import pydicom
-from pydicom import config
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.utils import pixel_array
 
 from qfundus.errors import Discard
+from qfundus.security.keys import SiteKey, pseudonymise_patient
 
 OPHTHALMIC_PHOTOGRAPHY_8_BIT = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
 SMALLEST_SIDE = 64
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _NEEDED_UIDS = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
-
-
-# pydicom quotes the values that it finds wrong, in warnings and in its log: a value may be a name.
-config.settings.reading_validation_mode = config.settings.writing_validation_mode = config.IGNORE
-logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-warnings.filterwarnings("ignore", module="pydicom")
 
 
 def read_eye(data: bytes) -> FileDataset:
@@ -89,3 +81,8 @@ def _check_identity(eye: FileDataset) -> None:
 def laterality(eye: FileDataset) -> str:
     """Return `R` or `L`, or what else stands there."""
     return str(eye.get("ImageLaterality", "") or eye.get("Laterality", "") or "").strip()
+
+
+def patient_of(eye: FileDataset, key: SiteKey) -> str:
+    """Return the pseudonym of the patient whom a data set names."""
+    return pseudonymise_patient(key, str(eye.PatientID), str(eye.get("IssuerOfPatientID", "") or ""))

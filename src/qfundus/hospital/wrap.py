@@ -63,7 +63,7 @@ def wrap_photographs(
             phantom=photographs.phantom,
         )
         name = f"{patient.family}_{patient.given}_{patient.birth_date:%Y%m%d}_{number:05d}.dcm"
-        yield WrappedEye(name, _to_bytes(eye), str(eye.SOPInstanceUID), grade, burned)
+        yield WrappedEye(name, to_bytes(eye), str(eye.SOPInstanceUID), grade, burned)
 
 
 def write_hospital(eyes: Iterator[WrappedEye], folder: Path, *, grader: str = "Dr. Wilhelmina Prendergast") -> int:
@@ -247,7 +247,8 @@ def _enlarge(image: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
 
 
-def _to_bytes(eye: FileDataset) -> bytes:
+def to_bytes(eye: FileDataset) -> bytes:
+    """Write an object as a DICOM Part 10 file."""
     buffer = io.BytesIO()
     eye.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()

@@ -4,15 +4,16 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import pandas as pd
 import structlog
 from pydicom.dataset import FileDataset
 
-from qfundus.dicom.deidentify import deidentify_to_bytes, patient_of
-from qfundus.dicom.pixels import has_burned_in_text
-from qfundus.dicom.policy import Policy
+from qfundus.dicom.clean import clean_object
+from qfundus.dicom.deidentify import CompiledPolicy
 from qfundus.dicom.read import laterality, read_eye, read_pixels
 from qfundus.errors import Discard
 from qfundus.imaging.disc import find_disc
@@ -24,7 +25,7 @@ from qfundus.ingestion.outcome import Outcome, count_outcomes, to_table
 from qfundus.ingestion.quarantine import Quarantine
 from qfundus.security.keys import SiteKey, pseudonymise_uid
 from qfundus.settings import Settings
-from qfundus.storage import ObjectStore, digest, from_parquet, to_parquet
+from qfundus.storage import ObjectStore, from_parquet, to_parquet
 
 _log = structlog.get_logger()
 _THREADS = 4
@@ -47,7 +48,7 @@ class Curation:
     store: ObjectStore
     settings: Settings
     key: SiteKey
-    policy: Policy
+    policy: CompiledPolicy
     run: str
 
     @cached_property
@@ -148,35 +149,27 @@ def _curate_bytes(curation: Curation, data: bytes) -> Instance:
     fingerprint = curation.key.mac("source", data).hex()
     instance = curation.index.find(uid)
     if instance is None:
-        _refuse_unusable(eye)
-        instance = _store(curation, eye, uid, fingerprint)
+        find_disc(read_pixels(eye))
+        instance = _store(curation, eye, data, uid, fingerprint)
     if instance.fingerprint != fingerprint:
         raise Discard("conflicting_instance", "Another file with this SOP instance UID came first.")
     return instance
 
 
-def _refuse_unusable(eye: FileDataset) -> None:
-    pixels = read_pixels(eye)
-    if str(eye.get("BurnedInAnnotation", "")).strip() == "YES":
-        raise Discard("burned_in_text", "The header says that text is burned in.")
-    if has_burned_in_text(pixels):
-        raise Discard("burned_in_text", "The pixels show a line of text.")
-    find_disc(pixels)
-
-
-def _store(curation: Curation, eye: FileDataset, uid: str, fingerprint: str) -> Instance:
-    clean = deidentify_to_bytes(eye, curation.policy, curation.key)
-    patient = patient_of(eye, curation.key)
-    content = digest(clean)
-    # The object comes before its index entry: an entry never points at nothing.
-    curation.store.put_if_absent(curation.settings.curated_bucket, object_name(content), clean)
+def _store(curation: Curation, eye: FileDataset, data: bytes, uid: str, fingerprint: str) -> Instance:
+    with TemporaryDirectory(prefix="qfundus-") as folder:
+        draft = Path(folder, "clean.dcm")
+        cleaned = clean_object(data, draft, curation.policy, curation.key)
+        # The object comes before its index entry: an entry never points at nothing.
+        curation.store.put_if_absent(curation.settings.curated_bucket, object_name(cleaned.digest), draft.read_bytes())
+    said = cleaned.said
     instance = Instance(
         uid=uid,
         fingerprint=fingerprint,
-        digest=content,
-        eye=f"{patient}-{laterality(eye)}",
-        study=pseudonymise_uid(curation.key, str(eye.StudyInstanceUID)),
-        patient=patient,
+        digest=cleaned.digest,
+        eye=f"{said.patient}-{laterality(eye)}",
+        study=said.study,
+        patient=said.patient,
         run=curation.run,
     )
     return curation.index.add(instance)

@@ -14,6 +14,7 @@ def deidentify_landed(run: str, at_least: int = 0) -> dict[str, object]:
     Raises:
         SetupError: where fewer than `at_least` objects have landed.
     """
+    from qfundus.dicom.deidentify import CompiledPolicy
     from qfundus.dicom.policy import load_policy
     from qfundus.ingestion.curate import Curation, curate_landed
     from qfundus.ingestion.outcome import count_objects
@@ -21,7 +22,8 @@ def deidentify_landed(run: str, at_least: int = 0) -> dict[str, object]:
 
     settings = load_settings()
     key = SiteKey.from_hex(settings.site_key.get_secret_value())
-    curated = curate_landed(Curation(ObjectStore(settings), settings, key, load_policy(policy_file()), run))
+    policy = CompiledPolicy(load_policy(policy_file()))
+    curated = curate_landed(Curation(ObjectStore(settings), settings, key, policy, run))
     landed = count_objects(curated.counts)
     if landed < at_least:
         raise SetupError(f"{landed} objects have landed, at least {at_least} were expected: check the hospital's feed.")

@@ -1,0 +1,81 @@
+"""One object the whole way: header, pixel streams, and text burned into the pixels."""
+
+import hashlib
+from dataclasses import dataclass
+from mmap import mmap
+from pathlib import Path
+
+from qfundus.dicom.burned_in import find_burned_in_text
+from qfundus.dicom.deidentify import CompiledPolicy, Deidentified, deidentify
+from qfundus.dicom.redact import black_out
+from qfundus.errors import Discard
+from qfundus.security.keys import SiteKey
+
+_ROUNDS = 3  # what the first look leaves of a long line, the next ones see
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What is to be known of a de-identified file: `digest` is its SHA-256, `redacted` counts the black boxes."""
+
+    said: Deidentified
+    digest: str
+    redacted: int
+
+
+def clean_object(data: bytes | mmap, target: Path, policy: CompiledPolicy, key: SiteKey) -> Cleaned:
+    """De-identify one file and write it to `target`; where the policy asks for it, clean its pixels too.
+
+    Whatever the size of the object, only a frame at a time is in memory.
+
+    Raises:
+        Discard: where it cannot be de-identified, or text remains in its pixels; `target` is not written then.
+    """
+    try:
+        said = deidentify(data, policy, key)
+        digest = _write(said, target)
+        redacted = remove_burned_in_text(target) if policy.policy.options.clean_pixel_data else 0
+    except Discard:
+        target.unlink(missing_ok=True)
+        raise
+    except Exception as error:  # noqa: BLE001  (a hostile file may raise anything; its message may quote values)
+        target.unlink(missing_ok=True)
+        raise Discard("unreadable_header", f"It cannot be de-identified ({type(error).__name__}).") from None
+    return Cleaned(said, _digest(target) if redacted else digest, redacted)
+
+
+def _write(said: Deidentified, target: Path) -> str:
+    digest = hashlib.sha256()
+    with target.open("wb") as stream:
+        for part in said.parts():
+            digest.update(part)
+            stream.write(part)
+    return digest.hexdigest()
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def remove_burned_in_text(path: Path) -> int:
+    """Black out text in a de-identified file until none is seen; return how many boxes are black.
+
+    Raises:
+        Discard: where text is still seen in the end, or the pixels cannot be decoded or written.
+    """
+    redacted = 0
+    for _ in range(_ROUNDS):
+        found = find_burned_in_text(path)
+        if not found:
+            return redacted
+        redacted += sum(map(len, found.values()))
+        try:
+            black_out(path, found)
+        except Discard:
+            raise
+        except Exception as error:  # noqa: BLE001  (encoders raise what they like)
+            raise Discard("burned_in_text", f"It cannot be blacked out ({type(error).__name__}).") from None
+    if find_burned_in_text(path):
+        raise Discard("burned_in_text", f"Text is still seen after {_ROUNDS} rounds of blacking out.")
+    return redacted

@@ -1,0 +1,166 @@
+"""Compressed frames without their margins: comments, Exif and other application segments can name a person."""
+
+import re
+
+from qfundus.errors import Discard
+
+_START, _END, _SCAN = b"\xff\xd8", 0xD9, 0xDA
+_COMMENT = 0xFE
+_STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
+_FRAME_HEADS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
+# APP0 (JFIF), APP14 (Adobe) and APP8 (JPEG-LS colour transform) tell the decoder the colours; their heads stay.
+_KEPT_HEADS = {0xE0: (b"JFIF\0", 14), 0xE8: (b"mrfx", 5), 0xEE: (b"Adobe", 12)}
+# In coded data JPEG stuffs a zero byte behind 0xFF and knows restart markers (T.81 B.1.1.5);
+# JPEG-LS stuffs a zero bit, so that any byte under 0x80 belongs to the data (T.87 C.1).
+_AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_AFTER_SCAN_LS = re.compile(rb"\xff[\x80-\xfe]")
+
+
+def strip_jpeg(stream: bytes, size: tuple[int, int] | None = None) -> bytes:
+    """Return a JPEG (ITU-T T.81) or JPEG-LS (T.87) stream without comments, application data and bytes behind its end.
+
+    The coded image is copied bit by bit: the pixels stay exactly as they were. `size` is the `(rows, columns)` that
+    the header promises.
+
+    Raises:
+        Discard: where the stream is no JPEG, ends early or is of another size.
+    """
+    if not stream.startswith(_START):
+        raise Discard("unreadable_pixels", "The pixel data is no JPEG stream.")
+    kept, position, after_scan = [_START], 2, _AFTER_SCAN
+    while True:
+        marker, position = _next_marker(stream, position)
+        if marker == _END:
+            return _pad(b"".join((*kept, b"\xff\xd9")))
+        if marker in _STANDALONE:
+            kept.append(bytes((0xFF, marker)))
+            continue
+        body = _body(stream, position)
+        position += len(body) + 2
+        if marker in _FRAME_HEADS:
+            _check_size((int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")), size)
+            after_scan = _AFTER_SCAN_LS if marker == 0xF7 else _AFTER_SCAN
+        kept.append(_segment(marker, body))
+        if marker == _SCAN:
+            found = after_scan.search(stream, position)
+            if found is None:
+                raise Discard("truncated", "The JPEG stream ends within the image.")
+            kept.append(stream[position : found.start()])
+            position = found.start()
+
+
+def _next_marker(stream: bytes, position: int) -> tuple[int, int]:
+    # Fill bytes (0xFF) may stand before a marker (T.81 B.1.1.2).
+    if stream[position : position + 1] != b"\xff":
+        raise Discard("truncated", "The JPEG stream ends early or is broken between segments.")
+    while stream[position : position + 1] == b"\xff":
+        position += 1
+    if position >= len(stream):
+        raise Discard("truncated", "The JPEG stream ends early.")
+    return stream[position], position + 1
+
+
+def _body(stream: bytes, position: int) -> bytes:
+    length = int.from_bytes(stream[position : position + 2], "big")
+    body = stream[position + 2 : position + length]
+    if length < 2 or len(body) != length - 2:
+        raise Discard("truncated", "The stream ends within a segment.")
+    return body
+
+
+def _segment(marker: int, body: bytes) -> bytes:
+    if marker in _KEPT_HEADS:
+        head, length = _KEPT_HEADS[marker]
+        if not body.startswith(head):
+            return b""
+        body = body[:length]
+        if marker == 0xE0:
+            body = body[:12] + b"\0\0"  # no thumbnail
+    elif marker == _COMMENT or 0xE0 <= marker <= 0xEF:
+        return b""
+    return bytes((0xFF, marker)) + (len(body) + 2).to_bytes(2, "big") + body
+
+
+def _check_size(found: tuple[int, int], size: tuple[int, int] | None) -> None:
+    # A frame larger than its header says would show more than was looked at; a far larger one is a bomb.
+    if size is not None and found != size:
+        raise Discard("unreadable_pixels", "A frame's size is not the one in the header.")
+
+
+def _pad(stream: bytes) -> bytes:
+    return stream + b"\0" * (len(stream) % 2)
+
+
+_SOC, _SOT, _SOD, _EOC = 0x4F, 0x90, 0x93, 0xD9
+_SIZ, _TLM = 0x51, 0x55
+# Marker segments that a decoder needs (T.800 table A.2, T.814 CAP and CPF); comments (0x64) and unknown ones go.
+_CODING = frozenset({0x50, _SIZ, 0x52, 0x53, 0x57, 0x58, 0x59, 0x5C, 0x5D, 0x5E, 0x5F, 0x60, 0x61, 0x63})
+
+
+def strip_jpeg2000(stream: bytes, size: tuple[int, int] | None = None) -> bytes:
+    """Return a JPEG 2000 codestream (ITU-T T.800, also high-throughput T.814) without comments, boxes and margins.
+
+    Raises:
+        Discard: where the stream is no JPEG 2000, ends early or is of another size.
+    """
+    stream = _codestream(stream)
+    kept, position = [stream[:2]], 2
+    while True:
+        marker, position = _next_marker(stream, position)
+        if marker == _EOC:
+            return _pad(b"".join((*kept, b"\xff\xd9")))
+        if marker == _SOT:
+            part, position = _tile_part(stream, position)
+            kept.append(part)
+            continue
+        body = _body(stream, position)
+        position += len(body) + 2
+        if marker == _SIZ:
+            _check_size(_image_size(body), size)
+        if marker in _CODING:
+            kept.append(_marked(marker, body))
+
+
+def _codestream(stream: bytes) -> bytes:
+    if stream.startswith(b"\0\0\0\x0cjP  "):  # a JP2 file: its boxes may hold XML and worse
+        start = stream.find(b"jp2c")
+        stream = stream[start + 4 :] if start > 0 else b""
+    if not stream.startswith(b"\xff\x4f"):
+        raise Discard("unreadable_pixels", "The pixel data is no JPEG 2000 codestream.")
+    return stream
+
+
+def _image_size(body: bytes) -> tuple[int, int]:
+    width, height, left, top = (int.from_bytes(body[at : at + 4], "big") for at in (2, 6, 10, 14))
+    return height - top, width - left
+
+
+def _marked(marker: int, body: bytes) -> bytes:
+    return bytes((0xFF, marker)) + (len(body) + 2).to_bytes(2, "big") + body
+
+
+def _tile_part(stream: bytes, position: int) -> tuple[bytes, int]:
+    """Copy one tile-part without comments; `position` is behind its SOT marker. Return it and where the next starts."""
+    head = _body(stream, position)
+    if len(head) != 8:
+        raise Discard("truncated", "A tile-part's head is broken.")
+    start, length = position - 2, int.from_bytes(head[2:6], "big")
+    end = start + length if length else stream.rfind(b"\xff\xd9")
+    if end > len(stream) or end <= start:
+        raise Discard("truncated", "The JPEG 2000 codestream ends within a tile.")
+    position += len(head) + 2
+    kept: list[bytes] = []
+    while True:
+        marker, position = _next_marker(stream, position)
+        if marker == _SOD:
+            break
+        body = _body(stream, position)
+        position += len(body) + 2
+        if marker in _CODING:
+            kept.append(_marked(marker, body))
+    if position > end:
+        raise Discard("truncated", "A tile-part is shorter than its head.")
+    segments = b"".join(kept)
+    size = 12 + len(segments) + 2 + end - position
+    sot = bytes((0xFF, _SOT)) + b"\0\x0a" + head[:2] + (size if length else 0).to_bytes(4, "big") + head[6:]
+    return sot + segments + bytes((0xFF, _SOD)) + stream[position:end], end

@@ -1,0 +1,278 @@
+"""De-identify a folder or a zip file without any server: the same functions as the DAG, files in and files out."""
+
+import hashlib
+import json
+import shutil
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
+from itertools import count, islice
+from mmap import mmap
+from pathlib import Path
+
+from qfundus.dicom.clean import clean_object
+from qfundus.dicom.deidentify import CompiledPolicy, Handled
+from qfundus.dicom.policy import Policy
+from qfundus.errors import Discard, SetupError
+from qfundus.ingestion.inputs import Input, find_inputs, is_no_image
+from qfundus.ingestion.manifest import ManifestWriter
+from qfundus.security.keys import SiteKey, pseudonymise_source
+from qfundus.security.sealing import seal
+
+_BATCH = 16  # inputs a worker takes at a time: handing over costs a fraction of a millisecond
+_AHEAD = 4  # batches a worker may lie ahead, so that memory does not grow with the number of inputs
+_LARGEST_SEALED = 256 << 20  # bytes; a larger original stays only where it came from
+
+
+@dataclass(frozen=True)
+class FileOutcome:
+    """What became of one input. `draft` is where the clean file waits, `target` where it belongs below `clean/`."""
+
+    source: str
+    status: str  # clean, quarantined, duplicate or ignored
+    reason: str = ""
+    detail: str = ""
+    digest_before: str = ""
+    digest_after: str = ""
+    sop_class: str = ""
+    redacted: int = 0
+    draft: str = ""
+    target: str = ""
+    handling: str = ""
+    handled: tuple[Handled, ...] = field(default=(), repr=False)
+
+
+@dataclass
+class FolderCounts:
+    """The counts of a run: read = clean + quarantined + duplicates + ignored."""
+
+    read: int = 0
+    clean: int = 0
+    quarantined: int = 0
+    duplicates: int = 0
+    ignored: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+    def add(self, outcome: FileOutcome) -> None:
+        """Count one outcome."""
+        self.read += 1
+        match outcome.status:
+            case "clean":
+                self.clean += 1
+            case "quarantined":
+                self.quarantined += 1
+                self.reasons[outcome.reason] += 1
+            case "duplicate":
+                self.duplicates += 1
+            case _:
+                self.ignored += 1
+
+    def to_json(self) -> str:
+        """Write the counts as one JSON object on one line."""
+        return json.dumps({**vars(self), "reasons": dict(self.reasons)})
+
+    def describe(self) -> str:
+        """Say the counts in one sentence."""
+        why = ", ".join(f"{number} {reason}" for reason, number in self.reasons.most_common())
+        return (
+            f"{self.read} read in {self.seconds:.1f} s: {self.clean} clean, {self.quarantined} quarantined"
+            f"{f' ({why})' if why else ''}, {self.duplicates} duplicates, {self.ignored} ignored."
+        )
+
+
+def deidentify_folder(
+    source: Path,
+    target: Path,
+    policy: Policy,
+    key: SiteKey,
+    *,
+    workers: int = 1,
+    report: Callable[[FolderCounts], None] = lambda _: None,
+) -> FolderCounts:
+    """De-identify everything below a folder, or in a zip file.
+
+    Clean files go to `target/clean/<patient>/<study>/<instance>.dcm`, what cannot be cleaned to `target/quarantine/`,
+    sealed, with a reason file beside it; `target/manifest.parquet` says what became of each input. A second run over
+    the same folders finds what the first one wrote.
+
+    Raises:
+        SetupError: where the source does not exist or lies within the target.
+    """
+    _refuse_misplaced(source, target)
+    started = time.perf_counter()
+    drafts = target / ".drafts"
+    shutil.rmtree(drafts, ignore_errors=True)
+    for folder in (target / "clean", target / "quarantine", drafts):
+        folder.mkdir(parents=True, exist_ok=True)
+    counts = FolderCounts()
+    desk = _Desk(policy, key, drafts, target / "quarantine")
+    settle = _Settler(desk, target / "clean")
+    with ManifestWriter(target, policy) as manifest:
+        for item, outcome in _in_order(find_inputs(source), desk, workers):
+            settled = settle(item, outcome)
+            manifest.write(settled)
+            counts.add(settled)
+            report(counts)
+    shutil.rmtree(drafts)
+    counts.seconds = round(time.perf_counter() - started, 3)
+    return counts
+
+
+def _refuse_misplaced(source: Path, target: Path) -> None:
+    if not source.exists():
+        raise SetupError("The source does not exist.")
+    if target.resolve() == source.resolve() or target.resolve() in source.resolve().parents:
+        raise SetupError("The source lies within the target: choose another target.")
+    if source.resolve() in target.resolve().parents:
+        raise SetupError("The target lies within the source, where it would be read again: choose another target.")
+
+
+class _Desk:
+    """Where one input after the other is worked on; each process has its own."""
+
+    def __init__(self, policy: Policy, key: SiteKey, drafts: Path, quarantine: Path) -> None:
+        self.policy = CompiledPolicy(policy)
+        self.key = key
+        self.drafts = drafts
+        self.quarantine = quarantine
+        self.known: set[str] = set()
+
+    def process(self, item: Input, number: int) -> FileOutcome:
+        """De-identify one input into a draft, or put it into quarantine."""
+        source = pseudonymise_source(self.key, item.name)
+        try:
+            data = item.read()
+            if is_no_image(item.name, item.path, data):
+                return FileOutcome(source, "ignored")
+        except Discard as why:
+            return self.hold(source, item, None, why)
+        before = hashlib.sha256(data).hexdigest()
+        draft = self.drafts / f"{number}.dcm"
+        try:
+            cleaned = clean_object(data, draft, self.policy, self.key)
+        except Discard as why:
+            return replace(self.hold(source, item, data, why), digest_before=before)
+        said = cleaned.said
+        handling = hashlib.sha256(repr(said.handled).encode()).hexdigest()[:16]
+        new = handling not in self.known
+        self.known.add(handling)
+        return FileOutcome(
+            source,
+            "clean",
+            digest_before=before,
+            digest_after=cleaned.digest,
+            sop_class=said.sop_class,
+            redacted=cleaned.redacted,
+            draft=str(draft),
+            target=f"{said.patient}/{said.study}/{said.instance}.dcm",
+            handling=handling,
+            handled=said.handled if new else (),
+        )
+
+    def hold(self, source: str, item: Input, data: bytes | mmap | None, why: Discard) -> FileOutcome:
+        """Put an input into quarantine: its reason in the clear, its name and bytes sealed."""
+        sealed = data is not None and len(data) <= _LARGEST_SEALED
+        if data is not None and sealed:
+            content = json.dumps(item.name).encode() + b"\n" + bytes(data)
+            (self.quarantine / f"{source}.sealed").write_bytes(seal(self.key, content, source))
+        note = {"source": source, "reason": why.reason, "detail": why.detail, "remedy": why.remedy, "sealed": sealed}
+        (self.quarantine / f"{source}.json").write_text(json.dumps(note, indent=1))
+        return FileOutcome(source, "quarantined", why.reason, why.detail)
+
+
+class _Settler:
+    """Moves drafts to their places in the order of inputs: of several with one UID the first is clean."""
+
+    def __init__(self, desk: _Desk, clean: Path) -> None:
+        self.desk = desk
+        self.clean = clean
+        self.claimed: dict[bytes, bytes] = {}  # digests, not names: a hundred thousand objects take ten megabytes
+
+    def __call__(self, item: Input, outcome: FileOutcome) -> FileOutcome:
+        """Return the outcome as it stands once those before it are known."""
+        if outcome.status != "clean":
+            return outcome
+        draft, place = Path(outcome.draft), self.clean / outcome.target
+        name = hashlib.sha256(outcome.target.encode()).digest()[:12]
+        content = bytes.fromhex(outcome.digest_after)[:12]
+        first = self.claimed.get(name)
+        if first is None and place.exists():  # from an earlier run
+            with place.open("rb") as stream:
+                first = hashlib.file_digest(stream, "sha256").digest()[:12]
+        elif first == content:
+            outcome = replace(outcome, status="duplicate")
+        self.claimed.setdefault(name, first or content)
+        if first is None:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            draft.replace(place)
+            return outcome
+        draft.unlink()
+        if first == content:
+            return outcome
+        why = Discard("conflicting_instance", "Another file with this SOP instance UID came first.")
+        held = self.desk.hold(outcome.source, item, item.read(), why)
+        return replace(held, digest_before=outcome.digest_before)
+
+
+_desk: _Desk | None = None  # of this worker process
+
+
+def _open_desk(policy: Policy, key: SiteKey, drafts: Path, quarantine: Path) -> None:
+    global _desk  # noqa: PLW0603  (a pool's initialiser has no other way to leave something for its tasks)
+    _desk = _Desk(policy, key, drafts, quarantine)
+
+
+def _process_batch(batch: list[tuple[int, Input]]) -> list[FileOutcome]:
+    assert _desk is not None  # noqa: S101  (set by the initialiser)
+    return [_desk.process(item, number) for number, item in batch]
+
+
+def _in_order(inputs: Iterable[Input], desk: _Desk, workers: int) -> Iterator[tuple[Input, FileOutcome]]:
+    """Yield each input with its outcome, in the order of inputs, at most a few batches ahead."""
+    numbered = zip(count(), inputs, strict=False)
+    if workers == 1 and not desk.policy.policy.options.clean_pixel_data:
+        # Without decoders nothing can bring the process down: no need for another one.
+        yield from ((item, desk.process(item, number)) for number, item in numbered)
+        return
+    batches = iter(lambda: list(islice(numbered, _BATCH)), [])
+    waiting: deque[tuple[list[tuple[int, Input]], Future[list[FileOutcome]]]] = deque()
+    pool = _pool(desk, workers)
+    try:
+        while True:
+            while len(waiting) < workers * _AHEAD and (batch := next(batches, None)):
+                waiting.append((batch, pool.submit(_process_batch, batch)))
+            if not waiting:
+                return
+            batch, future = waiting.popleft()
+            try:
+                outcomes = future.result()
+            except BrokenProcessPool:
+                pool.shutdown()
+                outcomes, pool = _one_by_one(batch, desk), _pool(desk, workers)
+                waiting = deque((again, pool.submit(_process_batch, again)) for again, _ in waiting)
+            yield from zip((item for _, item in batch), outcomes, strict=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _pool(desk: _Desk, workers: int) -> ProcessPoolExecutor:
+    made_of = (desk.policy.policy, desk.key, desk.drafts, desk.quarantine)
+    return ProcessPoolExecutor(workers, initializer=_open_desk, initargs=made_of)
+
+
+def _one_by_one(batch: list[tuple[int, Input]], desk: _Desk) -> list[FileOutcome]:
+    """Work on a batch whose process died, each input in a process of its own: the one that kills it is held."""
+    outcomes: list[FileOutcome] = []
+    for numbered in batch:
+        with _pool(desk, 1) as pool:
+            try:
+                outcomes += pool.submit(_process_batch, [numbered]).result()
+            except BrokenProcessPool:
+                item = numbered[1]
+                why = Discard("decoder_crashed", "A decoder crashed on its pixels.")
+                outcomes.append(desk.hold(pseudonymise_source(desk.key, item.name), item, item.read(), why))
+    return outcomes

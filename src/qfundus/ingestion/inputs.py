@@ -1,0 +1,101 @@
+"""What lies in a folder or a zip file: each plain file and each zip member, one after the other."""
+
+import os
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+
+from qfundus.errors import Discard
+
+_LARGEST_MEMBER = 4 << 30  # bytes
+_MOST_INFLATED = 200  # times; photographs do not compress, and no header compresses so well
+_SMALL = 1 << 20  # bytes up to which compression is not looked at, and a file is read rather than mapped
+_NEVER_DICOM = frozenset(
+    {".csv", ".gif", ".htm", ".html", ".ini", ".inf", ".json", ".md", ".log", ".pdf", ".txt", ".xml", ".yaml", ".yml"}
+    | {".exe", ".dll", ".jar", ".css", ".js", ".ico", ".py", ".db", ".bat", ".tsv", ".doc", ".docx", ".xls", ".xlsx"}
+)
+_DIRECTORY_CLASS = b"1.2.840.10008.1.3.10"  # Media Storage Directory: a DICOMDIR
+
+
+@dataclass(frozen=True)
+class Input:
+    """A plain file, or a member of a zip file. Its `name` may hold a person's and never goes into a log."""
+
+    name: str = field(repr=False)
+    path: Path = field(repr=False)
+    member: int = -1
+
+    def read(self) -> bytes | mmap:
+        """Return the content; a large plain file is mapped, not read.
+
+        Raises:
+            Discard: where it cannot be read, or a zip member is too large for what it is.
+        """
+        if self.member >= 0:
+            return _read_member(self.path, self.member)
+        try:
+            with self.path.open("rb") as stream:
+                if os.fstat(stream.fileno()).st_size <= _SMALL:
+                    return stream.read()
+                return mmap(stream.fileno(), 0, access=ACCESS_READ)
+        except OSError as error:
+            raise Discard("unreadable_file", f"It cannot be opened ({type(error).__name__}).") from None
+
+
+def find_inputs(source: Path) -> Iterator[Input]:
+    """Yield what lies below a folder or in a zip file, in the order of names; symbolic links are not followed."""
+    if source.is_file():
+        yield from _inputs_of(source, source.name)
+        return
+    for folder, folders, files in os.walk(source):
+        folders.sort()
+        for name in sorted(files):
+            path = Path(folder, name)
+            yield from _inputs_of(path, str(path.relative_to(source)))
+
+
+def _inputs_of(path: Path, name: str) -> Iterator[Input]:
+    if path.is_symlink() or not path.is_file() or not zipfile.is_zipfile(path):
+        yield Input(name, path)
+        return
+    try:
+        members = _archive(path).infolist()
+    except (zipfile.BadZipFile, OSError, ValueError):
+        yield Input(name, path)
+        return
+    for number, member in enumerate(members):
+        if not member.is_dir():
+            yield Input(f"{name}/{member.filename}", path, number)
+
+
+def is_no_image(name: str, path: Path, data: bytes | mmap) -> bool:
+    """Say whether something is no image at all and may be passed over: a readme, a DICOMDIR, a link, an empty file."""
+    if path.is_symlink() or not data:
+        return True
+    if data[128:132] == b"DICM":
+        return _DIRECTORY_CLASS in data[132:400]
+    return Path(name).suffix.lower() in _NEVER_DICOM or Path(name).name.upper() in {"README", "LICENSE", "DICOMDIR"}
+
+
+@lru_cache(maxsize=4)
+def _archive(path: Path) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)
+
+
+def _read_member(path: Path, number: int) -> bytes:
+    archive = _archive(path)
+    member = archive.infolist()[number]
+    size = member.file_size
+    if size > _LARGEST_MEMBER or (size > _SMALL and size > _MOST_INFLATED * max(1, member.compress_size)):
+        raise Discard("too_large", "A zip member inflates beyond all measure.")
+    try:
+        with archive.open(member) as stream:
+            data = stream.read(size + 1)
+    except Exception as error:  # noqa: BLE001  (a broken archive may raise anything; its message may quote names)
+        raise Discard("unreadable_file", f"The zip member cannot be read ({type(error).__name__}).") from None
+    if len(data) != size:
+        raise Discard("too_large", "A zip member is larger than its directory says.")
+    return data

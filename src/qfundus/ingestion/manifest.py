@@ -1,0 +1,103 @@
+"""The manifest of a run over folders: what became of each input, and what was done with each attribute and why."""
+
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydicom.datadict import keyword_for_tag
+
+from qfundus import __version__
+from qfundus.dicom.deidentify import Handled
+from qfundus.dicom.policy import Policy
+from qfundus.storage import digest
+
+if TYPE_CHECKING:
+    from qfundus.ingestion.folder import FileOutcome
+
+_GROUP = 1000  # rows
+_OUTCOMES = pa.schema(
+    [
+        pa.field(name, pa.int64() if name == "redacted" else pa.string())
+        for name in (
+            *("source", "status", "reason", "detail", "digest_before", "digest_after"),
+            *("target", "sop_class", "redacted", "handling"),
+        )
+    ]
+)
+_HANDLING = pa.schema(
+    [
+        pa.field(name, pa.int64() if name in {"elements", "objects"} else pa.string())
+        for name in ("handling", "path", "tag", "keyword", "action", "because", "elements", "objects")
+    ]
+)
+
+
+class ManifestWriter:
+    """Writes `manifest.parquet`, a row for each input, and `handling.parquet`, what `handling` in it stands for.
+
+    Objects of one camera are handled alike: the attributes are listed once for each way of handling, with the number
+    of objects it was applied to.
+    """
+
+    def __init__(self, folder: Path, policy: Policy) -> None:
+        says = {
+            "qfundus": __version__,
+            "policy": policy.name,
+            "edition": policy.edition,
+            "policy_digest": digest(policy.model_dump_json().encode()),
+        }
+        self._schema = _OUTCOMES.with_metadata(says)
+        self._folder = folder
+        self._drafts = [folder / "manifest.parquet.draft", folder / "handling.parquet.draft"]
+        self._rows: list[dict[str, Any]] = []
+        self._handled: dict[str, Counter[Handled]] = {}
+        self._objects: Counter[str] = Counter()
+
+    def __enter__(self) -> Self:
+        self._writer = pq.ParquetWriter(self._drafts[0], self._schema, compression="zstd")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._flush()
+        self._writer.close()
+        if kind is None:
+            pq.write_table(self._handling(), self._drafts[1], compression="zstd")
+            for draft in self._drafts:
+                draft.replace(draft.with_suffix(""))
+
+    def write(self, outcome: "FileOutcome") -> None:
+        """Add one outcome."""
+        self._rows.append({name: getattr(outcome, name) for name in _OUTCOMES.names})
+        if outcome.handling:
+            self._objects[outcome.handling] += 1
+            if outcome.handled:
+                self._handled[outcome.handling] = Counter(outcome.handled)
+        if len(self._rows) == _GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema))
+            self._rows = []
+
+    def _handling(self) -> pa.Table:
+        rows = [
+            {
+                "handling": handling,
+                "path": path,
+                "tag": f"{tag:08x}",
+                "keyword": keyword_for_tag(tag),
+                "action": action,
+                "because": because,
+                "elements": elements,
+                "objects": self._objects[handling],
+            }
+            for handling, handled in self._handled.items()
+            for (path, tag, action, because), elements in handled.items()
+        ]
+        return pa.Table.from_pylist(rows, _HANDLING)

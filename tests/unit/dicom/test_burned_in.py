@@ -1,0 +1,150 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from conftest import REAL_DATA, make_eye
+from PIL import Image
+from pydicom.pixels import pixel_array
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from qfundus.dicom.burned_in import find_burned_in_text, find_text
+from qfundus.dicom.clean import clean_object, remove_burned_in_text
+from qfundus.dicom.redact import black_out
+from qfundus.errors import Discard
+from qfundus.hospital.wrap import burn_in, to_bytes
+
+NAME = "Jane Doe MRN12345678"
+
+
+@pytest.fixture(scope="module")
+def enlarged(photographs):
+    return [
+        np.asarray(Image.fromarray(i).resize((280, 280), Image.Resampling.BICUBIC)) for i in photographs.images[:40]
+    ]
+
+
+def in_syntax(eye, syntax, tmp_path):
+    """Write an eye, decoded, in another transfer syntax."""
+    eye.decompress()
+    if syntax.is_compressed and not syntax.is_deflated:
+        eye.compress(syntax)
+    else:
+        eye.file_meta.TransferSyntaxUID = syntax
+    file = tmp_path / "eye.dcm"
+    pydicom.dcmwrite(
+        file,
+        eye,
+        enforce_file_format=True,
+        implicit_vr=syntax == ImplicitVRLittleEndian,
+        little_endian=syntax != ExplicitVRBigEndian,
+    )
+    return file
+
+
+def test_a_name_burned_in_is_found(enlarged):
+    assert all(find_text(burn_in(image, NAME)) for image in enlarged)
+
+
+def test_an_eye_without_text_is_let_through(enlarged):
+    assert not any(find_text(image) for image in enlarged)
+
+
+@pytest.mark.skipif(not (REAL_DATA / "chasedb1").exists(), reason="CHASE_DB1, 28 full-size photographs, is not at hand")
+def test_full_size_photographs_are_told_apart():
+    images = [np.asarray(Image.open(file).convert("RGB")) for file in sorted((REAL_DATA / "chasedb1").glob("*.jpg"))]
+    assert len(images) == 28
+    assert not any(find_text(image) for image in images)
+    assert all(find_text(burn_in(image, NAME)) for image in images)
+
+
+@pytest.mark.parametrize("flag", ["YES", "NO", ""])
+def test_text_is_blacked_out_whatever_the_header_says(photographs, policy, key, tmp_path, flag):
+    eye = make_eye(photographs, burned_in=True)
+    eye.BurnedInAnnotation = flag
+    done = clean_object(to_bytes(eye), tmp_path / "clean.dcm", policy, key)
+    assert done.redacted > 0
+    assert not find_burned_in_text(tmp_path / "clean.dcm")
+    assert pydicom.dcmread(tmp_path / "clean.dcm").BurnedInAnnotation == "NO"
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [
+        DeflatedExplicitVRLittleEndian,
+        ExplicitVRBigEndian,
+        ExplicitVRLittleEndian,
+        ImplicitVRLittleEndian,
+        JPEG2000Lossless,
+        JPEGLSLossless,
+        RLELossless,
+    ],
+    ids=lambda syntax: syntax.name,
+)
+def test_only_the_text_is_blacked_out(photographs, tmp_path, syntax):
+    file = in_syntax(make_eye(photographs, burned_in=True), syntax, tmp_path)
+    before = pixel_array(pydicom.dcmread(file))
+    found = find_burned_in_text(file)
+    [boxes] = found.values()
+    black_out(file, found)
+    after = pixel_array(pydicom.dcmread(file))
+    outside = np.ones(before.shape[:2], bool)
+    for box in boxes:
+        outside[box.top : box.bottom, box.left : box.right] = False
+    assert np.array_equal(before[outside], after[outside])
+    assert not after[~outside].any()
+
+
+def test_in_jpeg_only_whole_blocks_under_the_text_change(photographs, tmp_path):
+    file = tmp_path / "eye.dcm"
+    file.write_bytes(to_bytes(make_eye(photographs, burned_in=True)))
+    before, found = pixel_array(file, raw=True), find_burned_in_text(file)
+    black_out(file, found)
+    changed = (pixel_array(file, raw=True) != before).any(axis=2)
+    near = np.zeros(changed.shape, bool)
+    for box in found[0]:
+        near[max(0, box.top - 24) : box.bottom + 24, max(0, box.left - 24) : box.right + 24] = True
+    assert changed.any()
+    assert not changed[~near].any()
+
+
+def test_text_on_one_frame_only_is_found_there_and_the_others_stay(photographs, policy, key, tmp_path):
+    eye = make_eye(photographs)
+    eye.decompress()
+    frames = np.stack([eye.pixel_array] * 3)
+    frames[1] = burn_in(frames[1], NAME)
+    eye.NumberOfFrames, eye.PixelData = 3, frames.tobytes()
+    done = clean_object(to_bytes(eye), tmp_path / "clean.dcm", policy, key)
+    cleaned = pydicom.dcmread(tmp_path / "clean.dcm").pixel_array
+    assert done.redacted > 0
+    assert [bool((cleaned[n] != frames[n]).any()) for n in range(3)] == [False, True, False]
+
+
+def test_what_still_looks_like_text_is_refused(tmp_path):
+    from pydicom.data import get_testdata_file
+
+    full_of_text = Path(str(get_testdata_file("GDCMJ2K_TextGBR.dcm")))
+    file = tmp_path / "text.dcm"
+    file.write_bytes(full_of_text.read_bytes())
+    with pytest.raises(Discard, match="burned_in_text"):
+        remove_burned_in_text(file)
+
+
+def test_trusted_pixels_are_not_looked_at_and_nothing_is_claimed(photographs, policy, key, tmp_path):
+    from qfundus.dicom.deidentify import CompiledPolicy
+
+    trusting = CompiledPolicy(policy.policy.trusting_pixels())
+    done = clean_object(to_bytes(make_eye(photographs, burned_in=True)), tmp_path / "clean.dcm", trusting, key)
+    clean = pydicom.dcmread(io.BytesIO((tmp_path / "clean.dcm").read_bytes()))
+    assert done.redacted == 0
+    assert "113101" not in [item.CodeValue for item in clean.DeidentificationMethodCodeSequence]
+    assert clean.get("BurnedInAnnotation") != "NO"

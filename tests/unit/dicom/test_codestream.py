@@ -1,0 +1,87 @@
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from qfundus.dicom.codestream import strip_jpeg, strip_jpeg2000
+from qfundus.errors import Discard
+
+
+def jpeg(**options):
+    stream = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(stream, "JPEG", **options)
+    return stream.getvalue()
+
+
+def decode(stream):
+    return np.asarray(Image.open(io.BytesIO(stream)))
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 4}, {"comment": b"Jane Doe"}])
+def test_the_pixels_stay_and_the_margins_go(options):
+    stream = jpeg(**options) + b"Jane Doe"
+    stripped = strip_jpeg(stream)
+    assert np.array_equal(decode(stripped), decode(stream))
+    assert b"Jane Doe" not in stripped
+    assert len(stripped) % 2 == 0
+
+
+def test_a_second_time_changes_nothing():
+    once = strip_jpeg(jpeg())
+    assert strip_jpeg(once) == once
+
+
+@given(st.integers(2, 600))
+def test_a_cut_stream_is_refused(length):
+    with pytest.raises(Discard, match="truncated"):
+        strip_jpeg(jpeg()[:length])
+
+
+def test_something_else_is_no_jpeg():
+    with pytest.raises(Discard, match="no JPEG"):
+        strip_jpeg(b"\x89PNG")
+
+
+def jpeg2000(comment=b"Jane Doe"):
+    import openjpeg
+
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    stream = bytes(openjpeg.encode(pixels, photometric_interpretation=1, use_mct=False))
+    said = b"\xff\x64" + (len(comment) + 4).to_bytes(2, "big") + b"\0\1" + comment
+    head = stream.index(b"\xff\x90")
+    return stream[:head] + said + stream[head:]
+
+
+def test_jpeg_2000_loses_comments_and_margins_and_no_pixel():
+    import openjpeg
+
+    stream = jpeg2000() + b"Jane Doe"
+    stripped = strip_jpeg2000(stream)
+    assert b"Jane Doe" not in stripped
+    assert np.array_equal(openjpeg.decode(stripped), openjpeg.decode(jpeg2000()))
+
+
+def test_a_jp2_file_loses_its_boxes():
+    codestream = jpeg2000()
+    boxes = b"\0\0\0\x0cjP  \r\n\x87\n" + (16).to_bytes(4, "big") + b"xml Jane Doe" + b"\0\0\0\0jp2c"
+    assert strip_jpeg2000(boxes + codestream) == strip_jpeg2000(codestream)
+
+
+def test_jpeg_ls_keeps_its_scan_whole():
+    import jpeg_ls
+
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    stream = bytes(jpeg_ls.encode_array(pixels))
+    said = b"\xff\xfe\0\x0aJane Doe"
+    stripped = strip_jpeg(stream[:2] + said + stream[2:] + b"Jane Doe", (64, 64))
+    assert b"Jane Doe" not in stripped
+    assert np.array_equal(jpeg_ls.decode(np.frombuffer(stripped, np.uint8)), pixels)
+
+
+def test_a_frame_of_another_size_than_promised_is_refused():
+    with pytest.raises(Discard, match="size"):
+        strip_jpeg(jpeg(), (64, 63))

@@ -1,0 +1,105 @@
+import io
+import zlib
+
+import numpy as np
+import pydicom
+import pytest
+from conftest import make_eye
+from leaks import (
+    BIRTH,
+    LEAKS,
+    RECORD,
+    birth_date_in_comments_in_three_formats,
+    hidden_bits,
+    names_in_gb18030,
+    names_in_iso_2022,
+    uids_that_embed_a_record_number,
+)
+from poison import MARK
+
+from qfundus.dicom.deidentify import deidentify
+from qfundus.hospital.wrap import to_bytes
+
+
+@pytest.fixture
+def eye(photographs):
+    return make_eye(photographs)
+
+
+def every_form(data):
+    """Return the bytes of a file, inflated where they are deflated, in lower case."""
+    dataset = pydicom.dcmread(io.BytesIO(data))
+    if dataset.file_meta.TransferSyntaxUID.is_deflated:
+        meta = 144 + dataset.file_meta.FileMetaInformationGroupLength
+        data = data[:meta] + zlib.decompressobj(-15).decompress(data[meta:])
+    return data.lower()
+
+
+@pytest.mark.parametrize("leak", LEAKS)
+def test_identity_does_not_get_past_in(eye, policy, key, leak):
+    planted = LEAKS[leak](eye)
+    assert any(form in every_form(planted) for form in (MARK.lower().encode(), MARK.lower().encode("utf-16-le")))
+    out = deidentify(planted, policy, key).to_bytes()
+    assert MARK.lower().encode() not in every_form(out)
+    assert pydicom.dcmread(io.BytesIO(out)).pixel_array.shape == (280, 280, 3)
+
+
+def test_uids_that_embed_a_record_number_or_a_date_are_mapped(eye, policy, key):
+    out = deidentify(uids_that_embed_a_record_number(eye), policy, key).to_bytes()
+    assert RECORD.encode() not in out
+    assert BIRTH.encode() not in out
+
+
+def test_a_birth_date_in_three_formats_is_removed_and_the_words_stay(eye, policy, key):
+    out = deidentify(birth_date_in_comments_in_three_formats(eye), policy, key).to_bytes()
+    clean = pydicom.dcmread(io.BytesIO(out))
+    assert b"1957" not in out
+    assert clean.StudyDescription == "Fundus colour macula"
+    assert clean.ImageComments == "is or"
+
+
+@pytest.mark.parametrize(("plant", "name"), [(names_in_gb18030, "王小东"), (names_in_iso_2022, "山田")])
+def test_ideographic_names_go_wherever_they_stand(eye, policy, key, plant, name):
+    planted = plant(eye)
+    codec = "gb18030" if plant is names_in_gb18030 else "iso2022_jp"
+    assert name.encode(codec) in planted
+    out = deidentify(planted, policy, key).to_bytes()
+    shifted = name.encode(codec) if plant is names_in_gb18030 else name.encode(codec)[3:-3]  # without the escapes
+    assert shifted not in out
+    assert b"Yamada" not in out
+
+
+def test_unused_high_bits_of_pixels_are_blank(eye, policy, key):
+    planted = hidden_bits(eye)
+    assert np.frombuffer(pydicom.dcmread(io.BytesIO(planted)).PixelData, np.uint16).max() > 4095
+    clean = pydicom.dcmread(io.BytesIO(deidentify(planted, policy, key).to_bytes()))
+    assert set(np.frombuffer(clean.PixelData, np.uint16)) == {100}
+
+
+def test_a_patient_called_by_a_common_word_loses_the_name_and_keeps_the_codes(eye, policy, key):
+    eye.PatientName = "Eye^Retina"
+    eye.SeriesDescription = "Retina of Mrs Eye, left"
+    eye.AnatomicRegionSequence[0].CodeMeaning = "Eye"
+    clean = pydicom.dcmread(io.BytesIO(deidentify(to_bytes(eye), policy, key).to_bytes()))
+    assert clean.SeriesDescription == "of left"
+    assert clean.AnatomicRegionSequence[0].CodeMeaning == "Eye"
+
+
+def test_names_of_files_and_folders_are_never_used(photographs, policy, key, tmp_path):
+    import zipfile
+
+    from qfundus.ingestion.folder import deidentify_folder
+
+    source = tmp_path / "in" / f"{MARK}_folder"
+    source.mkdir(parents=True)
+    (source / f"{MARK}_1.dcm").write_bytes(to_bytes(make_eye(photographs)))
+    (source / f"{MARK}_2.dcm").write_bytes(b"x" * 900)
+    with zipfile.ZipFile(source / f"{MARK}.zip", "w") as archive:
+        archive.writestr(f"../../{MARK}/{MARK}_3.dcm", to_bytes(make_eye(photographs, 1)))
+        archive.writestr(f"{MARK}_4.dcm", b"y" * 900)
+    counts = deidentify_folder(tmp_path / "in", tmp_path / "out", policy.policy.trusting_pixels(), key)
+    assert (counts.read, counts.clean, counts.quarantined) == (4, 2, 2)
+    for file in (tmp_path / "out").rglob("*"):
+        assert MARK not in str(file.relative_to(tmp_path))
+        assert file.is_dir() or MARK.encode() not in file.read_bytes()
+    assert not list(tmp_path.glob(f"*{MARK}*"))
