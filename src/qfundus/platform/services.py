@@ -91,6 +91,7 @@ def shared_environment(platform: Platform) -> dict[str, str]:
         "QFUNDUS_CHECKOUT": str(checkout()),
         "QFUNDUS_PLATFORM": str(platform.folder),
         "DO_NOT_TRACK": "true",
+        "ORT_DISABLE_TELEMETRY": "1",
         "FEAST_USAGE": "False",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
