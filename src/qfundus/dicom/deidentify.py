@@ -7,8 +7,8 @@ import re
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from functools import cached_property
+from datetime import date, timedelta
+from functools import cache, cached_property, lru_cache
 from mmap import mmap
 from typing import NamedTuple
 
@@ -67,6 +67,7 @@ _PUBLISHED_SCHEMES = frozenset(
 _CODE = re.compile(rb"[A-Z0-9][A-Za-z0-9.-]{0,15}")
 _DUMMIES = {"AS": b"000Y", "DA": b"19000101", "DS": b"0", "DT": b"19000101000000", "IS": b"0", "TM": b"000000"}
 _REMOVED = b"REMOVED"
+_BASIC_PROFILE = ("113100", "Basic Application Confidentiality Profile")
 
 
 class Handled(NamedTuple):
@@ -121,11 +122,31 @@ class CompiledPolicy:
         """Return the rules for a SOP class."""
         return self._profiles.setdefault(sop_class, Profile(self.policy, sop_class))
 
-    @cached_property
-    def method_codes(self) -> tuple[tuple[str, str], ...]:
-        """The codes to write into the De-identification Method Code Sequence (PS3.16 CID 7050)."""
-        options = tuple(OPTION_CODES[name] for name in self.policy.options.chosen)
-        return (("113100", "Basic Application Confidentiality Profile"), *options)
+    @cache  # noqa: B019  (a process has one policy or two)
+    def statements(self, syntax: Syntax) -> tuple[tuple[int, bytes], ...]:
+        """Return what an object says of its own de-identification, ready to write (PS3.15 E.1.1, PS3.16 CID 7050)."""
+        options = self.policy.options
+        times = "MODIFIED" if options.retain_modified_dates else "REMOVED"
+        codes = [
+            b"".join(
+                encode(tag, vr, text.encode(), syntax)
+                for tag, vr, text in (
+                    (_CODE_VALUE, "SH", code),
+                    (_CODING_SCHEME, "SH", "DCM"),
+                    (_CODE_MEANING, "LO", said),
+                )
+            )
+            for code, said in (_BASIC_PROFILE, *(OPTION_CODES[name] for name in options.chosen))
+        ]
+        method = f"qfundus {__version__}, {self.policy.name}, {self.policy.edition}"[:64]
+        texts = [
+            (0x00120062, "CS", "YES"),
+            (0x00120063, "LO", method),
+            (0x00280301, "CS", "NO" if options.clean_pixel_data else ""),
+            (0x00280303, "CS", "UNMODIFIED" if options.retain_full_dates else times),
+        ]
+        statements = [(tag, encode(tag, vr, text.encode(), syntax)) for tag, vr, text in texts if text]
+        return (*statements, (0x00120064, encode_items(0x00120064, codes, syntax)))
 
 
 class _Object:
@@ -154,7 +175,7 @@ class _Object:
         pixels = next((e for tag in _PIXEL_ELEMENTS if (e := self.file.find(tag)) is not None), None)
         if pixels is None:
             raise Discard(*self._why_no_picture())
-        head = _join(sorted(self.dataset(self.file.elements, "") + self._statements()))
+        head = _join(sorted(self.dataset(self.file.elements, "") + list(self.compiled.statements(self.syntax))))
         meta = self._meta(instance)
 
         def parts() -> Iterator[Buffer]:
@@ -213,11 +234,11 @@ class _Object:
         if element.items is not None:
             return self._sequence(element, action, path)
         value = self.file.value(element)
-        if vr == "UN":
-            vr = DICTIONARY_VRS.get(tag, vr) if self.syntax.order == "<" else vr
-        if action == "fixed":
-            return self._fixed(tag, vr, value)
-        cleaned = self._value(tag, vr, value, action)
+        if vr == "UN" and self.syntax.order == "<":
+            vr = DICTIONARY_VRS.get(tag, vr)
+        cleaned = self._fixed(vr, value) if action == "fixed" else self._value(tag, vr, value, action)
+        if cleaned is value and vr is element.vr and element.head >= 0 and not len(value) & 1:
+            return bytes(self.file.data[element.head : element.start + element.length])
         return None if cleaned is None else encode(tag, vr, cleaned, self.syntax)
 
     def _sequence(self, element: Element, action: str, path: str) -> bytes:
@@ -235,9 +256,9 @@ class _Object:
             if e.items is None and e.tag in DICTIONARY_VRS and e.vr not in {"UN", "UR"}
         ]
 
-    def _fixed(self, tag: int, vr: str, value: bytes) -> bytes | None:
+    def _fixed(self, vr: str, value: bytes) -> bytes | None:
         size = _WHOLE_NUMBERS.get(vr, 0)
-        return encode(tag, vr, value, self.syntax) if size and len(value) % size == 0 else None
+        return value if size and len(value) % size == 0 else None
 
     def _value(self, tag: int, vr: str, value: bytes, action: str) -> bytes | None:  # noqa: PLR0911  (one line an action)
         """Return what an action makes of a value, or None where the element goes."""
@@ -304,22 +325,17 @@ class _Object:
         parts = stripped.split(b"\\")
         kept = [part if form.fullmatch(part) else b"" for part in (part.strip(b" ") for part in parts)]
         if vr == "AS":
-            return b"\\".join(self._capped_age(part) for part in kept)
+            kept = [self._capped_age(part) for part in kept]
         if vr == "CS":
             kept = [self._term(part) for part in parts]
         elif vr in {"IS", "DS"}:
             kept = [b"" if len(part) > 3 and self.identity.names(part.decode()) else part for part in kept]
-        return b"\\".join(kept)
+        return value if kept == parts else b"\\".join(kept)
 
     def _term(self, part: bytes) -> bytes:
         # A coded term made of DICOM's own words stays even where a patient is called so: it is a code, no name.
-        text = part.decode("latin-1").strip()
-        words = text.replace("_", " ")
-        if is_vocabulary(words, self.policy.words):
-            return part
-        # Makers have abbreviations of their own; a longer word that DICOM does not know could be a name.
-        short = _FORMS["CS"].fullmatch(part.strip()) and all(len(word) <= 4 for word in words.split())
-        return part if short and not self.identity.is_in(text) else b""
+        known, short = _judge_term(part, self.policy.words)
+        return part if known or (short and not self.identity.is_in(part.decode("latin-1"))) else b""
 
     def _capped_age(self, age: bytes) -> bytes:
         oldest = self.policy.oldest_age
@@ -399,34 +415,6 @@ class _Object:
         cleaned = None if strict else self._value(element.tag, vr, value, "clean")
         return "clean", None if cleaned is None else encode(element.tag, vr, cleaned, self.syntax)
 
-    def _statements(self) -> list[tuple[int, bytes]]:
-        """Say in the object what was done to it (PS3.15 E.1.1)."""
-        options = self.policy.options
-        times = (
-            "UNMODIFIED" if options.retain_full_dates else "MODIFIED" if options.retain_modified_dates else "REMOVED"
-        )
-        codes = [
-            b"".join(
-                encode(tag, vr, text.encode(), self.syntax)
-                for tag, vr, text in (
-                    (0x00080100, "SH", code),
-                    (0x00080102, "SH", "DCM"),
-                    (_CODE_MEANING, "LO", meaning),
-                )
-            )
-            for code, meaning in self.compiled.method_codes
-        ]
-        method = f"qfundus {__version__}, {self.policy.name}, {self.policy.edition}"[:64]
-        statements = [
-            (0x00120062, encode(0x00120062, "CS", b"YES", self.syntax)),
-            (0x00120063, encode(0x00120063, "LO", method.encode(), self.syntax)),
-            (0x00120064, encode_items(0x00120064, codes, self.syntax)),
-            (0x00280303, encode(0x00280303, "CS", times.encode(), self.syntax)),
-        ]
-        if options.clean_pixel_data:
-            statements.append((0x00280301, encode(0x00280301, "CS", b"NO", self.syntax)))
-        return statements
-
     def _meta(self, instance: str) -> bytes:
         # Made anew: the original may name the sending station and hold private information.
         little = Syntax(explicit=True, order="<")
@@ -444,13 +432,22 @@ class _Object:
         return b"\0" * 128 + b"DICM" + encode(0x00020000, "UL", struct.pack("<I", len(body)), little) + body
 
 
+@lru_cache(maxsize=4096)
+def _judge_term(part: bytes, words: frozenset[str]) -> tuple[bool, bool]:
+    """Say whether a coded term is made of known words, and whether it is at least well formed and of short words."""
+    text = part.decode("latin-1").strip().replace("_", " ")
+    # Makers have abbreviations of their own; a longer word that DICOM does not know could be a name.
+    short = _FORMS["CS"].fullmatch(part.strip()) is not None and all(len(word) <= 4 for word in text.split())
+    return is_vocabulary(text, words), short
+
+
 def shift_date(text: str, days: int) -> str:
     """Move a DICOM date of eight digits by a number of days; '' where it is no date."""
     try:
-        day = datetime.strptime(text, "%Y%m%d") + timedelta(days=days)  # noqa: DTZ007  (DICOM: local)
+        day = date(int(text[:4]), int(text[4:6]), int(text[6:])) + timedelta(days=days)
     except (ValueError, OverflowError):
         return ""
-    return f"{day:%Y%m%d}"
+    return day.strftime("%Y%m%d")
 
 
 def _join(elements: list[tuple[int, bytes]]) -> bytes:

@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from mmap import mmap
 from typing import NamedTuple
 
@@ -71,6 +72,9 @@ EXPLICIT_BIG = "1.2.840.10008.1.2.2"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
+_HEADS = {order: tuple(struct.Struct(order + form).pack for form in ("HHI", "HH2sH", "HH2sHI")) for order in ("<", ">")}
+
+
 class Syntax(NamedTuple):
     """How a data set is coded: VRs written or implied, and the order of bytes."""
 
@@ -84,9 +88,10 @@ _IMPLICIT_LITTLE = Syntax(explicit=False, order="<")
 class Element:
     """One data element. `start` and `length` say where its value lies; a sequence has `items`, pixels `fragments`."""
 
-    __slots__ = ("fragments", "items", "length", "start", "tag", "vr")
+    __slots__ = ("fragments", "head", "items", "length", "start", "tag", "vr")
 
-    def __init__(self, tag: int, vr: str, start: int, length: int) -> None:
+    def __init__(self, tag: int, vr: str, head: int, start: int, length: int) -> None:
+        self.head = head  # where it starts, -1 where it is not coded like the file around it
         self.tag = tag
         self.vr = vr
         self.start = start
@@ -107,7 +112,11 @@ class DicomFile:
 
     def find(self, tag: int) -> Element | None:
         """Return the first top-level element of a tag."""
-        return next((element for element in self.elements if element.tag == tag), None)
+        return self._first.get(tag)
+
+    @cached_property
+    def _first(self) -> dict[int, Element]:
+        return {element.tag: element for element in reversed(self.elements)}
 
     def value(self, element: Element) -> bytes:
         """Return the bytes of a value."""
@@ -204,6 +213,7 @@ class _Parser:
         self.view = view
         self.position = 0
         self.left = _MOST_ELEMENTS
+        self.as_file = True
         self._use(syntax)
 
     def _use(self, syntax: Syntax) -> None:
@@ -238,7 +248,7 @@ class _Parser:
         if not self.left:
             raise Discard("unreadable_header", f"There are more than {_MOST_ELEMENTS} elements.")
         tag, vr, start, length = self._header(position, end)
-        element = Element(tag, vr, start, length)
+        element = Element(tag, vr, position if self.as_file else -1, start, length)
         if length == UNDEFINED:
             self._undefined(element, end, depth)
         else:
@@ -285,7 +295,7 @@ class _Parser:
 
     def _in_unknown(self, element: Element, end: int, depth: int, *, delimited: bool) -> None:
         """Read a sequence whose VR is unknown: it is coded implicit and little endian (PS3.5 6.2.2 note 2)."""
-        outer = self.syntax
+        outer, self.as_file = self.syntax, False
         self._use(_IMPLICIT_LITTLE)
         try:
             items = self._items(element.start, end, depth, delimited=delimited)
@@ -295,6 +305,7 @@ class _Parser:
             return  # bytes that are no sequence: the element stays of unknown VR, and goes
         finally:
             self._use(outer)
+            self.as_file = True
         # In a big-endian file its values would have to be turned round: nothing real does that, so they go.
         element.vr, element.items = "SQ", items if outer.order == "<" else []
 
@@ -368,18 +379,23 @@ def encode(tag: int, vr: str, value: bytes, syntax: Syntax) -> bytes:
 
 
 def encode_head(tag: int, vr: str, length: int, syntax: Syntax) -> bytes:
-    """Write an element up to its value."""
+    """Write an element up to its value.
+
+    Raises:
+        Discard: where the value is too long for its VR.
+    """
+    implicit, short, long = _HEADS[syntax.order]
     if not syntax.explicit:
-        return struct.pack(f"{syntax.order}HHI", tag >> 16, tag & 0xFFFF, length)
+        return implicit(tag >> 16, tag & 0xFFFF, length)
     if vr in _LONG_VRS:
-        return struct.pack(f"{syntax.order}HH2sHI", tag >> 16, tag & 0xFFFF, vr.encode(), 0, length)
+        return long(tag >> 16, tag & 0xFFFF, vr.encode(), 0, length)
     if length > 0xFFFF:
         raise Discard("unreadable_header", "A value is longer than its VR allows.")
-    return struct.pack(f"{syntax.order}HH2sH", tag >> 16, tag & 0xFFFF, vr.encode(), length)
+    return short(tag >> 16, tag & 0xFFFF, vr.encode(), length)
 
 
 def encode_items(tag: int, items: Iterable[bytes], syntax: Syntax) -> bytes:
     """Write a sequence of items, each with its length."""
-    heads = struct.Struct(f"{syntax.order}HHI").pack
-    body = b"".join(heads(0xFFFE, 0xE000, len(item)) + item for item in items)
+    head = _HEADS[syntax.order][0]
+    body = b"".join(head(0xFFFE, 0xE000, len(item)) + item for item in items)
     return encode_head(tag, "SQ", len(body), syntax) + body

@@ -1,0 +1,259 @@
+"""How fast de-identification is, as ratios against named peers over the same files in the same run.
+
+    .venv/bin/python -m benchmarks.deidentification [header] [workers] [text] [frames] [objects]
+
+header    one process, file to file, against pydicom's read and write alone, and against dicognito
+workers   two processes against one
+text      the search for burned-in text: recall and false alarms on planted text, and its cost for each image
+frames    memory above the start for a 2 GB multi-frame object
+objects   memory for 100,000 objects against 1,000
+"""
+
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import pydicom
+from PIL import Image, ImageDraw, ImageFont
+
+from qfundus.dicom.burned_in import Box, find_text
+from qfundus.dicom.deidentify import CompiledPolicy, deidentify
+from qfundus.dicom.policy import load_policy
+from qfundus.hospital.photographs import Photographs, draw_phantoms
+from qfundus.hospital.wrap import to_bytes, wrap_photographs
+from qfundus.ingestion.folder import deidentify_folder
+from qfundus.layout import checkout, policy_file
+from qfundus.security.keys import SiteKey
+
+DATA = Path(os.environ.get("QFUNDUS_TEST_DATA", checkout().parent / "shared" / "data"))
+KEY = SiteKey(bytes(range(32)))
+ROUNDS = 7
+
+
+def main() -> None:
+    """Run the benchmarks that are named, or all."""
+    benchmarks: dict[str, Callable[[], None]] = {
+        "header": header,
+        "workers": workers,
+        "text": text,
+        "frames": frames,
+        "objects": objects,
+    }
+    for name in sys.argv[1:] or benchmarks:
+        benchmarks[name]()
+
+
+def header() -> None:
+    """Compare the header path, one process, the same files in turn."""
+    from dicognito.anonymizer import Anonymizer
+
+    policy, peer = CompiledPolicy(load_policy(policy_file())), Anonymizer()
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        source, target = Path(folder, "in"), Path(folder, "out.dcm")
+        files = write_photographs(source, 150)
+
+        def ours(file: Path) -> None:
+            with target.open("wb") as stream:
+                for part in deidentify(file.read_bytes(), policy, KEY).parts():
+                    stream.write(part)
+
+        def read_and_write(file: Path) -> None:
+            pydicom.dcmread(file).save_as(target)
+
+        def dicognito(file: Path) -> None:
+            dataset = pydicom.dcmread(file)
+            peer.anonymize(dataset)
+            dataset.save_as(target)
+
+        rates = alternate({"qfundus": ours, "pydicom read+write": read_and_write, "dicognito": dicognito}, files)
+    print("header path, one process:")
+    for name in ("pydicom read+write", "dicognito"):
+        print(f"  {rates['qfundus'] / rates[name]:5.2f} x {name}")
+
+
+def alternate(ways: dict[str, Callable[[Path], None]], files: list[Path]) -> dict[str, float]:
+    """Return the median rate of each way, every round over all files and each way in turn."""
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(ROUNDS):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            for file in files:
+                way(file)
+            rates[name].append(len(files) / (time.perf_counter() - started))
+    return {name: median(found[1:]) for name, found in rates.items()}  # the first round warms up
+
+
+def workers() -> None:
+    """Compare two processes with one, whole folders, pixels trusted."""
+    policy = load_policy(policy_file()).trusting_pixels()
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        write_photographs(Path(folder, "in"), 1500)
+        for turn in range(3):
+            for number, taken in seconds.items():
+                done = deidentify_folder(
+                    Path(folder, "in"), Path(folder, f"{turn}-{number}"), policy, KEY, workers=number
+                )
+                taken.append(done.seconds)
+    print(f"two processes: {median(seconds[1]) / median(seconds[2]):.2f} x one")
+
+
+def text() -> None:
+    """Measure recall and false alarms of the search for burned-in text."""
+    rng = random.Random(0)
+    for name, images in photographs().items():
+        planted = [plant(image, rng, smallest=0.02) for image in images for _ in range(4)]
+        started = time.perf_counter()
+        alarms = sum(bool(find_text(image)) for image in images)
+        cost = (time.perf_counter() - started) / len(images)
+        found = {
+            on: [covers(find_text(p), box) for p, box, on_disc in planted if on_disc is on] for on in (True, False)
+        }
+        print(
+            f"burned-in text on {name}: recall {np.mean(found[False]):.3f} off the disc ({len(found[False])} texts), "
+            f"{np.mean(found[True]):.3f} on it ({len(found[True])}); false alarms on {alarms} of {len(images)} images; "
+            f"{cost * 1e3:.0f} ms an image"
+        )
+
+
+FONTS = (
+    "DejaVuSans.ttf",
+    "DejaVuSans-Bold.ttf",
+    "DejaVuSansMono.ttf",
+    "DejaVuSerif.ttf",
+    "cmtt10.ttf",
+    "STIXGeneral.ttf",
+)
+TEXTS = ("Grünthal, Cordelia", "MRN4827193", "12.03.1957", "KOWALCZYK^Desmond", "DOB 1957-03-12", "Dr Okonkwo 09:17")
+COLOURS = ((255, 255, 255), (255, 255, 0), (0, 255, 0), (200, 200, 200), (255, 60, 60), (110, 110, 110))
+
+
+def plant(image: np.ndarray, rng: random.Random, *, smallest: float) -> tuple[np.ndarray, Box, bool]:
+    """Write a text of some font, size, colour and rotation onto an image; say where, and whether on the disc."""
+    import matplotlib as mpl
+
+    height, width = image.shape[:2]
+    size = max(11, int(height * rng.uniform(smallest, 0.05)))
+    font = ImageFont.truetype(f"{mpl.get_data_path()}/fonts/ttf/{rng.choice(FONTS)}", size)
+    words = rng.choice(TEXTS)
+    _, _, right, bottom = font.getbbox(words)
+    mask = Image.new("L", (int(right) + 8, int(bottom) + 8))
+    ImageDraw.Draw(mask).text((4, 4), words, fill=255, font=font)
+    mask = mask.rotate(rng.choice((0, 0, 0, 90, 180, 270, 15, -30)), expand=True)
+    mask.thumbnail((width - 4, height - 4))
+    on_disc = rng.random() < 0.5
+    if on_disc:
+        left, top = (int((full - part) / 2) for full, part in zip((width, height), mask.size, strict=True))
+    else:
+        left, top = rng.choice((1, width - mask.width - 1)), rng.choice((1, height - mask.height - 1))
+    picture = Image.fromarray(image)
+    picture.paste(Image.new("RGB", mask.size, rng.choice(COLOURS)), (left, top), mask)
+    return np.asarray(picture), Box(top, left, top + mask.height, left + mask.width), on_disc
+
+
+def covers(found: list[Box], text_box: Box) -> bool:
+    """Say whether any box meets the text."""
+    return any(
+        min(box.bottom, text_box.bottom) > max(box.top, text_box.top)
+        and min(box.right, text_box.right) > max(box.left, text_box.left)
+        for box in found
+    )
+
+
+def frames() -> None:
+    """Measure the memory that a 2 GB multi-frame object takes."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "in")
+        source.mkdir()
+        write_multiframe(source / "large.dcm", gigabytes=2)
+        peak = peak_memory(source, Path(folder, "out"))
+        (source / "large.dcm").unlink()
+        write_multiframe(source / "small.dcm", gigabytes=0.001)
+        start = peak_memory(source, Path(folder, "out2"))
+    print(f"a 2 GB multi-frame object: {peak - start:.0f} MB above a small one")
+
+
+def objects() -> None:
+    """Measure the memory that 100,000 objects take against 1,000."""
+    peaks: list[float] = []
+    for number in (1000, 100_000):
+        with tempfile.TemporaryDirectory() as folder:
+            write_small_objects(Path(folder, "in"), number)
+            peaks.append(peak_memory(Path(folder, "in"), Path(folder, "out")))
+    print(f"100,000 objects: {peaks[1] / peaks[0]:.2f} x the memory of 1,000")
+
+
+def peak_memory(source: Path, target: Path) -> float:
+    """De-identify a folder in a process of its own; return that process's peak in MB."""
+    code = (
+        "import sys; from pathlib import Path; from benchmarks.deidentification import *;"
+        "deidentify_folder(Path(sys.argv[1]), Path(sys.argv[2]), load_policy(policy_file()).trusting_pixels(), KEY);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, source, target], capture_output=True, text=True, check=True)
+    return float(done.stdout.splitlines()[-1])
+
+
+def photographs() -> dict[str, list[np.ndarray]]:
+    """Return the real photographs at hand, else drawn ones."""
+    chase = sorted((DATA / "chasedb1").glob("*.jpg"))
+    if not chase:
+        return {"phantom eyes": draw_phantoms(28, size=960).images}
+    small = np.load(DATA / "retinamnist" / "retinamnist-train-val.npz")["val_images"]
+    return {
+        "CHASE_DB1": [np.asarray(Image.open(file).convert("RGB")) for file in chase],
+        "RetinaMNIST, enlarged": [
+            np.asarray(Image.fromarray(i).resize((560, 560), Image.Resampling.BICUBIC)) for i in small
+        ],
+    }
+
+
+def write_photographs(folder: Path, number: int) -> list[Path]:
+    """Wrap photographs of about a quarter of a megabyte as a hospital would."""
+    folder.mkdir()
+    images = next(iter(photographs().values()))
+    larger = [np.asarray(Image.fromarray(image).resize((1400, 1345), Image.Resampling.BICUBIC)) for image in images]
+    few = Photographs([larger[n % len(larger)] for n in range(number)], [0] * number, "benchmark")
+    for eye in wrap_photographs(few, burned_share=0):
+        (folder / eye.file_name).write_bytes(eye.data)
+    files = sorted(folder.iterdir())
+    print(f"{len(files)} files of {sum(f.stat().st_size for f in files) / len(files) / 1e3:.0f} KB")
+    return files
+
+
+def write_multiframe(file: Path, gigabytes: float) -> None:
+    """Write an uncompressed multi-frame object of a given size, without holding it in memory."""
+    [eye] = wrap_photographs(draw_phantoms(1, size=1024), burned_share=0)
+    dataset = pydicom.dcmread(pydicom.filebase.DicomBytesIO(eye.data))
+    dataset.decompress()
+    frame = dataset.PixelData
+    dataset.NumberOfFrames = max(1, int(gigabytes * 1e9 / len(frame)))
+    whole = len(frame) * dataset.NumberOfFrames
+    dataset.PixelData = b""
+    head = to_bytes(dataset)
+    with file.open("wb") as stream:
+        stream.write(head[:-4] + whole.to_bytes(4, "little"))
+        for _ in range(dataset.NumberOfFrames):
+            stream.write(frame)
+
+
+def write_small_objects(folder: Path, number: int) -> None:
+    """Write many tiny objects with UIDs of their own."""
+    [eye] = wrap_photographs(draw_phantoms(1, size=64), burned_share=0)
+    dataset = pydicom.dcmread(pydicom.filebase.DicomBytesIO(eye.data))
+    uid = str(dataset.SOPInstanceUID).encode()
+    for n in range(number):
+        part = folder / f"{n // 1000:03d}"
+        part.mkdir(parents=True, exist_ok=True)
+        (part / f"{n}.dcm").write_bytes(eye.data.replace(uid, uid[:-6] + b"%06d" % n))
+
+
+if __name__ == "__main__":
+    main()

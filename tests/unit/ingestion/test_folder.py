@@ -1,0 +1,158 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+
+import pandas as pd
+import pytest
+from conftest import make_eye
+
+from qfundus.errors import SetupError
+from qfundus.hospital.wrap import to_bytes
+from qfundus.ingestion.folder import deidentify_folder
+from qfundus.security.sealing import unseal
+
+
+@pytest.fixture
+def trusting(policy):
+    return policy.policy.trusting_pixels()
+
+
+@pytest.fixture
+def source(tmp_path, photographs):
+    """Good ones in nested folders and a zip, a copy, a conflict, a broken one, and things that are no image."""
+    folder = tmp_path / "in"
+    (folder / "a" / "b").mkdir(parents=True)
+    for number in range(3):
+        (folder / "a" / "b" / f"{number}").write_bytes(to_bytes(make_eye(photographs, number)))
+    (folder / "copy.dcm").write_bytes(to_bytes(make_eye(photographs, 0)))
+    other = make_eye(photographs, 0)
+    other.ImageLaterality = "L"
+    (folder / "other.dcm").write_bytes(to_bytes(other))
+    (folder / "broken.dcm").write_bytes(to_bytes(make_eye(photographs, 9))[:-3000])
+    (folder / "README.txt").write_text("read me")
+    (folder / "link.dcm").symlink_to("/etc/hostname")
+    with zipfile.ZipFile(folder / "more.zip", "w") as archive:
+        archive.writestr("x/../../y.dcm", to_bytes(make_eye(photographs, 5)))
+        archive.writestr("grades.csv", "a,b")
+    return folder
+
+
+def tree(folder):
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*.dcm")}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_input_is_accounted_for(source, tmp_path, trusting, key, workers):
+    counts = deidentify_folder(source, tmp_path / "out", trusting, key, workers=workers)
+    told = json.loads(counts.to_json())
+    assert told.pop("seconds") > 0
+    assert told == {
+        "read": 10,
+        "clean": 4,
+        "quarantined": 2,
+        "duplicates": 1,
+        "ignored": 3,
+        "reasons": {"truncated": 1, "conflicting_instance": 1},
+    }
+    manifest = pd.read_parquet(tmp_path / "out" / "manifest.parquet")
+    assert manifest["status"].value_counts().to_dict() == {"clean": 4, "ignored": 3, "quarantined": 2, "duplicate": 1}
+    assert len(tree(tmp_path / "out")) == 4
+
+
+def test_the_number_of_workers_changes_nothing(source, tmp_path, trusting, key):
+    for workers in (1, 2):
+        deidentify_folder(source, tmp_path / f"out{workers}", trusting, key, workers=workers)
+    assert tree(tmp_path / "out1") == tree(tmp_path / "out2")
+
+
+def test_a_second_run_finds_what_the_first_one_wrote(source, tmp_path, trusting, key):
+    first = deidentify_folder(source, tmp_path / "out", trusting, key)
+    before = {f: f.stat().st_mtime_ns for f in (tmp_path / "out").rglob("*.dcm")}
+    again = deidentify_folder(source, tmp_path / "out", trusting, key)
+    assert (again.clean, again.duplicates, again.reasons) == (first.clean, first.duplicates, first.reasons)
+    assert {f: f.stat().st_mtime_ns for f in (tmp_path / "out").rglob("*.dcm")} == before
+
+
+def test_the_manifest_says_what_was_done_with_each_attribute_and_why(source, tmp_path, trusting, key):
+    deidentify_folder(source, tmp_path / "out", trusting, key)
+    handling = pd.read_parquet(tmp_path / "out" / "handling.parquet").set_index("keyword")
+    assert handling.loc["PatientAddress", "action"] == "remove"
+    assert handling.loc["PatientAddress", "because"] == "E.1-1 X"
+    assert handling.loc["StudyDate", "because"] == "E.1-1 C: retain_modified_dates"
+    manifest = pd.read_parquet(tmp_path / "out" / "manifest.parquet").query("status == 'clean'")
+    assert manifest["digest_before"].str.len().eq(64).all()
+    assert set(manifest["handling"]) <= set(handling["handling"])
+
+
+def test_what_is_in_quarantine_is_sealed_and_says_why(source, tmp_path, trusting, key):
+    deidentify_folder(source, tmp_path / "out", trusting, key)
+    notes = [json.loads(file.read_text()) for file in (tmp_path / "out" / "quarantine").glob("*.json")]
+    assert {note["reason"] for note in notes} == {"truncated", "conflicting_instance"}
+    assert all(note["remedy"] and note["detail"] for note in notes)
+    for note in notes:
+        sealed = (tmp_path / "out" / "quarantine" / f"{note['source']}.sealed").read_bytes()
+        assert b"DICM" not in sealed
+        assert b"DICM" in unseal(key, sealed, note["source"])
+
+
+def test_a_source_within_the_target_or_missing_is_refused(source, tmp_path, trusting, key):
+    for target in (source, source / "out", tmp_path):
+        with pytest.raises(SetupError, match="target"):
+            deidentify_folder(source, target, trusting, key)
+    with pytest.raises(SetupError, match="not exist"):
+        deidentify_folder(source / "none", tmp_path / "out", trusting, key)
+
+
+def test_a_zip_bomb_is_refused_unread(tmp_path, trusting, key):
+    (tmp_path / "in").mkdir()
+    with zipfile.ZipFile(tmp_path / "in" / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.dcm", bytes(300 << 20))
+    counts = deidentify_folder(tmp_path / "in", tmp_path / "out", trusting, key)
+    assert counts.reasons == {"too_large": 1}
+
+
+def test_an_input_that_kills_its_process_is_held_and_the_others_go_on(source, tmp_path, policy, key, monkeypatch):
+    from qfundus.ingestion import folder
+
+    real = folder.clean_object
+
+    def deadly(data, *rest):
+        if b"DEADLY" in bytes(data[:64]):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return real(data, *rest)
+
+    monkeypatch.setattr(folder, "clean_object", deadly)  # forked workers inherit it
+    (source / "deadly.dcm").write_bytes(b"DEADLY".ljust(128) + b"DICM" + bytes(800))
+    counts = deidentify_folder(source, tmp_path / "out", policy.policy, key, workers=2)
+    assert counts.reasons["decoder_crashed"] == 1
+    assert (counts.read, counts.clean) == (11, 4)
+
+
+def test_a_run_that_was_killed_is_finished_by_the_next(tmp_path, photographs, trusting, key):
+    (tmp_path / "in").mkdir()
+    for number in range(150):
+        (tmp_path / "in" / f"{number:03d}.dcm").write_bytes(to_bytes(make_eye(photographs, number)))
+    (tmp_path / "key").write_text(key.secret.hex())
+    command = [
+        sys.executable,
+        "-c",
+        "from qfundus.cli import run; run()",
+        "deidentify",
+        str(tmp_path / "in"),
+        str(tmp_path / "out"),
+    ]
+    command += ["--key-file", str(tmp_path / "key"), "--trust-pixels", "--workers", "1"]
+    started = subprocess.Popen(command)
+    while not list((tmp_path / "out").rglob("clean/*/*/*.dcm")):
+        assert started.poll() is None
+        time.sleep(0.01)
+    started.kill()
+    started.wait()
+    assert not (tmp_path / "out" / "manifest.parquet").exists()
+    counts = deidentify_folder(tmp_path / "in", tmp_path / "out", trusting, key)
+    assert (counts.read, counts.clean, counts.duplicates) == (150, 150, 0)
+    assert len(tree(tmp_path / "out")) == 150
