@@ -193,7 +193,7 @@ def objects() -> None:
 def peak_memory(source: Path, target: Path) -> float:
     """De-identify a folder in a process of its own; return that process's peak in MB."""
     code = (
-        "import sys; from pathlib import Path; from benchmarks.deidentification import *;"
+        "import resource, sys; from pathlib import Path; from benchmarks.deidentification import *;"
         "deidentify_folder(Path(sys.argv[1]), Path(sys.argv[2]), load_policy(policy_file()).trusting_pixels(), KEY);"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
     )

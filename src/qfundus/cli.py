@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.console import Console
@@ -14,9 +14,13 @@ from qfundus.errors import AccountError, Retry, SetupError
 from qfundus.logs import set_up_logs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from qfundus.ingestion.quarantine import Quarantine
+    from qfundus.security.audit import AuditTrail
     from qfundus.security.keys import SiteKey
 
+T = TypeVar("T")
 app = typer.Typer(
     help="A nightly retrained, honestly compared, human-approved grader of diabetic retinopathy.",
     no_args_is_help=True,
@@ -24,6 +28,8 @@ app = typer.Typer(
 )
 quarantine = typer.Typer(help="Look at what could not be used, and send it in again.", no_args_is_help=True)
 app.add_typer(quarantine, name="quarantine")
+audit = typer.Typer(help="Who did what, when and why.", no_args_is_help=True)
+app.add_typer(audit, name="audit")
 _console = Console()
 
 
@@ -230,18 +236,73 @@ def list_quarantine() -> None:
     _console.print(table if found else "Nothing is in quarantine.")
 
 
-@quarantine.command("release")
-def release_from_quarantine(
-    sources: Annotated[list[str], typer.Argument(help="Pseudonyms as `quarantine list` shows them.")],
+_Sources = Annotated[list[str], typer.Argument(help="Pseudonyms as `quarantine list` shows them.")]
+_Why = Annotated[str, typer.Option("--why", prompt=True, help="The reason, for the audit trail.")]
+
+
+@quarantine.command("show")
+def show_quarantined(
+    source: Annotated[str, typer.Argument(help="A pseudonym as `quarantine list` shows it.")],
+    to: Annotated[Path, typer.Option("--to", help="The file to write the original to: it identifies a person.")],
+    why: _Why,
 ) -> None:
+    """Write an item as it came to a file that only you can read; who looked, and why, is recorded."""
+    from qfundus.platform.secrets import write_private_bytes
+
+    write_private_bytes(to, _decide(source, lambda held: held.show(source, why)))
+    _console.print(f"{source} is in {to}. Delete it when you have looked.", soft_wrap=True)
+
+
+@quarantine.command("release")
+def release_from_quarantine(sources: _Sources, why: _Why) -> None:
     """Put items back into the landing bucket, as they came, for the next run."""
-    held = _open_quarantine()
     for source in sources:
-        try:
-            held.release(source)
-        except LookupError:
-            raise SetupError(f"Nothing of the name {source} is in quarantine: see `qfundus quarantine list`.") from None
+        _decide(source, lambda held, source=source: held.release(source, why))
         _console.print(f"{source} is back in the landing bucket.")
+
+
+@quarantine.command("drop")
+def drop_from_quarantine(sources: _Sources, why: _Why) -> None:
+    """Delete items for good."""
+    for source in sources:
+        _decide(source, lambda held, source=source: held.drop(source, why))
+        _console.print(f"{source} is deleted.")
+
+
+@audit.command("list")
+def list_audit() -> None:
+    """List who did what, when and why."""
+    table = Table("", "when", "who", "what", "action", "why", "details")
+    for record in _open_trail().records():
+        event, [entity] = record.event, record.event["entity"]
+        table.add_row(
+            str(record.number),
+            event["recorded"],
+            event["agent"][0]["who"]["identifier"]["value"],
+            entity["what"]["identifier"]["value"],
+            event["action"],
+            event["purposeOfEvent"][0]["text"],
+            " ".join(f"{said['type']}={said['valueString']}" for said in entity["detail"]),
+        )
+    _console.print(table)
+
+
+@audit.command("verify")
+def verify_audit() -> None:
+    """Find any changed, missing or reordered record; exits with 1 where there is one."""
+    trail = _open_trail()
+    findings = trail.verify()
+    for finding in findings:
+        _console.print(f"Record {finding.number} {finding.what}.")
+    _console.print(f"{sum(1 for _ in trail.records())} records, {len(findings)} findings. Key: {trail.public_key}")
+    raise typer.Exit(bool(findings))
+
+
+def _decide(source: str, decision: "Callable[[Quarantine], T]") -> "T":
+    try:
+        return decision(_open_quarantine())
+    except LookupError:
+        raise SetupError(f"Nothing of the name {source} is in quarantine: see `qfundus quarantine list`.") from None
 
 
 def _site_key(file: Path | None) -> "SiteKey":
@@ -254,6 +315,15 @@ def _site_key(file: Path | None) -> "SiteKey":
         return SiteKey.from_hex(given or load_or_make_secrets(state_folder())["site_key"])
     except ValueError:
         raise SetupError("The site key must be 64 or more hexadecimal digits: `openssl rand -hex 32`.") from None
+
+
+def _open_trail() -> "AuditTrail":
+    from qfundus.security.audit import AuditTrail
+    from qfundus.settings import load_settings
+    from qfundus.storage import ObjectStore
+
+    settings = load_settings()
+    return AuditTrail(ObjectStore(settings), settings, _site_key(None))
 
 
 def _open_quarantine() -> "Quarantine":

@@ -25,6 +25,7 @@ class Settings(BaseSettings):
     landing_bucket: str = "landing"
     curated_bucket: str = "curated"
     quarantine_bucket: str = "quarantine"
+    audit_bucket: str = "audit"
     features_bucket: str = "features"
     models_bucket: str = "models"
 

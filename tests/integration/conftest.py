@@ -10,6 +10,8 @@ import pytest
 from qfundus.settings import load_settings
 from qfundus.storage import ObjectStore
 
+OWN_BUCKETS = ("landing", "curated", "quarantine", "features", "audit")
+
 
 @pytest.fixture(scope="session")
 def platform():
@@ -59,9 +61,7 @@ def fresh(settings, store, site_key, policy):
     from qfundus.ingestion.curate import Curation
 
     tail = secrets.token_hex(4)
-    own = settings.model_copy(
-        update={f"{name}_bucket": f"{name}-{tail}" for name in ("landing", "curated", "quarantine", "features")}
-    )
-    for name in ("landing", "curated", "quarantine", "features"):
+    own = settings.model_copy(update={f"{name}_bucket": f"{name}-{tail}" for name in OWN_BUCKETS})
+    for name in OWN_BUCKETS:
         store.create_bucket(f"{name}-{tail}")
     return Curation(store, own, site_key, policy, "run-1")

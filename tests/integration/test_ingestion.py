@@ -146,7 +146,8 @@ def test_what_is_quarantined_says_why_shows_nothing_and_can_be_released(fresh, p
         assert eye.PatientName.family_name.encode() not in fresh.store.get(
             fresh.settings.quarantine_bucket, stored.name
         )
-    quarantine.release(item.source)
+    assert eye.PatientName.family_name.encode() in quarantine.show(item.source, "to mend it")
+    quarantine.release(item.source, "mended at the source")
     assert landed_names(fresh) == {"Doe_Jane.dcm"}
     assert quarantine.list() == []
 
@@ -157,7 +158,7 @@ def test_a_released_row_finds_its_image_once_that_has_landed(fresh, photographs)
     close(fresh, curate_landed(fresh).manifest)
     quarantine = Quarantine(fresh.store, fresh.settings, fresh.key)
     [item] = quarantine.list()
-    quarantine.release(item.source)
+    quarantine.release(item.source, "its image comes")
     land_good(fresh, photographs, [0])
     second = replace(fresh, run="run-2")
     assert close(second, curate_landed(second).manifest)["grades graded"] == 1

@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
-from mmap import mmap
+from mmap import MADV_DONTNEED, mmap
 from pathlib import Path
 
 from qfundus.dicom.burned_in import find_burned_in_text
@@ -11,6 +11,7 @@ from qfundus.dicom.redact import black_out
 from qfundus.errors import Discard
 from qfundus.security.keys import SiteKey
 
+RELEASED_EVERY = 1 << 24  # bytes after which the pages of a mapped file are let go: they would count as memory
 _ROUNDS = 3  # what the first look leaves of a long line, the next ones see
 
 
@@ -33,7 +34,7 @@ def clean_object(data: bytes | mmap, target: Path, policy: CompiledPolicy, key: 
     """
     try:
         said = deidentify(data, policy, key)
-        digest = _write(said, target)
+        digest = _write(said, target, data)
         redacted = remove_burned_in_text(target) if policy.policy.options.clean_pixel_data else 0
     except Discard:
         target.unlink(missing_ok=True)
@@ -44,12 +45,15 @@ def clean_object(data: bytes | mmap, target: Path, policy: CompiledPolicy, key: 
     return Cleaned(said, _digest(target) if redacted else digest, redacted)
 
 
-def _write(said: Deidentified, target: Path) -> str:
-    digest = hashlib.sha256()
+def _write(said: Deidentified, target: Path, data: bytes | mmap) -> str:
+    digest, written = hashlib.sha256(), 0
     with target.open("wb") as stream:
         for part in said.parts():
             digest.update(part)
-            stream.write(part)
+            written += stream.write(part)
+            if written > RELEASED_EVERY and isinstance(data, mmap):
+                data.madvise(MADV_DONTNEED)
+                written = 0
     return digest.hexdigest()
 
 

@@ -215,7 +215,9 @@ def strip_rle(frame: bytes, shape: Shape) -> bytes:
     for start, end in pairwise(starts):
         try:
             unpacked = bytes(decode_segment(frame[start:end]))[: shape.rows * shape.columns]
-        except Exception:  # noqa: BLE001  (the decoder raises what it likes)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # noqa: BLE001  (a panic of the decoder, which is written in Rust, is no Exception)
             raise Discard("truncated", "An RLE segment is broken.") from None
         if len(unpacked) < shape.rows * shape.columns:
             raise Discard("truncated", "An RLE segment is shorter than the image.")

@@ -103,7 +103,7 @@ def encodings(character_set: tuple[str, ...]) -> tuple[str, ...]:
     """Return Python's names for the terms of a Specific Character Set; unknown ones count as Latin-1."""
     try:
         return tuple(convert_encodings(list(character_set) or [""]))
-    except LookupError:
+    except (LookupError, ValueError):
         return ("latin_1",)
 
 

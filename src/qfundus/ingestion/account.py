@@ -9,9 +9,10 @@ from qfundus.ingestion.curate import read_manifest
 from qfundus.ingestion.landing import clear_landed
 from qfundus.ingestion.names import account_name, landed_name
 from qfundus.ingestion.outcome import count_outcomes
+from qfundus.security.audit import AuditTrail
 from qfundus.security.keys import SiteKey
 from qfundus.settings import Settings
-from qfundus.storage import ObjectStore, to_json
+from qfundus.storage import ObjectStore, digest, to_json
 
 _log = structlog.get_logger()
 
@@ -27,7 +28,12 @@ def close_run(store: ObjectStore, settings: Settings, key: SiteKey, run: str, ma
     landed: list[str] = store.find_json(settings.curated_bucket, landed_name(run))
     check_account(landed, list(objects))
     counts = {"landed": len(landed), **count_outcomes(outcomes)}
-    store.put_if_absent(settings.curated_bucket, account_name(run), to_json(counts))
+    first = store.put_if_absent(settings.curated_bucket, account_name(run), to_json(counts))
+    if first:
+        said = digest(store.get(settings.curated_bucket, manifest))
+        AuditTrail(store, settings, key).append(
+            "110107", "C", run, "A run of ingestion.", manifest_sha256=said, **counts
+        )
     cleared = clear_landed(store, settings, key, set(landed))
     _log.info("Run closed", cleared=cleared, **counts)
     return counts

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import sqlite3
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,10 +11,10 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from itertools import count, islice
-from mmap import mmap
+from mmap import MADV_DONTNEED, mmap
 from pathlib import Path
 
-from qfundus.dicom.clean import clean_object
+from qfundus.dicom.clean import RELEASED_EVERY, clean_object
 from qfundus.dicom.deidentify import CompiledPolicy, Handled
 from qfundus.dicom.policy import Policy
 from qfundus.errors import Discard, SetupError
@@ -150,7 +151,7 @@ class _Desk:
                 return FileOutcome(source, "ignored")
         except Discard as why:
             return self.hold(source, item, None, why)
-        before = hashlib.sha256(data).hexdigest()
+        before = _digest(data)
         draft = self.drafts / f"{number}.dcm"
         try:
             cleaned = clean_object(data, draft, self.policy, self.key)
@@ -190,22 +191,24 @@ class _Settler:
     def __init__(self, desk: _Desk, clean: Path) -> None:
         self.desk = desk
         self.clean = clean
-        self.claimed: dict[bytes, bytes] = {}  # digests, not names: a hundred thousand objects take ten megabytes
+        # On disk: a dictionary of a hundred thousand objects would take tens of megabytes.
+        self.claimed = sqlite3.connect(desk.drafts / "claimed.db", isolation_level=None)
+        self.claimed.execute("PRAGMA journal_mode = OFF")
+        self.claimed.execute("PRAGMA synchronous = OFF")
+        self.claimed.execute("CREATE TABLE claimed (name TEXT PRIMARY KEY, digest TEXT) WITHOUT ROWID")
 
     def __call__(self, item: Input, outcome: FileOutcome) -> FileOutcome:
         """Return the outcome as it stands once those before it are known."""
         if outcome.status != "clean":
             return outcome
         draft, place = Path(outcome.draft), self.clean / outcome.target
-        name = hashlib.sha256(outcome.target.encode()).digest()[:12]
-        content = bytes.fromhex(outcome.digest_after)[:12]
-        first = self.claimed.get(name)
+        content = outcome.digest_after
+        first = self._claim(outcome.target, content)
         if first is None and place.exists():  # from an earlier run
             with place.open("rb") as stream:
-                first = hashlib.file_digest(stream, "sha256").digest()[:12]
+                first = hashlib.file_digest(stream, "sha256").hexdigest()
         elif first == content:
             outcome = replace(outcome, status="duplicate")
-        self.claimed.setdefault(name, first or content)
         if first is None:
             place.parent.mkdir(parents=True, exist_ok=True)
             draft.replace(place)
@@ -216,6 +219,23 @@ class _Settler:
         why = Discard("conflicting_instance", "Another file with this SOP instance UID came first.")
         held = self.desk.hold(outcome.source, item, item.read(), why)
         return replace(held, digest_before=outcome.digest_before)
+
+    def _claim(self, name: str, digest: str) -> str | None:
+        """Take a name for a content; return whose it is already in this run."""
+        found = self.claimed.execute("SELECT digest FROM claimed WHERE name = ?", (name,)).fetchone()
+        if found is None:
+            self.claimed.execute("INSERT INTO claimed VALUES (?, ?)", (name, digest))
+        return None if found is None else found[0]
+
+
+def _digest(data: bytes | mmap) -> str:
+    if not isinstance(data, mmap):
+        return hashlib.sha256(data).hexdigest()
+    digest = hashlib.sha256()
+    for start in range(0, len(data), RELEASED_EVERY):
+        digest.update(data[start : start + RELEASED_EVERY])
+        data.madvise(MADV_DONTNEED)
+    return digest.hexdigest()
 
 
 _desk: _Desk | None = None  # of this worker process

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 
 from qfundus.errors import REMEDIES, Discard, ReasonCode
+from qfundus.security.audit import AuditTrail
 from qfundus.security.keys import SiteKey
 from qfundus.security.sealing import seal, unseal
 from qfundus.settings import Settings
@@ -33,6 +34,7 @@ class Quarantine:
         self._bucket = settings.quarantine_bucket
         self._landing = settings.landing_bucket
         self._key = key
+        self._trail = AuditTrail(store, settings, key)
 
     def put(self, source: str, name: str, data: bytes, why: Discard, run: str) -> None:
         """Seal an item's name and bytes and write its reason beside them; a second time changes nothing."""
@@ -53,20 +55,43 @@ class Quarantine:
         found = [self._store.find_json(self._bucket, name) for name in notes]
         return [QuarantinedItem(n["source"], n["reason"], n["detail"], n["run"]) for n in found if n]
 
-    def release(self, source: str) -> None:
-        """Put an item back into the landing bucket, as it came.
+    def release(self, source: str, why: str) -> None:
+        """Put an item back into the landing bucket, as it came, and record who decided so.
 
         Raises:
-            KeyError: where nothing of that pseudonym is in quarantine.
+            LookupError: where nothing of that pseudonym is in quarantine.
         """
-        name, data = self.open(source)
+        name, data = self._open(source)
+        self._trail.append("110107", "U", source, why, decision="release")
         # The bytes must be safe in landing before quarantine forgets them.
         self._store.put(self._landing, name, data)
+        self._forget(source)
+
+    def drop(self, source: str, why: str) -> None:
+        """Delete an item for good, and record who decided so.
+
+        Raises:
+            LookupError: where nothing of that pseudonym is in quarantine.
+        """
+        self._store.get(self._bucket, f"{source}.json")
+        self._trail.append("110103", "D", source, why, decision="drop")
+        self._forget(source)
+
+    def show(self, source: str, why: str) -> bytes:
+        """Return an item as it came, and record who looked: it identifies a person.
+
+        Raises:
+            LookupError: where nothing of that pseudonym is in quarantine.
+        """
+        _, data = self._open(source)
+        self._trail.append("110103", "R", source, why, decision="show")
+        return data
+
+    def _forget(self, source: str) -> None:
         self._store.delete(self._bucket, f"{source}.sealed")
         self._store.delete(self._bucket, f"{source}.json")
 
-    def open(self, source: str) -> tuple[str, bytes]:
-        """Unseal an item: its original name and bytes. What comes back identifies a person."""
+    def _open(self, source: str) -> tuple[str, bytes]:
         opened = unseal(self._key, self._store.get(self._bucket, f"{source}.sealed"), source)
         name, data = opened.split(b"\n", 1)
         return json.loads(name), data

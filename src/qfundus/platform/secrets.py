@@ -38,6 +38,16 @@ def write_private(file: Path, text: str) -> None:
     draft.replace(file)
 
 
+def write_private_bytes(file: Path, data: bytes) -> None:
+    """Write a new file with mode 0600.
+
+    Raises:
+        FileExistsError: where there is one of that name.
+    """
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+        stream.write(data)
+
+
 def _make(name: str) -> str:
     match name:
         case "airflow_fernet_key":

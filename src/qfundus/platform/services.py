@@ -29,7 +29,7 @@ WANTED_PORTS = {
     "triton_grpc": 8001,
     "triton_metrics": 8002,
 }
-BUCKETS = ("landing", "curated", "quarantine", "features", "models", "mlflow")
+BUCKETS = ("landing", "curated", "quarantine", "audit", "features", "models", "mlflow")
 PASSED_ON = ("QFUNDUS_KFP_ENDPOINT", "QFUNDUS_NIGHTLY_RECIPE")
 
 

@@ -6,7 +6,7 @@ import hmac
 from dataclasses import dataclass, field
 from typing import Literal
 
-Purpose = Literal["patient", "uid", "date", "source", "grader", "split", "seal"]
+Purpose = Literal["patient", "uid", "date", "source", "grader", "split", "seal", "audit"]
 LONGEST_SHIFT_DAYS = 730
 
 

@@ -65,5 +65,24 @@ def close_run(run: str, manifest: str) -> dict[str, int]:
     return close_run(ObjectStore(settings), settings, key, run, manifest)
 
 
+def decide_quarantined(source: str, decision: str, why: str) -> None:
+    """Release or drop an item of the quarantine.
+
+    Raises:
+        SetupError: where nothing of that pseudonym is in quarantine, or the decision is neither.
+    """
+    from qfundus.ingestion.quarantine import Quarantine
+
+    settings = load_settings()
+    held = Quarantine(ObjectStore(settings), settings, SiteKey.from_hex(settings.site_key.get_secret_value()))
+    decisions = {"release": held.release, "drop": held.drop}
+    if decision not in decisions:
+        raise SetupError("The decision must be release or drop.")
+    try:
+        decisions[decision](source, why)
+    except LookupError:
+        raise SetupError("Nothing of that pseudonym is in quarantine: see `qfundus quarantine list`.") from None
+
+
 def _to_second(moment: str) -> datetime:
     return datetime.fromisoformat(moment).astimezone(UTC).replace(microsecond=0)

@@ -1,0 +1,59 @@
+"""
+### Decide about a quarantined item
+
+An item that could not be used waits in quarantine, sealed, with its reason and remedy. Somebody who has mended the cause
+releases it: it goes back into the landing bucket, and the next `ingest_fundus` takes it in. What nobody needs is dropped.
+
+**Runs** when a person triggers it. **Needs** the pseudonym that the run note, the log or `qfundus quarantine list` shows,
+the decision, and the reason, which goes into the audit trail with your name.
+
+| a task fails | what it means | what to do |
+|---|---|---|
+| Decide | nothing of that pseudonym is in quarantine | look for the pseudonym with `qfundus quarantine list` |
+"""
+
+from datetime import timedelta
+
+from airflow.sdk import Param, dag, task
+
+
+@dag(
+    schedule=None,
+    catchup=False,
+    doc_md=__doc__,
+    tags=["fundus", "ingestion"],
+    dag_display_name="Decide about a quarantined item",
+    default_args={
+        "owner": "data-engineering",
+        "retries": 2,
+        "retry_delay": timedelta(seconds=10),
+        "retry_exponential_backoff": True,
+        "execution_timeout": timedelta(minutes=10),
+    },
+    params={
+        "source": Param(
+            "", type="string", minLength=16, maxLength=30, title="Item", description="Its pseudonym, such as QF3K…"
+        ),
+        "decision": Param(
+            "release",
+            type="string",
+            enum=["release", "drop"],
+            title="Decision",
+            description="Release it into the landing bucket, or delete it for good.",
+        ),
+        "why": Param("", type="string", minLength=5, title="Why", description="Kept in the audit trail."),
+    },
+)
+def decide_quarantined():
+    """Wire the step."""
+
+    @task(task_display_name="Decide")
+    def decide(params):
+        from qfundus.steps import ingestion
+
+        ingestion.decide_quarantined(params["source"], params["decision"], params["why"])
+
+    decide()
+
+
+decide_quarantined()

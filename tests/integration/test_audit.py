@@ -1,0 +1,90 @@
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from conftest import make_eye
+
+from qfundus.hospital.wrap import to_bytes
+from qfundus.ingestion.account import close_run
+from qfundus.ingestion.curate import curate_landed
+from qfundus.ingestion.quarantine import Quarantine
+from qfundus.security.audit import AuditTrail
+from qfundus.security.keys import SiteKey
+
+pytestmark = pytest.mark.platform
+
+
+@pytest.fixture
+def trail(fresh):
+    trail = AuditTrail(fresh.store, fresh.settings, fresh.key)
+    for number in range(5):
+        trail.append("110103", "R", f"ITEM{number}", "a test", count=number)
+    return trail
+
+
+def name(number):
+    return f"records/{number:012d}.json"
+
+
+def changed(fresh, number, **values):
+    bucket = fresh.settings.audit_bucket
+    record = fresh.store.find_json(bucket, name(number)) | values
+    fresh.store.put(bucket, name(number), json.dumps(record).encode())
+
+
+def test_a_sound_trail_has_no_findings(trail):
+    assert trail.verify() == []
+    assert [record.number for record in trail.records()] == [1, 2, 3, 4, 5]
+
+
+def test_a_changed_record_is_found(trail, fresh):
+    event = fresh.store.find_json(fresh.settings.audit_bucket, name(3))["event"]
+    event["agent"][0]["who"]["identifier"]["value"] = "somebody else"
+    changed(fresh, 3, event=event)
+    assert [(f.number, f.what) for f in trail.verify()] == [(3, "was changed")]
+
+
+def test_a_record_signed_by_another_site_is_found(trail, fresh):
+    AuditTrail(fresh.store, fresh.settings, SiteKey(b"f" * 32)).append("110103", "R", "ITEM6", "forged")
+    assert {f.what for f in trail.verify()} == {"is not signed by this site", "the head is not signed by this site"}
+
+
+@pytest.mark.parametrize("number", [1, 3, 5])
+def test_a_missing_record_is_found(trail, fresh, number):
+    fresh.store.delete(fresh.settings.audit_bucket, name(number))
+    assert number in {f.number for f in trail.verify() if "missing" in f.what}
+
+
+def test_reordered_records_are_found(trail, fresh):
+    bucket = fresh.settings.audit_bucket
+    second, third = (fresh.store.get(bucket, name(n)) for n in (2, 3))
+    fresh.store.put(bucket, name(2), third)
+    fresh.store.put(bucket, name(3), second)
+    assert {f.number for f in trail.verify() if f.what == "stands in another's place"} == {2, 3}
+
+
+def test_many_writers_make_one_chain(trail):
+    with ThreadPoolExecutor(8) as pool:
+        numbers = list(pool.map(lambda n: trail.append("110100", "E", f"T{n}", "at once"), range(24)))
+    assert sorted(numbers) == list(range(6, 30))
+    assert trail.verify() == []
+
+
+def test_runs_looks_and_decisions_are_recorded(fresh, photographs):
+    eyes = [make_eye(photographs, number) for number in range(3)]
+    for number, eye in enumerate(eyes):
+        del eye.PatientID
+        fresh.store.put(fresh.settings.landing_bucket, f"{number}.dcm", to_bytes(eye))
+    close_run(fresh.store, fresh.settings, fresh.key, fresh.run, curate_landed(fresh).manifest)
+    quarantine = Quarantine(fresh.store, fresh.settings, fresh.key)
+    first, second, third = (item.source for item in quarantine.list())
+    quarantine.show(first, "to look")
+    quarantine.drop(second, "no use")
+    quarantine.release(third, "mended")
+    with pytest.raises(LookupError):
+        quarantine.drop(second, "again")
+    trail = AuditTrail(fresh.store, fresh.settings, fresh.key)
+    said = [(r.event["entity"][0]["what"]["identifier"]["value"], r.event["action"]) for r in trail.records()]
+    assert said == [(fresh.run, "C"), (first, "R"), (second, "D"), (third, "U")]
+    assert trail.verify() == []
+    assert [item.source for item in quarantine.list()] == [first]
