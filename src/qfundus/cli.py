@@ -152,6 +152,18 @@ def verify_deid(
 
 
 @app.command()
+def score(
+    folder: Annotated[Path, typer.Argument(help="What `qfundus deidentify` made of a wrapped hospital.", exists=True)],
+    originals: Annotated[Path, typer.Option(help="The folder that `qfundus wrap` wrote.", exists=True)],
+) -> None:
+    """Score a de-identification against the answer key, as the MIDI-B challenge does, and list each miss."""
+    from qfundus.hospital.answers import describe, score_folder
+
+    for line in describe(score_folder(folder, originals)):
+        typer.echo(line)
+
+
+@app.command()
 def wrap(
     folder: Annotated[Path, typer.Argument(help="Where to write the DICOM files and the grading sheet.")],
     data: Annotated[Path | None, typer.Option(help="A MedMNIST npz, or a folder with labels.csv.")] = None,

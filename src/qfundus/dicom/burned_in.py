@@ -30,7 +30,7 @@ _THINNEST = 3  # detector pixels
 # Letters in a row are long; what the detector takes for text on a fundus (vessels crossing the optic disc) is not.
 _LONG = 1.8
 _DARK = 0.12  # share of the brightest value under which the surround of a fundus lies
-_MARGIN = 0.35  # of a line's height, by which the detector's lines are too small
+_ACROSS, _ALONG = 0.35, 1.0  # of a line's height, by which its box is widened
 
 
 @dataclass(frozen=True)
@@ -125,12 +125,16 @@ def _moments(mask: np.ndarray) -> np.ndarray:
 
 
 def _widened(where: tuple[slice, slice], thickness: float, scale: np.ndarray, shape: tuple[int, ...]) -> Box:
-    margin = _MARGIN * thickness + 1
-    starts = [max(0, int((side.start - margin) * by)) for side, by in zip(where, scale, strict=True)]
-    stops = [
-        min(most, int(np.ceil((side.stop + margin) * by))) for side, by, most in zip(where, scale, shape, strict=True)
-    ]
-    return Box(starts[0], starts[1], stops[0], stops[1])
+    rows, columns = where
+    lengths = rows.stop - rows.start, columns.stop - columns.start
+    # Across a line the detector is a little too narrow; along it, it may lose the stem of the first or last letter.
+    margins = [thickness * (_ALONG if length == max(lengths) else _ACROSS) + 1 for length in lengths]
+    top, left = (max(0, int((side.start - m) * by)) for side, m, by in zip(where, margins, scale, strict=True))
+    bottom, right = (
+        min(most, int(np.ceil((side.stop + m) * by)))
+        for side, m, by, most in zip(where, margins, scale, shape, strict=True)
+    )
+    return Box(top, left, bottom, right)
 
 
 def _is_off_disc(image: np.ndarray, box: Box) -> bool:

@@ -368,7 +368,7 @@ class _Object:
                 names.append(decode(self.file.value(element), self.character_set))
             elif element.tag in _IDENTIFIERS and element.items is None:
                 others.append(decode(self.file.value(element), self.character_set))
-        return Identity(names, others)
+        return Identity(names, others, self.policy.words)
 
     def _pseudonym(self) -> str:
         """Name the patient by their identifier, else by name and birth date, else by the study."""

@@ -161,7 +161,8 @@ def black_out_jpeg(stream: bytes, boxes: list[Box]) -> bytes:
 
 
 def _is_rgb(jpeg: jpeglib.DCTJPEG) -> bool:
-    return jpeg.jpeg_color_space == jpeglib.JCS_RGB
+    # By name: jpeglib's colour spaces all count as equal.
+    return str(jpeg.jpeg_color_space) == "JCS_RGB"
 
 
 def _native(path: Path, found: dict[int, list[Box]]) -> bytes:

@@ -13,8 +13,10 @@ _MONTH = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
 # Five digits or more whatever stands between them, dates in every usual form, times, e-mail and web addresses, titles.
 _PATTERNS = re.compile(
     rf"""
-      \w*\d[\d\s().-]{{3,}}\d\w*
-    | \b\d{{1,4}}[-./\s]\d{{1,2}}[-./\s]\d{{1,4}}\b
+      \w*(?:\d[\s()-]{{0,2}}){{4,}}\d\w*
+    | \b\d{{3}}\.\d{{3}}\.\d{{4}}\b
+    | \b\d{{4}}[-./\s]\d{{1,2}}[-./\s]\d{{1,2}}\b
+    | \b\d{{1,2}}[-./\s]\d{{1,2}}[-./\s](?:\d{{2}}|\d{{4}})\b
     | \b\d{{1,2}}(?:st|nd|rd|th)?[-./\s]*(?:of\s+)?(?:{_MONTH})[a-z]*[-.,/\s]*\d{{2,4}}\b
     | \b(?:{_MONTH})[a-z]*[-.,/\s]*\d{{1,2}}(?:st|nd|rd|th)?[-.,/\s]+\d{{2,4}}\b
     | \b\d{{1,2}}:\d{{2}}(?::\d{{2}})?\b
@@ -41,11 +43,12 @@ def vocabulary() -> frozenset[str]:
 class Identity:
     """The words by which a file names its patient, those around them, and their numbers."""
 
-    def __init__(self, names: Iterable[str], others: Iterable[str]) -> None:
+    def __init__(self, names: Iterable[str], others: Iterable[str], known: frozenset[str] = frozenset()) -> None:
         words = {word for name in names for word in _words(name) if len(word) > 1}
         for text in others:
             long = {*_words(text), "".join(_words(text))}
-            words |= {word for word in long if len(word) >= _SHORTEST_IN_COMPOUND and word not in vocabulary()}
+            # An eye clinic is called by the field's own words: they do not identify it.
+            words |= {w for w in long if len(w) >= _SHORTEST_IN_COMPOUND and not (w in vocabulary() or w in known)}
         self.words = frozenset(words)
         # Inside a longer word, as in a file name, only what is long and no common word is looked for.
         self._inside = tuple(w for w in words if len(w) >= _SHORTEST_IN_COMPOUND and w not in vocabulary())

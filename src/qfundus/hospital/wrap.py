@@ -4,11 +4,12 @@ import csv
 import io
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
@@ -16,6 +17,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID, JPEGBaseline8Bit, generate_uid
 
 from qfundus.dicom.read import OPHTHALMIC_PHOTOGRAPHY_8_BIT
+from qfundus.hospital.answers import KEY_NAME, answers_of
 from qfundus.hospital.people import Clinic, Patient, invent_patient
 from qfundus.hospital.photographs import Photographs
 
@@ -34,6 +36,7 @@ class WrappedEye:
     sop_instance_uid: str
     grade: int
     burned_in: bool
+    answers: list[dict[str, str]] = field(default_factory=list, repr=False)
 
 
 def wrap_photographs(
@@ -63,17 +66,21 @@ def wrap_photographs(
             phantom=photographs.phantom,
         )
         name = f"{patient.family}_{patient.given}_{patient.birth_date:%Y%m%d}_{number:05d}.dcm"
-        yield WrappedEye(name, to_bytes(eye), str(eye.SOPInstanceUID), grade, burned)
+        data = to_bytes(eye)
+        box = burned_in_box(eye.Rows, _burned_text(patient)) if burned else ()
+        answers = answers_of(data, _words(patient, phantom=photographs.phantom), box)
+        yield WrappedEye(name, data, str(eye.SOPInstanceUID), grade, burned, answers)
 
 
 def write_hospital(eyes: Iterator[WrappedEye], folder: Path, *, grader: str = "Dr. Wilhelmina Prendergast") -> int:
-    """Write the DICOM files and their grading sheet into a folder; return how many files there are."""
+    """Write the DICOM files, their grading sheet and the answer key into a folder; return how many files there are."""
     folder.mkdir(parents=True, exist_ok=True)
     graded: list[WrappedEye] = []
     for eye in eyes:
         (folder / eye.file_name).write_bytes(eye.data)
         graded.append(eye)
     (folder / SHEET_NAME).write_text(grading_sheet(graded, grader))
+    pd.DataFrame([row for eye in graded for row in eye.answers]).to_parquet(folder / KEY_NAME)
     return len(graded)
 
 
@@ -102,7 +109,7 @@ def wrap_eye(
     `pixels` is `(height, width, 3)` of uint8; `entropy` makes its UIDs reproducible.
     """
     if burned_in:
-        pixels = burn_in(pixels, f"{patient.given} {patient.family} {patient.record_number}")
+        pixels = burn_in(pixels, _burned_text(patient))
     uid = generate_uid(entropy_srcs=[entropy, "instance"])
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = UID(OPHTHALMIC_PHOTOGRAPHY_8_BIT)
@@ -123,10 +130,35 @@ def wrap_eye(
 def burn_in(pixels: np.ndarray, text: str) -> np.ndarray:
     """Write text into the upper left of an image, as older cameras do."""
     picture = Image.fromarray(pixels)
-    height = max(11, pixels.shape[0] // 22)
+    height = _letter_height(pixels.shape[0])
     font = ImageFont.load_default(size=height)
     ImageDraw.Draw(picture).text((height // 2, height // 2), text, fill=(255, 255, 255), font=font)
     return np.asarray(picture)
+
+
+def burned_in_box(rows: int, text: str) -> tuple[int, int, int, int]:
+    """Return where `burn_in` writes a text: top, left, bottom and right."""
+    height = _letter_height(rows)
+    left, top, right, bottom = ImageFont.load_default(size=height).getbbox(text)
+    return height // 2 + int(top), height // 2 + int(left), height // 2 + int(bottom), height // 2 + int(right)
+
+
+def _letter_height(rows: int) -> int:
+    return max(11, rows // 22)
+
+
+def _burned_text(patient: Patient) -> str:
+    return f"{patient.given} {patient.family} {patient.record_number}"
+
+
+def _words(patient: Patient, *, phantom: bool) -> dict[str, tuple[list[str], list[str]]]:
+    """Return for each text the words that must go and those that must stay."""
+    comments = ["no"] if phantom else ["Compared", "with", "last", "year"]
+    return {
+        "StudyDescription": ([patient.given, patient.family], ["Diabetic", "screening"]),
+        "SeriesDescription": ([patient.record_number], ["Macula", "colour", "fundus"]),
+        "ImageComments": ([], comments),
+    }
 
 
 def _describe_patient(eye: Dataset, patient: Patient) -> None:
@@ -158,6 +190,11 @@ def _describe_visit(
     eye.StudyTime = eye.SeriesTime = eye.ContentTime = f"{taken:%H%M%S}"
     eye.AccessionNumber = f"ACC{patient.record_number[-6:]}"
     eye.StudyID = patient.record_number[-5:]
+    eye.SeriesDescription = f"Macula colour fundus {patient.record_number}"
+    request = Dataset()
+    request.RequestedProcedureID = f"RQ-{patient.record_number}"
+    request.RequestedProcedureDescription = f"Screening of {patient.family}"
+    eye.RequestAttributesSequence = [request]
     eye.StudyDescription = f"Diabetic screening of {patient.given} {patient.family}"
     eye.ReferringPhysicianName = patient.physician
     eye.OperatorsName = patient.operator

@@ -14,7 +14,23 @@ _LARGEST_MEMBER = 4 << 30  # bytes
 _MOST_INFLATED = 200  # times; photographs do not compress, and no header compresses so well
 _SMALL = 1 << 20  # bytes up to which compression is not looked at, and a file is read rather than mapped
 _NEVER_DICOM = frozenset(
-    {".csv", ".gif", ".htm", ".html", ".ini", ".inf", ".json", ".md", ".log", ".pdf", ".txt", ".xml", ".yaml", ".yml"}
+    {
+        ".csv",
+        ".gif",
+        ".htm",
+        ".html",
+        ".ini",
+        ".inf",
+        ".json",
+        ".md",
+        ".log",
+        ".parquet",
+        ".pdf",
+        ".txt",
+        ".xml",
+        ".yaml",
+        ".yml",
+    }
     | {".exe", ".dll", ".jar", ".css", ".js", ".ico", ".py", ".db", ".bat", ".tsv", ".doc", ".docx", ".xls", ".xlsx"}
 )
 _DIRECTORY_CLASS = b"1.2.840.10008.1.3.10"  # Media Storage Directory: a DICOMDIR

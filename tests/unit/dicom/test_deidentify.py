@@ -76,7 +76,7 @@ def test_a_second_time_keeps_everything_but_the_pseudonyms(wrapped, clean):
             "CodeValue",
             "CodeMeaning",
             "CodingSchemeDesignator",
-            "PerformedProcedureStepStartDate",
+            "RequestedProcedureDescription",
             "InstanceCreationDate",
         ),
     }

@@ -1,0 +1,93 @@
+import hashlib
+import shutil
+
+import pandas as pd
+import pydicom
+import pytest
+
+from qfundus.hospital.answers import describe, score_folder
+from qfundus.hospital.photographs import Photographs
+from qfundus.hospital.wrap import wrap_photographs, write_hospital
+from qfundus.ingestion.folder import deidentify_folder
+
+EYES = 40
+PIXELS = {
+    "PixelData",
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+}
+PIXELS |= {"PhotometricInterpretation", "PlanarConfiguration"}
+
+
+@pytest.fixture(scope="module")
+def hospital(photographs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hospital")
+    few = Photographs(photographs.images[:EYES], photographs.grades[:EYES], "test", phantom=photographs.phantom)
+    write_hospital(wrap_photographs(few, burned_share=0.3), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def deidentified(hospital, policy, key, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("out")
+    deidentify_folder(hospital, folder, policy.policy, key, workers=2)
+    return folder
+
+
+def pretend(hospital, folder, change):
+    """Write a clean folder with what somebody else would have made of each original."""
+    rows = []
+    for number, file in enumerate(sorted(hospital.glob("*.dcm"))):
+        dataset = pydicom.dcmread(file)
+        change(dataset)
+        (folder / "clean").mkdir(exist_ok=True)
+        dataset.save_as(folder / "clean" / f"{number}.dcm")
+        before = hashlib.sha256(file.read_bytes()).hexdigest()
+        rows.append({"digest_before": before, "target": f"{number}.dcm", "status": "clean"})
+    pd.DataFrame(rows).to_parquet(folder / "manifest.parquet")
+    return folder
+
+
+def test_every_action_of_the_key_is_done(hospital, deidentified):
+    score = score_folder(deidentified, hospital)
+    assert score.share >= 0.9995
+    assert {category for _, category, _ in score.misses} <= {"pixels kept"}  # a false alarm on a bright eye
+    assert score.actions.total() > EYES * 70
+    assert set(score.actions) == {
+        *("gone", "kept", "shifted", "mapped", "patient", "words lost", "words kept", "hidden", "pixels kept")
+    }
+
+
+def test_who_empties_everything_scores_badly(hospital, tmp_path):
+    def empty(dataset):
+        for element in list(dataset):
+            if element.keyword not in PIXELS:
+                del dataset[element.tag]
+
+    score = score_folder(pretend(hospital, tmp_path, empty), hospital)
+    assert score.share < 0.5
+    assert score.correct["gone"] == score.actions["gone"]
+    assert score.correct["kept"] < 0.3 * score.actions["kept"]
+
+
+def test_who_does_nothing_scores_badly(hospital, tmp_path):
+    score = score_folder(pretend(hospital, tmp_path, lambda _: None), hospital)
+    assert [score.correct[c] for c in ("gone", "shifted", "mapped", "patient", "words lost", "hidden")] == [0] * 6
+
+
+def test_a_miss_is_named_by_its_place(hospital, deidentified, tmp_path):
+    before = set(score_folder(deidentified, hospital).misses)
+    spoiled = shutil.copytree(deidentified, tmp_path / "spoiled")
+    file = next(spoiled.rglob("clean/*/*/*.dcm"))
+    dataset = pydicom.dcmread(file)
+    dataset.Manufacturer = "SOMEBODY"
+    dataset.save_as(file)
+    score = score_folder(spoiled, hospital)
+    [miss] = set(score.misses) - before
+    assert miss[1:] == ("kept", "Manufacturer")
+    assert "missed: kept, Manufacturer" in "\n".join(describe(score))
