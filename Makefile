@@ -19,7 +19,7 @@ ifneq ($(PIP_FIND_LINKS),)
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 endif
 
-.PHONY: help setup demo night up down status test test-fast lint compile lock clean
+.PHONY: help setup demo night up down status test test-fast fuzz bench lint compile lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -66,6 +66,12 @@ test: setup lint ## pass every test
 
 test-fast: setup ## the tests that need no server
 	$(BIN)/python -m pytest -m "not platform"
+
+fuzz: setup ## a hundred thousand damaged DICOM files
+	QFUNDUS_FUZZ=100000 $(BIN)/python -m pytest tests/unit/dicom/test_hostile.py
+
+bench: setup ## speed, recall and memory of de-identification, as ratios
+	$(BIN)/python -m benchmarks.deidentification
 
 lint: setup ## style, types and import rules
 	$(BIN)/ruff check .

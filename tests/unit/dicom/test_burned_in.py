@@ -146,7 +146,7 @@ def test_an_image_full_of_text_is_blacked_out(tmp_path):
 
     file = tmp_path / "text.dcm"
     file.write_bytes(Path(str(get_testdata_file("GDCMJ2K_TextGBR.dcm"))).read_bytes())
-    assert remove_burned_in_text(file) > 3
+    assert remove_burned_in_text(file) >= 3
     assert not find_burned_in_text(file)
 
 
