@@ -54,7 +54,7 @@ REMEDIES: dict[ReasonCode, str] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # not frozen: an exception gets its traceback and cause after it is made
 class Discard(Exception):  # noqa: N818  (named for its consequence)
     """This one item is unusable: put it into quarantine with its reason and go on.
 

@@ -1,3 +1,4 @@
+import os
 import random
 import signal
 import subprocess
@@ -84,6 +85,25 @@ def test_every_one_of_a_hundred_objects_is_accounted_for_once(hundred):
         **per_fault,
     }
     assert landed_names(hundred) == set()
+
+
+def test_an_image_that_crashes_its_decoder_is_held_and_the_others_go_on(fresh, photographs, monkeypatch):
+    from qfundus.ingestion import curate
+
+    real = curate.read_pixels
+
+    def deadly(eye):
+        if eye.get("StudyDescription") == "deadly":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return real(eye)
+
+    monkeypatch.setattr(curate, "read_pixels", deadly)  # forked processes inherit it
+    land_good(fresh, photographs, range(12))
+    bad = make_eye(photographs, 50)
+    bad.StudyDescription = "deadly"
+    land(fresh, "Doe_Jane_005b.dcm", to_bytes(bad))
+    counts = close(fresh, curate_landed(fresh).manifest)
+    assert (counts["landed"], counts["images curated"], counts["quarantined: decoder_crashed"]) == (13, 12, 1)
 
 
 def test_a_lost_outcome_fails_the_run_and_clears_nothing(hundred):

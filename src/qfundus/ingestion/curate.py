@@ -1,8 +1,9 @@
 """De-identify what has landed: each image becomes a curated object, each sheet its grades, or goes to quarantine."""
 
+import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,10 +11,10 @@ from typing import TypeVar
 
 import pandas as pd
 import structlog
-from pydicom.dataset import FileDataset
 
 from qfundus.dicom.clean import clean_object
 from qfundus.dicom.deidentify import CompiledPolicy
+from qfundus.dicom.policy import Policy
 from qfundus.dicom.read import laterality, read_eye, read_pixels
 from qfundus.errors import Discard
 from qfundus.imaging.disc import find_disc
@@ -23,12 +24,14 @@ from qfundus.ingestion.landing import LandedObject, fix_landed
 from qfundus.ingestion.names import account_name, manifest_name, object_name
 from qfundus.ingestion.outcome import Outcome, count_outcomes, to_table
 from qfundus.ingestion.quarantine import Quarantine
+from qfundus.isolation import Isolation
 from qfundus.security.keys import SiteKey, pseudonymise_uid
 from qfundus.settings import Settings
 from qfundus.storage import ObjectStore, from_parquet, to_parquet
 
 _log = structlog.get_logger()
-_THREADS = 4
+_THREADS = 6  # enough that the processes never wait for the store
+_PROCESSES = os.cpu_count() or 1
 _REPORT_EVERY = 200
 _Item = TypeVar("_Item")
 
@@ -82,7 +85,8 @@ def curate_landed(curation: Curation) -> CuratedRun:
         return CuratedRun(name, count_outcomes(from_parquet(finished)))
     landed, taken_away = fix_landed(store, settings, curation.key, curation.run)
     images = [item for item in landed if not item.is_sheet]
-    outcomes = mark_duplicates(_in_threads(lambda item: curate_image(curation, item), images, "images"))
+    with Isolation(_PROCESSES, _remember, curation.policy.policy, curation.key) as isolation:
+        outcomes = mark_duplicates(_in_threads(lambda item: curate_image(curation, isolation, item), images, "images"))
     for sheet in landed:
         if sheet.is_sheet:
             outcomes += curate_sheet(curation, sheet)
@@ -97,13 +101,13 @@ def read_manifest(store: ObjectStore, settings: Settings, manifest: str) -> pd.D
     return from_parquet(store.get(settings.curated_bucket, manifest))
 
 
-def curate_image(curation: Curation, item: LandedObject) -> Outcome:
+def curate_image(curation: Curation, isolation: Isolation, item: LandedObject) -> Outcome:
     """De-identify one image and enter it into the index, or put it into quarantine."""
     data = curation.store.find(curation.settings.landing_bucket, item.name)
     if data is None:
         return Outcome(item.source, "image", "withdrawn")
     try:
-        instance = _curate_bytes(curation, data)
+        instance = _curate_bytes(curation, isolation, data)
     except Discard as why:
         _quarantine(curation, item.source, item.name, data, why)
         return Outcome(item.source, "image", "quarantined", why.reason)
@@ -143,36 +147,61 @@ def curate_sheet(curation: Curation, sheet: LandedObject) -> list[Outcome]:
     return [Outcome(sheet.source, "sheet", "read"), *graded]
 
 
-def _curate_bytes(curation: Curation, data: bytes) -> Instance:
+def _curate_bytes(curation: Curation, isolation: Isolation, data: bytes) -> Instance:
     eye = read_eye(data)
     uid = pseudonymise_uid(curation.key, str(eye.SOPInstanceUID))
     fingerprint = curation.key.mac("source", data).hex()
     instance = curation.index.find(uid)
     if instance is None:
-        find_disc(read_pixels(eye))
-        instance = _store(curation, eye, data, uid, fingerprint)
+        clean = isolation.run(_clean, data)
+        instance = _store(curation, clean, f"{clean.patient}-{laterality(eye)}", uid, fingerprint)
     if instance.fingerprint != fingerprint:
         raise Discard("conflicting_instance", "Another file with this SOP instance UID came first.")
     return instance
 
 
-def _store(curation: Curation, eye: FileDataset, data: bytes, uid: str, fingerprint: str) -> Instance:
+@dataclass(frozen=True)
+class _Clean:
+    """What comes back from the process that cleaned an image."""
+
+    data: bytes = field(repr=False)
+    digest: str
+    patient: str
+    study: str
+
+
+_remembered: tuple[CompiledPolicy, SiteKey] | None = None  # of a process that cleans
+
+
+def _remember(policy: Policy, key: SiteKey) -> None:
+    global _remembered  # noqa: PLW0603  (a pool's initialiser has no other way to leave something for its tasks)
+    _remembered = CompiledPolicy(policy), key
+
+
+def _clean(data: bytes) -> _Clean:
+    """Clean one image that shows a fundus, in a process of its own."""
+    assert _remembered is not None  # noqa: S101  (set by the initialiser)
+    find_disc(read_pixels(read_eye(data)))
     with TemporaryDirectory(prefix="qfundus-") as folder:
         draft = Path(folder, "clean.dcm")
-        cleaned = clean_object(data, draft, curation.policy, curation.key)
-        # The object comes before its index entry: an entry never points at nothing.
-        curation.store.put_if_absent(curation.settings.curated_bucket, object_name(cleaned.digest), draft.read_bytes())
-    said = cleaned.said
-    instance = Instance(
-        uid=uid,
-        fingerprint=fingerprint,
-        digest=cleaned.digest,
-        eye=f"{said.patient}-{laterality(eye)}",
-        study=said.study,
-        patient=said.patient,
-        run=curation.run,
+        cleaned = clean_object(data, draft, *_remembered)
+        return _Clean(draft.read_bytes(), cleaned.digest, cleaned.said.patient, cleaned.said.study)
+
+
+def _store(curation: Curation, clean: _Clean, eye: str, uid: str, fingerprint: str) -> Instance:
+    # The object comes before its index entry: an entry never points at nothing.
+    curation.store.put_if_absent(curation.settings.curated_bucket, object_name(clean.digest), clean.data)
+    return curation.index.add(
+        Instance(
+            uid=uid,
+            fingerprint=fingerprint,
+            digest=clean.digest,
+            eye=eye,
+            study=clean.study,
+            patient=clean.patient,
+            run=curation.run,
+        )
     )
-    return curation.index.add(instance)
 
 
 def _curate_row(curation: Curation, sheet: LandedObject, number: int, row: dict[str, str]) -> Outcome:
