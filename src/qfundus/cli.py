@@ -96,9 +96,10 @@ def login() -> None:
 def deidentify(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="A folder, or a zip file.")],
     target: Annotated[Path, typer.Argument(metavar="DST", help="Where clean/, quarantine/ and manifest.parquet go.")],
-    policy: Annotated[Path | None, typer.Option(help="The policy [default: configs/deidentify.yaml].")] = None,
+    policy: Annotated[Path | None, typer.Option(help="The policy; without it configs/deidentify.yaml.")] = None,
     key_file: Annotated[
-        Path | None, typer.Option(help="The site key, 64 hex digits [default: the state folder's].", exists=True)
+        Path | None,
+        typer.Option(help="The site key, 64 hexadecimal digits; without it the state folder's.", exists=True),
     ] = None,
     trust_pixels: Annotated[bool, typer.Option("--trust-pixels", help="Do not look for burned-in text.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes to work with.")] = os.cpu_count() or 1,
@@ -106,8 +107,10 @@ def deidentify(
 ) -> None:
     """De-identify a folder or a zip file, without any server.
 
-    DST/clean gets what is clean, DST/quarantine what is not, each with a reason file, and DST/manifest.parquet a row
-    for every input. Exits with 0 when every input is accounted for; run again, it finds what it wrote.
+    DST/clean gets what is clean, DST/quarantine what is not, each with a reason file, and DST/manifest.parquet a row for
+    every input.
+
+    Exits with 0 when every input is accounted for; run again, it finds what it wrote.
     """
     from qfundus.dicom.policy import load_policy
     from qfundus.ingestion.folder import deidentify_folder
@@ -129,7 +132,7 @@ def deidentify(
 def verify_deid(
     folder: Annotated[Path, typer.Argument(help="What `qfundus deidentify` wrote.", exists=True)],
     originals: Annotated[Path, typer.Option(help="The folder or zip file it was made from.", exists=True)],
-    policy: Annotated[Path | None, typer.Option(help="The policy [default: configs/deidentify.yaml].")] = None,
+    policy: Annotated[Path | None, typer.Option(help="The policy; without it configs/deidentify.yaml.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="End with the counts as one JSON object.")] = False,
 ) -> None:
     """Look for leaks in de-identified files, with no code of what wrote them; exits with 1 where there is one."""

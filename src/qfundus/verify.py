@@ -28,6 +28,8 @@ from pydicom.datadict import dictionary_has_tag
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.encaps import generate_frames
 
+from qfundus.errors import SetupError
+
 # pydicom quotes the values that it finds wrong, in warnings and in its log: a value may be a name.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 warnings.filterwarnings("ignore", module="pydicom")
@@ -93,14 +95,17 @@ def verify_folder(folder: Path, originals: Path, policy: Path) -> Verdict:
 
 
 def _read_policy(policy: Path) -> tuple[set[str], set[tuple[str, int, int]]]:
-    said = yaml.safe_load(policy.read_text())
-    options = {name for name, on in said["options"].items() if on}
-    safe = {
-        (block["creator"], int(block["group"], 16), int(number, 16))
-        for block in said.get("safe_private", ())
-        for number in block["elements"]
-        if "retain_safe_private" in options
-    }
+    try:
+        said = yaml.safe_load(policy.read_text())
+        options = {name for name, on in said["options"].items() if on}
+        safe = {
+            (block["creator"], int(block["group"], 16), int(number, 16))
+            for block in said.get("safe_private", ())
+            for number in block["elements"]
+            if "retain_safe_private" in options
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise SetupError(f"The policy {policy.name} cannot be read ({type(error).__name__}).") from None
     return options, safe
 
 

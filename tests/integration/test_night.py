@@ -177,7 +177,7 @@ def test_a_version_that_answers_wrongly_is_rolled_back(night, settings, monkeypa
         file = download_file(settings, champion, name, folder)
         if name.endswith(".npz"):
             kept = dict(np.load(file))
-            np.savez_compressed(file, images=kept["images"], probabilities=kept["probabilities"][::-1])
+            np.savez_compressed(file, images=kept["images"], probabilities=kept["probabilities"][:, ::-1])
         return file
 
     monkeypatch.setattr(promote, "download_file", download)

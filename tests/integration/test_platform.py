@@ -75,7 +75,11 @@ def test_the_command_line_answers(platform, command):
 def test_a_wrong_name_is_one_clear_message(platform):
     cli = Path(sys.executable).parent / "qfundus"
     done = subprocess.run(
-        [cli, "quarantine", "release", "NOBODY"], capture_output=True, text=True, check=False, env=os.environ
+        [cli, "quarantine", "release", "NOBODY", "--why", "a test"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ,
     )
     assert done.returncode == 1
     assert "quarantine list" in done.stderr

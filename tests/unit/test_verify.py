@@ -7,6 +7,7 @@ import pytest
 from conftest import REAL_DATA, make_eye
 from leaks import LEAKS
 
+from qfundus.errors import SetupError
 from qfundus.hospital.wrap import to_bytes
 from qfundus.ingestion.folder import deidentify_folder
 from qfundus.layout import policy_file
@@ -32,6 +33,11 @@ def verify(folder):
 def test_a_clean_folder_has_no_leak(deidentified):
     verdict = verify(deidentified)
     assert (verdict.files, verdict.unmatched, verdict.leaks) == (3, 0, [])
+
+
+def test_a_policy_that_is_none_is_one_clear_message(deidentified):
+    with pytest.raises(SetupError, match="cannot be read"):
+        verify_folder(deidentified / "out", deidentified / "in", deidentified / "out" / "manifest.parquet")
 
 
 SPOILED = {
