@@ -107,8 +107,8 @@ def deidentify(
 ) -> None:
     """De-identify a folder or a zip file, without any server.
 
-    DST/clean gets what is clean, DST/quarantine what is not, each with a reason file, and DST/manifest.parquet a row for
-    every input.
+    DST/clean gets what is clean, DST/quarantine what is not, each with a reason file, and DST/manifest.parquet a row
+    for every input.
 
     Exits with 0 when every input is accounted for; run again, it finds what it wrote.
     """
