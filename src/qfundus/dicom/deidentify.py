@@ -89,7 +89,6 @@ class Deidentified:
     instance: str
     sop_class: str
     handled: tuple[Handled, ...]
-    head: bytes = field(repr=False)
     parts: Callable[[], Iterator[Buffer]] = field(repr=False)
 
     def to_bytes(self) -> bytes:
@@ -193,7 +192,6 @@ class _Object:
             instance=self.map_uid(instance.encode()).decode(),
             sop_class=self.sop_class,
             handled=tuple(self.handled),
-            head=head,
             parts=parts,
         )
 

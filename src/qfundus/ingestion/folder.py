@@ -15,35 +15,17 @@ from mmap import MADV_DONTNEED, mmap
 from pathlib import Path
 
 from qfundus.dicom.clean import RELEASED_EVERY, clean_object
-from qfundus.dicom.deidentify import CompiledPolicy, Handled
+from qfundus.dicom.deidentify import CompiledPolicy
 from qfundus.dicom.policy import Policy
 from qfundus.errors import Discard, SetupError
 from qfundus.ingestion.inputs import Input, find_inputs, is_no_image
-from qfundus.ingestion.manifest import ManifestWriter
+from qfundus.ingestion.manifest import FileOutcome, ManifestWriter
 from qfundus.security.keys import SiteKey, pseudonymise_source
 from qfundus.security.sealing import seal
 
 _BATCH = 16  # inputs a worker takes at a time: handing over costs a fraction of a millisecond
 _AHEAD = 4  # batches a worker may lie ahead, so that memory does not grow with the number of inputs
 _LARGEST_SEALED = 256 << 20  # bytes; a larger original stays only where it came from
-
-
-@dataclass(frozen=True)
-class FileOutcome:
-    """What became of one input. `draft` is where the clean file waits, `target` where it belongs below `clean/`."""
-
-    source: str
-    status: str  # clean, quarantined, duplicate or ignored
-    reason: str = ""
-    detail: str = ""
-    digest_before: str = ""
-    digest_after: str = ""
-    sop_class: str = ""
-    redacted: int = 0
-    draft: str = ""
-    target: str = ""
-    handling: str = ""
-    handled: tuple[Handled, ...] = field(default=(), repr=False)
 
 
 @dataclass

@@ -1,9 +1,10 @@
 """The manifest of a run over folders: what became of each input, and what was done with each attribute and why."""
 
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,9 +14,6 @@ from qfundus import __version__
 from qfundus.dicom.deidentify import Handled
 from qfundus.dicom.policy import Policy
 from qfundus.storage import digest
-
-if TYPE_CHECKING:
-    from qfundus.ingestion.folder import FileOutcome
 
 _GROUP = 1000  # rows
 _OUTCOMES = pa.schema(
@@ -33,6 +31,24 @@ _HANDLING = pa.schema(
         for name in ("handling", "path", "tag", "keyword", "action", "because", "elements", "objects")
     ]
 )
+
+
+@dataclass(frozen=True)
+class FileOutcome:
+    """What became of one input. `draft` is where the clean file waits, `target` where it belongs below `clean/`."""
+
+    source: str
+    status: str  # clean, quarantined, duplicate or ignored
+    reason: str = ""
+    detail: str = ""
+    digest_before: str = ""
+    digest_after: str = ""
+    sop_class: str = ""
+    redacted: int = 0
+    draft: str = ""
+    target: str = ""
+    handling: str = ""
+    handled: tuple[Handled, ...] = field(default=(), repr=False)
 
 
 class ManifestWriter:
@@ -70,7 +86,7 @@ class ManifestWriter:
             for draft in self._drafts:
                 draft.replace(draft.with_suffix(""))
 
-    def write(self, outcome: "FileOutcome") -> None:
+    def write(self, outcome: FileOutcome) -> None:
         """Add one outcome."""
         self._rows.append({name: getattr(outcome, name) for name in _OUTCOMES.names})
         if outcome.handling:
