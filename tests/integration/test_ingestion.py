@@ -1,9 +1,11 @@
+import io
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections import Counter
 from dataclasses import replace
 
@@ -104,6 +106,37 @@ def test_an_image_that_crashes_its_decoder_is_held_and_the_others_go_on(fresh, p
     land(fresh, "Doe_Jane_005b.dcm", to_bytes(bad))
     counts = close(fresh, curate_landed(fresh).manifest)
     assert (counts["landed"], counts["images curated"], counts["quarantined: decoder_crashed"]) == (13, 12, 1)
+
+
+def test_each_image_in_a_zip_file_is_taken_in_or_held(fresh, photographs):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(3):
+            archive.writestr(f"Doe_Jane/{number}.dcm", to_bytes(make_eye(photographs, number)))
+        archive.writestr("../../Doe_John.dcm", FAULTS["missing_patient_id"](make_eye(photographs, 7)))
+        archive.writestr("bomb.dcm", bytes(300 << 20))
+        archive.writestr("README.txt", "read me")
+    land(fresh, "Doe_Jane.zip", packed.getvalue())
+    land(fresh, "copy.dcm", to_bytes(make_eye(photographs, 1)))
+    land(fresh, "broken.zip", packed.getvalue()[:-100])
+    counts = close(fresh, curate_landed(fresh).manifest)
+    assert counts == {
+        "landed": 3,
+        "archives read": 1,
+        "archives quarantined": 1,
+        "images curated": 3,
+        "images duplicate": 1,
+        "images ignored": 1,
+        "images quarantined": 2,
+        "quarantined: missing_patient_id": 1,
+        "quarantined: too_large": 1,
+        "quarantined: unreadable_file": 1,
+    }
+    assert landed_names(fresh) == set()
+    held = Quarantine(fresh.store, fresh.settings, fresh.key)
+    [item] = [item for item in held.list() if item.reason == "missing_patient_id"]
+    held.release(item.source, "a test")
+    assert landed_names(fresh) == {"Doe_Jane.zip.member4.dcm"}
 
 
 def test_a_lost_outcome_fails_the_run_and_clears_nothing(hundred):

@@ -1,5 +1,6 @@
 """De-identify what has landed: each image becomes a curated object, each sheet its grades, or goes to quarantine."""
 
+import io
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
+from zipfile import BadZipFile, ZipFile
 
 import pandas as pd
 import structlog
@@ -19,6 +21,7 @@ from qfundus.dicom.read import laterality, read_eye, read_pixels
 from qfundus.errors import Discard
 from qfundus.imaging.disc import find_disc
 from qfundus.ingestion.grades import read_sheet, resolve_row, write_sheet
+from qfundus.ingestion.inputs import is_no_image, read_member
 from qfundus.ingestion.instances import Instance, InstanceIndex
 from qfundus.ingestion.landing import LandedObject, fix_landed
 from qfundus.ingestion.names import account_name, manifest_name, object_name
@@ -84,9 +87,13 @@ def curate_landed(curation: Curation) -> CuratedRun:
     if finished is not None:
         return CuratedRun(name, count_outcomes(from_parquet(finished)))
     landed, taken_away = fix_landed(store, settings, curation.key, curation.run)
-    images = [item for item in landed if not item.is_sheet]
+    images = [item for item in landed if not (item.is_sheet or item.is_archive)]
     with Isolation(_PROCESSES, _remember, curation.policy.policy, curation.key) as isolation:
-        outcomes = mark_duplicates(_in_threads(lambda item: curate_image(curation, isolation, item), images, "images"))
+        outcomes = _in_threads(lambda item: curate_image(curation, isolation, item), images, "images")
+        for archive in landed:
+            if archive.is_archive:
+                outcomes += curate_archive(curation, isolation, archive)
+    outcomes = mark_duplicates(outcomes)
     for sheet in landed:
         if sheet.is_sheet:
             outcomes += curate_sheet(curation, sheet)
@@ -106,13 +113,49 @@ def curate_image(curation: Curation, isolation: Isolation, item: LandedObject) -
     data = curation.store.find(curation.settings.landing_bucket, item.name)
     if data is None:
         return Outcome(item.source, "image", "withdrawn")
+    return _curate_named(curation, isolation, item.source, item.name, data)
+
+
+def curate_archive(curation: Curation, isolation: Isolation, item: LandedObject) -> list[Outcome]:
+    """De-identify the images in a zip file: one outcome for the archive and one for each member."""
+    data = curation.store.find(curation.settings.landing_bucket, item.name)
+    if data is None:
+        return [Outcome(item.source, "archive", "withdrawn")]
+    try:
+        archive = ZipFile(io.BytesIO(data))
+    except (BadZipFile, OSError, ValueError):
+        why = Discard("unreadable_file", "It is no zip file.")
+        _quarantine(curation, item.source, item.name, data, why)
+        return [Outcome(item.source, "archive", "quarantined", why.reason)]
+    members = [number for number, member in enumerate(archive.infolist()) if not member.is_dir()]
+    read = [_curate_member(curation, isolation, item, archive, number) for number in members]
+    return [Outcome(item.source, "archive", "read"), *read]
+
+
+def _curate_member(
+    curation: Curation, isolation: Isolation, item: LandedObject, archive: ZipFile, number: int
+) -> Outcome:
+    source, name = f"{item.source}-{number + 1}", archive.infolist()[number].filename
+    try:
+        data = read_member(archive, number)
+    except Discard as why:
+        _quarantine(curation, source, f"{item.name}/{number}", b"", why)
+        return Outcome(source, "image", "quarantined", why.reason, part_of=item.source)
+    if is_no_image(name, data):
+        return Outcome(source, "image", "ignored", part_of=item.source)
+    # Of the member's own name nothing is kept but its ending: it may climb out of any folder.
+    safe = f"{item.name}.member{number + 1}{Path(name).suffix[:8]}"
+    return replace(_curate_named(curation, isolation, source, safe, data), part_of=item.source)
+
+
+def _curate_named(curation: Curation, isolation: Isolation, source: str, name: str, data: bytes) -> Outcome:
     try:
         instance = _curate_bytes(curation, isolation, data)
     except Discard as why:
-        _quarantine(curation, item.source, item.name, data, why)
-        return Outcome(item.source, "image", "quarantined", why.reason)
+        _quarantine(curation, source, name, data, why)
+        return Outcome(source, "image", "quarantined", why.reason)
     return Outcome(
-        source=item.source,
+        source=source,
         kind="image",
         status="curated" if curation.owns(instance.run) else "duplicate",
         digest=instance.digest,

@@ -129,7 +129,7 @@ class _Desk:
         source = pseudonymise_source(self.key, item.name)
         try:
             data = item.read()
-            if is_no_image(item.name, item.path, data):
+            if item.path.is_symlink() or is_no_image(item.name, data):
                 return FileOutcome(source, "ignored")
         except Discard as why:
             return self.hold(source, item, None, why)

@@ -51,7 +51,7 @@ class Input:
             Discard: where it cannot be read, or a zip member is too large for what it is.
         """
         if self.member >= 0:
-            return _read_member(self.path, self.member)
+            return read_member(_archive(self.path), self.member)
         try:
             with self.path.open("rb") as stream:
                 if os.fstat(stream.fileno()).st_size <= _SMALL:
@@ -87,9 +87,9 @@ def _inputs_of(path: Path, name: str) -> Iterator[Input]:
             yield Input(f"{name}/{member.filename}", path, number)
 
 
-def is_no_image(name: str, path: Path, data: bytes | mmap) -> bool:
-    """Say whether something is no image at all and may be passed over: a readme, a DICOMDIR, a link, an empty file."""
-    if path.is_symlink() or not data:
+def is_no_image(name: str, data: bytes | mmap) -> bool:
+    """Say whether something is no image at all and may be passed over: a readme, a DICOMDIR, an empty file."""
+    if not data:
         return True
     if data[128:132] == b"DICM":
         return _DIRECTORY_CLASS in data[132:400]
@@ -101,8 +101,12 @@ def _archive(path: Path) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def _read_member(path: Path, number: int) -> bytes:
-    archive = _archive(path)
+def read_member(archive: zipfile.ZipFile, number: int) -> bytes:
+    """Return a member of a zip file, by its place in the directory.
+
+    Raises:
+        Discard: where it cannot be read, or is too large for what it is.
+    """
     member = archive.infolist()[number]
     size = member.file_size
     if size > _LARGEST_MEMBER or (size > _SMALL and size > _MOST_INFLATED * max(1, member.compress_size)):

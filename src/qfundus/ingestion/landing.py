@@ -21,6 +21,11 @@ class LandedObject:
         """Whether this is a grading sheet, by its name's ending."""
         return self.name.lower().endswith(".csv")
 
+    @property
+    def is_archive(self) -> bool:
+        """Whether this is a zip file, by its name's ending."""
+        return self.name.lower().endswith(".zip")
+
 
 def list_landed(store: ObjectStore, settings: Settings, key: SiteKey) -> list[LandedObject]:
     """List what has landed; an object sent again under its name with other bytes counts as another."""

@@ -6,15 +6,15 @@ from typing import Literal
 
 import pandas as pd
 
-Status = Literal["curated", "duplicate", "quarantined", "read", "graded", "withdrawn"]
+Status = Literal["curated", "duplicate", "quarantined", "read", "graded", "ignored", "withdrawn"]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One line of a run's manifest. `part_of` names the sheet of a grade row; a landed object has none."""
+    """One line of a run's manifest. `part_of` names the sheet of a row, or the archive of a member."""
 
     source: str
-    kind: Literal["image", "sheet", "grade"]
+    kind: Literal["image", "sheet", "grade", "archive"]
     status: Status
     reason: str = ""
     digest: str = ""
