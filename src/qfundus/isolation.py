@@ -1,6 +1,8 @@
 """Work in processes of their own: native decoders meet hostile files there, and a crash costs one item, not the run."""
 
+import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -9,6 +11,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 from qfundus.errors import Discard
 
+_LOOKED_EVERY = 0.5  # seconds
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -57,4 +60,21 @@ class Isolation:
                 self._pool = self._make(self._processes)
 
     def _make(self, processes: int) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(processes, initializer=self._prepare, initargs=self._arguments)
+        return ProcessPoolExecutor(processes, initializer=_begin, initargs=(self._prepare, self._arguments))
+
+
+def _begin(prepare: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    end_with_parent()
+    prepare(*arguments)
+
+
+def end_with_parent() -> None:
+    """Let this process end soon after its parent: a killed parent cannot tell its pool to."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOKED_EVERY)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -20,6 +20,7 @@ from qfundus.dicom.policy import Policy
 from qfundus.errors import Discard, SetupError
 from qfundus.ingestion.inputs import Input, find_inputs, is_no_image
 from qfundus.ingestion.manifest import FileOutcome, ManifestWriter
+from qfundus.isolation import end_with_parent
 from qfundus.security.keys import SiteKey, pseudonymise_source
 from qfundus.security.sealing import seal
 
@@ -225,6 +226,7 @@ _desk: _Desk | None = None  # of this worker process
 
 def _open_desk(policy: Policy, key: SiteKey, drafts: Path, quarantine: Path) -> None:
     global _desk  # noqa: PLW0603  (a pool's initialiser has no other way to leave something for its tasks)
+    end_with_parent()
     _desk = _Desk(policy, key, drafts, quarantine)
 
 

@@ -7,6 +7,7 @@ import time
 import zipfile
 
 import pandas as pd
+import psutil
 import pytest
 from conftest import make_eye
 
@@ -132,27 +133,24 @@ def test_an_input_that_kills_its_process_is_held_and_the_others_go_on(source, tm
     assert (counts.read, counts.clean) == (11, 4)
 
 
-def test_a_run_that_was_killed_is_finished_by_the_next(tmp_path, photographs, trusting, key):
+def test_a_run_that_was_killed_leaves_no_process_and_is_finished_by_the_next(tmp_path, photographs, key):
     (tmp_path / "in").mkdir()
-    for number in range(150):
+    for number in range(200):
         (tmp_path / "in" / f"{number:03d}.dcm").write_bytes(to_bytes(make_eye(photographs, number)))
     (tmp_path / "key").write_text(key.secret.hex())
-    command = [
-        sys.executable,
-        "-c",
-        "from qfundus.cli import run; run()",
-        "deidentify",
-        str(tmp_path / "in"),
-        str(tmp_path / "out"),
-    ]
-    command += ["--key-file", str(tmp_path / "key"), "--trust-pixels", "--workers", "1"]
+    command = [sys.executable, "-c", "from qfundus.cli import run; run()", "deidentify"]
+    command += [str(tmp_path / "in"), str(tmp_path / "out"), "--key-file", str(tmp_path / "key"), "--workers", "2"]
     started = subprocess.Popen(command)
     while not list((tmp_path / "out").rglob("clean/*/*/*.dcm")):
         assert started.poll() is None
         time.sleep(0.01)
+    children = psutil.Process(started.pid).children()
     started.kill()
     started.wait()
+    assert len(children) == 2
+    assert psutil.wait_procs(children, timeout=10)[1] == []
     assert not (tmp_path / "out" / "manifest.parquet").exists()
-    counts = deidentify_folder(tmp_path / "in", tmp_path / "out", trusting, key)
-    assert (counts.read, counts.clean, counts.duplicates) == (150, 150, 0)
-    assert len(tree(tmp_path / "out")) == 150
+    finished = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    told = json.loads(finished.stdout.splitlines()[-1])
+    assert (told["read"], told["clean"], told["duplicates"]) == (200, 200, 0)
+    assert len(tree(tmp_path / "out")) == 200
