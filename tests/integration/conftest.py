@@ -62,6 +62,10 @@ def fresh(settings, store, site_key, policy):
 
     tail = secrets.token_hex(4)
     own = settings.model_copy(update={f"{name}_bucket": f"{name}-{tail}" for name in OWN_BUCKETS})
-    for name in OWN_BUCKETS:
-        store.create_bucket(f"{name}-{tail}")
-    return Curation(store, own, site_key, policy, "run-1")
+    buckets = [f"{name}-{tail}" for name in OWN_BUCKETS]
+    for bucket in buckets:
+        store.create_bucket(bucket)
+    yield Curation(store, own, site_key, policy, "run-1")
+    for bucket in buckets:
+        store.delete_all(bucket, [o.name for o in store.list(bucket)])
+        store._client.delete_bucket(Bucket=bucket)  # noqa: SLF001  (its volumes go with it)

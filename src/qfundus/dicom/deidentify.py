@@ -59,6 +59,7 @@ _FORMS = {
     "IS": re.compile(rb" *[+-]?\d{1,12} *|"),
     "TM": re.compile(rb"\d{2,6}(?:\.\d{1,6})?"),
 }
+_UID = re.compile(r"[0-9]+(?:\.[0-9]+){1,31}")
 _ZONE = re.compile(rb"[+-]\d{4}")
 # Coding schemes whose codes are published: a value under them is no record number (PS3.16 table 8-1).
 _PUBLISHED_SCHEMES = frozenset(
@@ -119,7 +120,10 @@ class CompiledPolicy:
 
     def profile(self, sop_class: str) -> Profile:
         """Return the rules for a SOP class."""
-        return self._profiles.setdefault(sop_class, Profile(self.policy, sop_class))
+        known = sop_class if sop_class in UID_dictionary else ""  # what files claim is without end
+        if known not in self._profiles:
+            self._profiles[known] = Profile(self.policy, known)
+        return self._profiles[known]
 
     @cache  # noqa: B019  (a process has one policy or two)
     def statements(self, syntax: Syntax) -> tuple[tuple[int, bytes], ...]:
@@ -297,7 +301,9 @@ class _Object:
         mapped = self.uids.get(uid)
         if mapped is None:
             text = uid.decode("latin-1")
-            known = not uid or text in UID_dictionary or self.policy.options.retain_uids
+            # A UID is retained only if it is one: it names the object's file.
+            retained = self.policy.options.retain_uids and _UID.fullmatch(text) is not None
+            known = not uid or text in UID_dictionary or retained
             mapped = self.uids[uid] = uid if known else pseudonymise_uid(self.key, text).encode()
         return mapped
 

@@ -139,6 +139,14 @@ def test_options_are_switches(wrapped, clean, policy):
     assert "StudyDescription" not in words
 
 
+def test_a_retained_uid_that_is_none_is_mapped_all_the_same(wrapped, policy, key):
+    wrapped.SOPInstanceUID = "../../../etc/1.2.3"
+    wrapped.StudyInstanceUID = "1.2.3"
+    done = deidentify(to_bytes(wrapped), with_options(policy, retain_uids=True), key)
+    assert done.instance.startswith("2.25.")
+    assert done.study == "1.2.3"
+
+
 def test_conditional_codes_follow_the_type_in_the_iod(wrapped, clean):
     out = clean(wrapped)
     # X/Z/D: type 3 in General Equipment, so it goes; type 1 in the Enhanced General Equipment of a tomogram.
