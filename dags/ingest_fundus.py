@@ -1,7 +1,7 @@
 """
 ### Take in what the hospital sent
 
-Reads the landing bucket, de-identifies every photograph, puts what cannot be used into quarantine with a reason, extracts
+Fetches from the hospital's archive what is new there (where one is set), reads the landing bucket, de-identifies every photograph, puts what cannot be used into quarantine with a reason, extracts
 features, and fills the feature store. It ends by accounting for every landed object: one without an outcome, or with two,
 fails the run, and nothing is cleared.
 
@@ -11,6 +11,7 @@ fails the run, and nothing is cleared.
 
 | a task fails | what it means | what to do |
 |---|---|---|
+| Fetch from the archive | the archive does not answer, or no longer lists much of what it had | read the message; what could be fetched has landed, so the task may be marked as succeeded to go on without the rest |
 | De-identify what has landed | the object store does not answer, or fewer objects landed than `at_least` | `qfundus status`; then clear the task: objects done already are found |
 | Extract features | the object store does not answer | clear the task |
 | Push to the feature store | Feast could not register or load | read the log's end; clear the task: chunks loaded already are passed over |
@@ -64,6 +65,12 @@ FAIL_WHAT_CANNOT_HEAL = ExceptionRetryPolicy(
 def ingest_fundus():
     """Wire the steps."""
 
+    @task(task_display_name="Fetch from the archive")
+    def fetch_archive():
+        from qfundus.steps import ingestion
+
+        return ingestion.fetch_archive()
+
     @task(task_display_name="De-identify what has landed")
     def deidentify_landed(params, run_id):
         from qfundus.steps import ingestion
@@ -98,6 +105,7 @@ def ingest_fundus():
         return counts
 
     curated = deidentify_landed()
+    fetch_archive() >> curated
     push_features(extract_features(curated)) >> close_run(curated)
 
 

@@ -201,6 +201,32 @@ def land(
 
 
 @app.command()
+def fetch() -> None:
+    """Land what the hospital's archive (QFUNDUS_DICOMWEB_URL) has new, and note what is gone there."""
+    from qfundus.steps.ingestion import fetch_archive
+
+    done = fetch_archive()
+    if not done:
+        raise SetupError("No archive is set: give QFUNDUS_DICOMWEB_URL.")
+    _console.print(f"{done['landed']} photographs have landed, {done['erased']} are to be erased.")
+
+
+@app.command()
+def receive() -> None:
+    """Receive what archive and cameras send by DICOM C-STORE, into the landing bucket, until interrupted."""
+    import signal
+
+    from qfundus.pacs.receiver import Receiver
+    from qfundus.settings import load_settings
+    from qfundus.storage import ObjectStore
+
+    settings = load_settings()
+    with Receiver(ObjectStore(settings), settings, _site_key(None)).listen() as port:
+        _console.print(f"{settings.receiver_title} listens at {settings.receiver_host}:{port}. Ctrl-C ends it.")
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+
+
+@app.command()
 def night(
     approve: Annotated[bool, typer.Option(help="Approve the candidate, or leave it to a person in the UI.")] = True,
 ) -> None:

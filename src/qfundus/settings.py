@@ -29,6 +29,22 @@ class Settings(BaseSettings):
     features_bucket: str = "features"
     models_bucket: str = "models"
 
+    dicomweb_url: str | None = None
+    dicomweb_user: str = ""
+    dicomweb_password: SecretStr | None = None
+    dicomweb_token: SecretStr | None = None
+    dicomweb_ca: Path | None = None
+    dicomweb_modality: str = "OP"
+    orthanc_url: str | None = None
+
+    receiver_title: str = "QFUNDUS"
+    receiver_host: str = "127.0.0.1"
+    receiver_port: int = 11112
+    receiver_peers: str = ""
+    receiver_certificate: Path | None = None
+    receiver_certificate_key: Path | None = None
+    receiver_ca: Path | None = None
+
     feast_registry: str = "s3://features/registry.db"
     feast_online_store: Path | None = None
     mlflow_uri: str

@@ -9,6 +9,7 @@ import pandas as pd
 
 from qfundus.errors import SetupError
 from qfundus.features.store import newest_part, read_keys, training_rows
+from qfundus.ingestion.instances import InstanceIndex
 from qfundus.recipe import Splits
 from qfundus.security.keys import SiteKey, split_fraction
 from qfundus.settings import Settings
@@ -42,7 +43,7 @@ def snapshot_dataset(
 ) -> pd.DataFrame:
     """Join every graded eye with its features as of one moment and place its patient in a split.
 
-    Equal moments give equal tables: parts of the store never change.
+    Equal moments give equal tables, but for what was erased or corrected since: parts of the store never change.
 
     Raises:
         SetupError: where no graded eye is known yet.
@@ -51,7 +52,8 @@ def snapshot_dataset(
     if graded.empty:
         raise SetupError("No graded eye is known: run ingest_fundus with photographs and a grading sheet first.")
     rows = training_rows(settings, SERVICE, graded.assign(event_timestamp=pd.Timestamp(as_of)))
-    rows = rows.dropna(subset=["embedding", "grade"]).sort_values(["eye_id", "study_id"], ignore_index=True)
+    gone = rows["instance_digest"].isin(list(InstanceIndex(store, settings).withdrawn()))
+    rows = rows.loc[~gone].dropna(subset=["embedding", "grade"]).sort_values(["eye_id", "study_id"], ignore_index=True)
     rows["grade"] = rows["grade"].astype("int64")
     rows["split"] = [choose_split(key, patient, splits) for patient in rows["patient_id"]]
     return rows.filter(items=_PUBLISHED)

@@ -4,7 +4,8 @@ import io
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date
 from functools import cache, cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,15 +21,16 @@ from qfundus.dicom.policy import Policy
 from qfundus.dicom.read import laterality, read_eye, read_pixels
 from qfundus.errors import Discard
 from qfundus.imaging.disc import find_disc
+from qfundus.ingestion.erasures import read_erasures
 from qfundus.ingestion.grades import read_sheet, resolve_row, write_sheet
 from qfundus.ingestion.inputs import is_no_image, read_member
-from qfundus.ingestion.instances import Instance, InstanceIndex
+from qfundus.ingestion.instances import Instance, InstanceIndex, KnownGrade
 from qfundus.ingestion.landing import LandedObject, fix_landed
 from qfundus.ingestion.names import account_name, manifest_name, object_name
 from qfundus.ingestion.outcome import Outcome, count_outcomes, to_table
 from qfundus.ingestion.quarantine import Quarantine
 from qfundus.isolation import Isolation
-from qfundus.security.keys import SiteKey, pseudonymise_uid
+from qfundus.security.keys import SiteKey, date_shift, pseudonymise_uid
 from qfundus.settings import Settings
 from qfundus.storage import ObjectStore, from_parquet, to_parquet
 
@@ -79,7 +81,7 @@ class Curation:
 def curate_landed(curation: Curation) -> CuratedRun:
     """De-identify everything that has landed; a second call for a run finds the first one's manifest.
 
-    Images come before sheets, so that a sheet finds the images that landed with it.
+    Images come before sheets, so that a sheet finds the images that landed with it, and erasures come last.
     """
     settings, store = curation.settings, curation.store
     name = manifest_name(curation.run)
@@ -87,7 +89,7 @@ def curate_landed(curation: Curation) -> CuratedRun:
     if finished is not None:
         return CuratedRun(name, count_outcomes(from_parquet(finished)))
     landed, taken_away = fix_landed(store, settings, curation.key, curation.run)
-    images = [item for item in landed if not (item.is_sheet or item.is_archive)]
+    images = [item for item in landed if not (item.is_sheet or item.is_archive or item.is_erasure)]
     with Isolation(_PROCESSES, _remember, curation.policy.policy, curation.key) as isolation:
         outcomes = _in_threads(lambda item: curate_image(curation, isolation, item), images, "images")
         for archive in landed:
@@ -97,6 +99,10 @@ def curate_landed(curation: Curation) -> CuratedRun:
     for sheet in landed:
         if sheet.is_sheet:
             outcomes += curate_sheet(curation, sheet)
+    # Last, so that what came and was taken back on one day is gone.
+    for notice in landed:
+        if notice.is_erasure:
+            outcomes += erase_named(curation, notice)
     outcomes += [Outcome(source, "image", "withdrawn") for source in taken_away]
     table = to_table(outcomes)
     store.put_if_absent(settings.curated_bucket, name, to_parquet(table))
@@ -108,12 +114,16 @@ def read_manifest(store: ObjectStore, settings: Settings, manifest: str) -> pd.D
     return from_parquet(store.get(settings.curated_bucket, manifest))
 
 
-def curate_image(curation: Curation, isolation: Isolation, item: LandedObject) -> Outcome:
-    """De-identify one image and enter it into the index, or put it into quarantine."""
+def curate_image(curation: Curation, isolation: Isolation, item: LandedObject) -> list[Outcome]:
+    """De-identify one image and enter it into the index, or put it into quarantine.
+
+    The grades of an image that it corrects follow it, each with an outcome of its own.
+    """
     data = curation.store.find(curation.settings.landing_bucket, item.name)
     if data is None:
-        return Outcome(item.source, "image", "withdrawn")
-    return _curate_named(curation, isolation, item.source, item.name, data)
+        return [Outcome(item.source, "image", "withdrawn")]
+    outcome = _curate_named(curation, isolation, item.source, item.name, data, corrects=item.corrects)
+    return [outcome, *_grades_that_follow(curation, outcome)]
 
 
 def curate_archive(curation: Curation, isolation: Isolation, item: LandedObject) -> list[Outcome]:
@@ -148,9 +158,11 @@ def _curate_member(
     return replace(_curate_named(curation, isolation, source, safe, data), part_of=item.source)
 
 
-def _curate_named(curation: Curation, isolation: Isolation, source: str, name: str, data: bytes) -> Outcome:
+def _curate_named(
+    curation: Curation, isolation: Isolation, source: str, name: str, data: bytes, *, corrects: bool = False
+) -> Outcome:
     try:
-        instance = _curate_bytes(curation, isolation, data)
+        instance = _curate_bytes(curation, isolation, data, corrects=corrects)
     except Discard as why:
         _quarantine(curation, source, name, data, why)
         return Outcome(source, "image", "quarantined", why.reason)
@@ -162,7 +174,31 @@ def _curate_named(curation: Curation, isolation: Isolation, source: str, name: s
         eye=instance.eye,
         study=instance.study,
         patient=instance.patient,
+        instance=instance.uid,
     )
+
+
+def _grades_that_follow(curation: Curation, outcome: Outcome) -> list[Outcome]:
+    """Give a corrected image the grades that its old content had: their dates move with the patient it has now."""
+    instance = curation.index.find(outcome.instance) if outcome.status == "curated" else None
+    if instance is None or not instance.corrects:
+        return []
+    moved = date_shift(curation.key, instance.corrects_patient) - date_shift(curation.key, instance.patient)
+    followed: list[Outcome] = []
+    for number, old in enumerate(curation.index.grades(instance.uid, instance.corrects), 1):
+        graded_on = date.fromordinal(date.fromisoformat(old.graded_on).toordinal() + moved).isoformat()
+        given = replace(old, graded_on=graded_on)
+        first = curation.index.add_grade(instance.uid, instance.digest, given, curation.run)
+        graded = replace(
+            outcome,
+            source=f"{outcome.source}-{number}",
+            kind="grade",
+            status="graded" if curation.owns(first) else "duplicate",
+            part_of=outcome.source,
+            **asdict(given),
+        )
+        followed.append(graded)
+    return followed
 
 
 def mark_duplicates(outcomes: Iterable[Outcome]) -> list[Outcome]:
@@ -171,7 +207,7 @@ def mark_duplicates(outcomes: Iterable[Outcome]) -> list[Outcome]:
     marked: list[Outcome] = []
     for outcome in outcomes:
         again = outcome.status == "curated" and outcome.digest in seen
-        seen.add(outcome.digest)
+        seen.update([outcome.digest] if outcome.kind == "image" else [])
         marked.append(replace(outcome, status="duplicate") if again else outcome)
     return marked
 
@@ -190,17 +226,62 @@ def curate_sheet(curation: Curation, sheet: LandedObject) -> list[Outcome]:
     return [Outcome(sheet.source, "sheet", "read"), *graded]
 
 
-def _curate_bytes(curation: Curation, isolation: Isolation, data: bytes) -> Instance:
+def erase_named(curation: Curation, notice: LandedObject) -> list[Outcome]:
+    """Erase the images that a notice names: one outcome for the notice and one for each of its rows."""
+    data = curation.store.find(curation.settings.landing_bucket, notice.name)
+    if data is None:
+        return [Outcome(notice.source, "notice", "withdrawn")]
+    try:
+        uids = read_erasures(data, curation.key)
+    except Discard as why:
+        _quarantine(curation, notice.source, notice.name, data, why)
+        return [Outcome(notice.source, "notice", "quarantined", why.reason)]
+    erased = [
+        Outcome(
+            f"{notice.source}-{number}",
+            "erasure",
+            "erased" if curation.index.erase(uid, curation.run) else "ignored",
+            part_of=notice.source,
+        )
+        for number, uid in enumerate(uids, 1)
+    ]
+    return [Outcome(notice.source, "notice", "read"), *erased]
+
+
+def _curate_bytes(curation: Curation, isolation: Isolation, data: bytes, *, corrects: bool) -> Instance:
     eye = read_eye(data)
     uid = pseudonymise_uid(curation.key, str(eye.SOPInstanceUID))
     fingerprint = curation.key.mac("source", data).hex()
-    instance = curation.index.find(uid)
-    if instance is None:
-        clean = isolation.run(_clean, data)
-        instance = _store(curation, clean, f"{clean.patient}-{laterality(eye)}", uid, fingerprint)
-    if instance.fingerprint != fingerprint:
+    known = curation.index.find(uid)
+    if known is not None and known.fingerprint == fingerprint:
+        return known
+    clean = isolation.run(_clean, data)
+    # An archive writes a header of its own each time it sends: what is left once it is clean decides.
+    if known is not None and known.digest == clean.digest:
+        return known
+    if known is not None and not corrects:
         raise Discard("conflicting_instance", "Another file with this SOP instance UID came first.")
-    return instance
+    instance = Instance(
+        uid=uid,
+        fingerprint=fingerprint,
+        digest=clean.digest,
+        eye=f"{clean.patient}-{laterality(eye)}",
+        study=clean.study,
+        patient=clean.patient,
+        run=curation.run,
+        corrects=known.digest if known else "",
+        corrects_patient=known.patient if known else "",
+    )
+    # The object comes before its index entry: an entry never points at nothing.
+    curation.store.put_if_absent(curation.settings.curated_bucket, object_name(clean.digest), clean.data)
+    return curation.index.correct(known, instance) if known else _enter(curation, instance)
+
+
+def _enter(curation: Curation, instance: Instance) -> Instance:
+    entered = curation.index.add(instance)
+    if entered.digest != instance.digest:
+        raise Discard("conflicting_instance", "Another file with this SOP instance UID came first.")
+    return entered
 
 
 @dataclass(frozen=True)
@@ -231,32 +312,17 @@ def _clean(data: bytes) -> _Clean:
         return _Clean(draft.read_bytes(), cleaned.digest, cleaned.said.patient, cleaned.said.study)
 
 
-def _store(curation: Curation, clean: _Clean, eye: str, uid: str, fingerprint: str) -> Instance:
-    # The object comes before its index entry: an entry never points at nothing.
-    curation.store.put_if_absent(curation.settings.curated_bucket, object_name(clean.digest), clean.data)
-    return curation.index.add(
-        Instance(
-            uid=uid,
-            fingerprint=fingerprint,
-            digest=clean.digest,
-            eye=eye,
-            study=clean.study,
-            patient=clean.patient,
-            run=curation.run,
-        )
-    )
-
-
-def _curate_row(curation: Curation, sheet: LandedObject, number: int, row: dict[str, str]) -> Outcome:
+def _curate_row(curation: Curation, sheet: LandedObject, number: int, row: dict[str, str]) -> list[Outcome]:
     source = f"{sheet.source}-{number}"
     try:
         graded = resolve_row(row, source, sheet.source, curation.index, curation.key)
     except Discard as why:
         _quarantine(curation, source, f"{sheet.name}.row{number}.csv", write_sheet([row]), why)
-        return Outcome(source, "grade", "quarantined", why.reason, part_of=sheet.source)
+        return [Outcome(source, "grade", "quarantined", why.reason, part_of=sheet.source)]
     uid = pseudonymise_uid(curation.key, row["SOPInstanceUID"])
-    first = curation.index.add_grade(uid, graded.grade, graded.grader, graded.graded_on, curation.run)
-    return graded if curation.owns(first) else replace(graded, status="duplicate")
+    given = KnownGrade(graded.grade, graded.grader, graded.graded_on)
+    first = curation.index.add_grade(uid, graded.digest, given, curation.run)
+    return [graded if curation.owns(first) else replace(graded, status="duplicate")]
 
 
 def _quarantine(curation: Curation, source: str, name: str, data: bytes, why: Discard) -> None:
@@ -264,11 +330,11 @@ def _quarantine(curation: Curation, source: str, name: str, data: bytes, why: Di
     _log.warning("Quarantined", source=source, reason=why.reason, detail=why.detail, remedy=why.remedy)
 
 
-def _in_threads(work: Callable[[_Item], Outcome], items: list[_Item], what: str) -> list[Outcome]:
+def _in_threads(work: Callable[[_Item], list[Outcome]], items: list[_Item], what: str) -> list[Outcome]:
     outcomes: list[Outcome] = []
     with ThreadPoolExecutor(_THREADS) as pool:
-        for outcome in pool.map(work, items):
-            outcomes.append(outcome)
-            if len(outcomes) % _REPORT_EVERY == 0 or len(outcomes) == len(items):
-                _log.info("De-identified", what=what, done=len(outcomes), of=len(items))
+        for done, found in enumerate(pool.map(work, items), 1):
+            outcomes += found
+            if done % _REPORT_EVERY == 0 or done == len(items):
+                _log.info("De-identified", what=what, done=done, of=len(items))
     return outcomes

@@ -1,15 +1,27 @@
 """The index of SOP instances: which eye an instance shows, from which bytes it was made, in which run."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from qfundus.ingestion.names import grade_name, instance_name
+from qfundus.ingestion.names import (
+    WITHDRAWN,
+    erasure_name,
+    grade_name,
+    grades_prefix,
+    instance_name,
+    object_name,
+    withdrawn_name,
+)
 from qfundus.settings import Settings
 from qfundus.storage import ObjectStore, to_json
 
 
 @dataclass(frozen=True)
 class Instance:
-    """One curated SOP instance. `fingerprint` is a keyed hash of the original, `digest` names the curated object."""
+    """One curated SOP instance. `fingerprint` is a keyed hash of the original, `digest` names the curated object.
+
+    A correction says which content it `corrects`, and whose that was.
+    """
 
     uid: str
     fingerprint: str
@@ -18,6 +30,17 @@ class Instance:
     study: str
     patient: str
     run: str
+    corrects: str = ""
+    corrects_patient: str = ""
+
+
+@dataclass(frozen=True)
+class KnownGrade:
+    """A grade that one content of an instance was given; its date is moved as the patient's others."""
+
+    grade: int
+    grader: str
+    graded_on: str
 
 
 class InstanceIndex:
@@ -29,18 +52,55 @@ class InstanceIndex:
 
     def add(self, instance: Instance) -> Instance:
         """Enter an instance unless its UID is taken; return the one that stands in the index then."""
+        self._store.delete(self._bucket, withdrawn_name(instance.digest))  # it may come back after an erasure
         if self._store.put_if_absent(self._bucket, instance_name(instance.uid), to_json(asdict(instance))):
             return instance
         return self.find(instance.uid) or instance
+
+    def correct(self, old: Instance, new: Instance) -> Instance:
+        """Let a correction take an instance's place; a second time changes nothing."""
+        # The old content is withdrawn before its name is forgotten: a crash in between leads here again.
+        self._withdraw(old)
+        self._store.delete(self._bucket, withdrawn_name(new.digest))
+        self._store.put(self._bucket, instance_name(new.uid), to_json(asdict(new)))
+        return new
+
+    def erase(self, uid: str, run: str) -> bool:
+        """Forget an instance, its image and its grades; return whether there was one, or this run erased it."""
+        instance = self.find(uid)
+        if instance is None:
+            return self._store.find(self._bucket, erasure_name(uid)) == run.encode()
+        self._store.put(self._bucket, erasure_name(uid), run.encode())
+        self._withdraw(instance)
+        self._store.delete_all(
+            self._bucket, [found.name for found in self._store.list(self._bucket, grades_prefix(uid))]
+        )
+        self._store.delete(self._bucket, instance_name(uid))
+        return True
+
+    def withdrawn(self) -> set[str]:
+        """Return the digests of all content that was erased or corrected."""
+        return {found.name.removeprefix(WITHDRAWN) for found in self._store.list(self._bucket, WITHDRAWN)}
+
+    def _withdraw(self, instance: Instance) -> None:
+        self._store.put(self._bucket, withdrawn_name(instance.digest), b"")
+        self._store.delete(self._bucket, object_name(instance.digest))
 
     def find(self, uid: str) -> Instance | None:
         """Return the instance of a pseudonymous UID, or None."""
         found = self._store.find_json(self._bucket, instance_name(uid))
         return None if found is None else Instance(**found)
 
-    def add_grade(self, uid: str, grade: int, grader: str, graded_on: str, run: str) -> str:
+    def grades(self, uid: str, content: str) -> Iterator[KnownGrade]:
+        """Yield the grades that one content of an instance was given."""
+        prefix = grades_prefix(uid, content)
+        for found in self._store.list(self._bucket, prefix):
+            grade, grader, graded_on = found.name.removeprefix(prefix).split("-", 2)
+            yield KnownGrade(int(grade), grader, graded_on)
+
+    def add_grade(self, uid: str, content: str, given: KnownGrade, run: str) -> str:
         """Enter a grade unless the same is known already; return the run that entered it first."""
-        name = grade_name(uid, grade, grader, graded_on)
+        name = grade_name(uid, content, given.grade, given.grader, given.graded_on)
         if self._store.put_if_absent(self._bucket, name, run.encode()):
             return run
         return self._store.get(self._bucket, name).decode()

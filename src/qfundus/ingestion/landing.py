@@ -3,9 +3,12 @@
 from dataclasses import dataclass, field
 
 from qfundus.ingestion.names import landed_name
-from qfundus.security.keys import SiteKey, pseudonymise_source
+from qfundus.security.keys import SiteKey, pseudonymise_source, pseudonymise_uid
 from qfundus.settings import Settings
 from qfundus.storage import ObjectStore, to_json
+
+ARCHIVE = "archive/"  # where what the hospital's picture archive sent lands
+ERASURE = ".erase.csv"
 
 
 @dataclass(frozen=True)
@@ -19,12 +22,27 @@ class LandedObject:
     @property
     def is_sheet(self) -> bool:
         """Whether this is a grading sheet, by its name's ending."""
-        return self.name.lower().endswith(".csv")
+        return self.name.lower().endswith(".csv") and not self.is_erasure
+
+    @property
+    def is_erasure(self) -> bool:
+        """Whether this names images to erase, by its name's ending."""
+        return self.name.lower().endswith(ERASURE)
+
+    @property
+    def corrects(self) -> bool:
+        """Whether this may take the place of an image that came before it: the archive's word is the last."""
+        return self.name.startswith(ARCHIVE)
 
     @property
     def is_archive(self) -> bool:
         """Whether this is a zip file, by its name's ending."""
         return self.name.lower().endswith(".zip")
+
+
+def landed_photograph(key: SiteKey, uid: str) -> str:
+    """Name a photograph that the archive sent by its pseudonym: a later one of the same UID takes its place."""
+    return f"{ARCHIVE}{pseudonymise_uid(key, uid)}.dcm"
 
 
 def list_landed(store: ObjectStore, settings: Settings, key: SiteKey) -> list[LandedObject]:

@@ -1,5 +1,9 @@
 """How objects in the curated bucket are named."""
 
+WITHDRAWN = "withdrawn/"
+ARCHIVE_KNOWN = "archive/known.parquet"
+ARCHIVE_CURSOR = "archive/cursor.json"
+
 
 def object_name(content: str) -> str:
     """Name a curated DICOM object by the digest of its content."""
@@ -11,9 +15,24 @@ def instance_name(uid: str) -> str:
     return f"instances/{uid}.json"
 
 
-def grade_name(uid: str, grade: int, grader: str, graded_on: str) -> str:
-    """Name the record of one grade that one grader gave an instance on one day."""
-    return f"grades/{uid}/{grade}-{grader}-{graded_on}"
+def grade_name(uid: str, content: str, grade: int, grader: str, graded_on: str) -> str:
+    """Name the record of one grade that one grader gave one content of an instance on one day."""
+    return f"{grades_prefix(uid)}{content[:16]}/{grade}-{grader}-{graded_on}"
+
+
+def grades_prefix(uid: str, content: str = "") -> str:
+    """Name what all grades of an instance begin with, or those of one content of it."""
+    return f"grades/{uid}/{content[:16]}{'/' if content else ''}"
+
+
+def erasure_name(uid: str) -> str:
+    """Name the mark of which run erased an instance last."""
+    return f"erasures/{uid}"
+
+
+def withdrawn_name(content: str) -> str:
+    """Name the mark that a curated object was erased or corrected, and trains nothing from then on."""
+    return f"{WITHDRAWN}{content}"
 
 
 def landed_name(run: str) -> str:

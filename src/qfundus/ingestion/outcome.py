@@ -6,15 +6,15 @@ from typing import Literal
 
 import pandas as pd
 
-Status = Literal["curated", "duplicate", "quarantined", "read", "graded", "ignored", "withdrawn"]
+Status = Literal["curated", "duplicate", "quarantined", "read", "graded", "ignored", "erased", "withdrawn"]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One line of a run's manifest. `part_of` names the sheet of a row, or the archive of a member."""
+    """One line of a run's manifest. `part_of` names the sheet of a row, or what else it belongs to."""
 
     source: str
-    kind: Literal["image", "sheet", "grade", "archive"]
+    kind: Literal["image", "sheet", "grade", "archive", "notice", "erasure"]
     status: Status
     reason: str = ""
     digest: str = ""
@@ -25,6 +25,7 @@ class Outcome:
     grader: str = ""
     graded_on: str = ""
     part_of: str = ""
+    instance: str = ""
 
 
 def to_table(outcomes: list[Outcome]) -> pd.DataFrame:

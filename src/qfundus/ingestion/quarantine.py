@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 
 from qfundus.errors import REMEDIES, Discard, ReasonCode
+from qfundus.ingestion.landing import ARCHIVE
 from qfundus.security.audit import AuditTrail
 from qfundus.security.keys import SiteKey
 from qfundus.security.sealing import seal, unseal
@@ -62,6 +63,9 @@ class Quarantine:
             LookupError: where nothing of that pseudonym is in quarantine.
         """
         name, data = self._open(source)
+        note = self._store.find_json(self._bucket, f"{source}.json")
+        if note and note["reason"] == "conflicting_instance" and not name.startswith(ARCHIVE):
+            name = ARCHIVE + name  # whoever releases one of two says that it is the right one
         self._trail.append("110107", "U", source, why, decision="release")
         # The bytes must be safe in landing before quarantine forgets them.
         self._store.put(self._landing, name, data)

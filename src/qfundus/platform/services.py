@@ -30,7 +30,9 @@ WANTED_PORTS = {
     "triton_metrics": 8002,
 }
 BUCKETS = ("landing", "curated", "quarantine", "audit", "features", "models", "mlflow")
-PASSED_ON = ("QFUNDUS_KFP_ENDPOINT", "QFUNDUS_NIGHTLY_RECIPE")
+PASSED_ON = tuple(
+    f"QFUNDUS_{name}" for name in ("KFP_ENDPOINT", "NIGHTLY_RECIPE", "DICOMWEB_", "ORTHANC_", "RECEIVER_")
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Platform:
 
 def settings_environment(platform: Platform) -> dict[str, str]:
     """Return the `QFUNDUS_*` settings of a platform, with those that a person has set when starting it."""
-    chosen = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    chosen = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
     return {
         **chosen,
         "QFUNDUS_HOME": str(platform.folder),

@@ -1,11 +1,28 @@
 """The steps of ingestion, from plain values to plain values: what a DAG task calls, and nothing else."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 from qfundus.errors import SetupError
 from qfundus.security.keys import SiteKey
 from qfundus.settings import load_settings
 from qfundus.storage import ObjectStore
+
+
+def fetch_archive() -> dict[str, int]:
+    """Land what the hospital's archive has new; return the counts, none where no archive is set.
+
+    Raises:
+        Retry: where it does not answer, or some photographs could not be fetched.
+        SetupError: where it no longer lists much of what it had.
+    """
+    settings = load_settings()
+    if settings.dicomweb_url is None:
+        return {}
+    from qfundus.pacs.fetch import fetch_archive
+
+    key = SiteKey.from_hex(settings.site_key.get_secret_value())
+    return asdict(fetch_archive(ObjectStore(settings), settings, key, datetime.now(UTC).date()))
 
 
 def deidentify_landed(run: str, at_least: int = 0) -> dict[str, object]:

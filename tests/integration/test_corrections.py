@@ -1,0 +1,114 @@
+"""What a hospital corrects or takes back: the new content takes the old one's place, the erased is gone."""
+
+from dataclasses import replace
+from datetime import date
+
+import pytest
+from conftest import make_eye
+
+from qfundus.hospital.wrap import to_bytes
+from qfundus.ingestion.account import close_run
+from qfundus.ingestion.curate import curate_landed, read_manifest
+from qfundus.ingestion.landing import ARCHIVE
+from qfundus.ingestion.names import object_name
+from qfundus.ingestion.quarantine import Quarantine
+from qfundus.security.keys import date_shift, pseudonymise_uid
+
+pytestmark = pytest.mark.platform
+
+
+def take_in(curation, run, files):
+    for name, data in files.items():
+        curation.store.put(curation.settings.landing_bucket, name, data)
+    curated = curate_landed(replace(curation, run=run))
+    outcomes = read_manifest(curation.store, curation.settings, curated.manifest)
+    counts = close_run(curation.store, curation.settings, curation.key, run, curated.manifest)
+    counts.pop("landed")
+    return counts, outcomes
+
+
+def instance_of(curation, eye):
+    return curation.index.find(pseudonymise_uid(curation.key, str(eye.SOPInstanceUID)))
+
+
+@pytest.fixture
+def graded(fresh, photographs):
+    """One eye with its grade, of the night before."""
+    eye = make_eye(photographs, 1)
+    sheet = f"SOPInstanceUID,grade,grader,date\n{eye.SOPInstanceUID},3,Dr. P,2026-07-01"
+    take_in(fresh, "before", {"eye.dcm": to_bytes(eye), "a.csv": sheet.encode()})
+    return eye
+
+
+def corrected(eye):
+    eye.PatientID = "the-right-patient"
+    return to_bytes(eye)
+
+
+def test_a_correction_from_the_archive_takes_the_place_and_the_grade_of_what_was_wrong(fresh, graded):
+    old = instance_of(fresh, graded)
+    counts, outcomes = take_in(fresh, "n1", {f"{ARCHIVE}1.dcm": corrected(graded)})
+    new = instance_of(fresh, graded)
+    assert counts == {"images curated": 1, "grades graded": 1}
+    assert new.patient != old.patient
+    assert fresh.index.withdrawn() == {old.digest}
+    assert fresh.store.find(fresh.settings.curated_bucket, object_name(old.digest)) is None
+    assert fresh.store.find(fresh.settings.curated_bucket, object_name(new.digest)) is not None
+    grade = outcomes.set_index("kind").loc["grade"]
+    assert (grade["grade"], grade["eye"]) == (3, f"{new.patient}-R")
+    moved = date_shift(fresh.key, old.patient) - date_shift(fresh.key, new.patient)
+    first = next(fresh.index.grades(new.uid, old.digest))
+    assert (date.fromisoformat(grade["graded_on"]) - date.fromisoformat(first.graded_on)).days == moved
+
+
+def test_a_run_that_is_done_again_after_a_crash_says_the_same(fresh, graded):
+    fresh.store.put(fresh.settings.landing_bucket, f"{ARCHIVE}1.dcm", corrected(graded))
+    first = curate_landed(replace(fresh, run="n1"))
+    before = read_manifest(fresh.store, fresh.settings, first.manifest)
+    fresh.store.delete(fresh.settings.curated_bucket, first.manifest)
+    second = curate_landed(replace(fresh, run="n1"))
+    assert read_manifest(fresh.store, fresh.settings, second.manifest).equals(before)
+
+
+def test_a_correction_can_be_corrected_back(fresh, graded):
+    wrong = to_bytes(graded)
+    old = instance_of(fresh, graded)
+    take_in(fresh, "n1", {f"{ARCHIVE}1.dcm": corrected(graded)})
+    middle = instance_of(fresh, graded)
+    counts, _ = take_in(fresh, "n2", {f"{ARCHIVE}1.dcm": wrong})
+    assert counts["images curated"] == 1
+    assert instance_of(fresh, graded).digest == old.digest
+    assert fresh.index.withdrawn() == {middle.digest}
+
+
+def test_what_is_sent_again_with_another_header_is_a_duplicate(fresh, graded):
+    graded.file_meta.ImplementationVersionName = "ANOTHER"
+    counts, _ = take_in(fresh, "n1", {f"{ARCHIVE}1.dcm": to_bytes(graded)})
+    assert counts == {"images duplicate": 1}
+
+
+def test_who_releases_a_conflict_says_that_it_is_the_right_one(fresh, graded):
+    counts, outcomes = take_in(fresh, "n1", {"Doe_Jane.dcm": corrected(graded)})
+    assert counts == {"images quarantined": 1, "quarantined: conflicting_instance": 1}
+    Quarantine(fresh.store, fresh.settings, fresh.key).release(outcomes["source"][0], "The first had a wrong ID.")
+    counts, _ = take_in(fresh, "n2", {})
+    assert counts == {"images curated": 1, "grades graded": 1}
+
+
+def test_what_a_notice_names_is_gone_with_its_grades_and_may_come_back(fresh, graded):
+    instance = instance_of(fresh, graded)
+    notice = f"SOPInstanceUID\n{graded.SOPInstanceUID}\n1.2.3.4\n".encode()
+    counts, _ = take_in(fresh, "n1", {"Doe_Jane.erase.csv": notice})
+    assert counts == {"notices read": 1, "erasures erased": 1, "erasures ignored": 1}
+    assert instance_of(fresh, graded) is None
+    left = [found.name for found in fresh.store.list(fresh.settings.curated_bucket) if instance.digest in found.name]
+    assert left == [f"withdrawn/{instance.digest}"]
+    assert not list(fresh.index.grades(instance.uid, instance.digest))
+    counts, _ = take_in(fresh, "n2", {"eye.dcm": to_bytes(graded)})
+    assert counts == {"images curated": 1}
+    assert fresh.index.withdrawn() == set()
+
+
+def test_a_notice_that_cannot_be_read_is_held(fresh):
+    counts, _ = take_in(fresh, "n1", {"x.erase.csv": b"name\nDoe^Jane\n"})
+    assert counts == {"notices quarantined": 1, "quarantined: unreadable_erasure": 1}

@@ -1,0 +1,293 @@
+"""What is pulled from a picture archive, and what it pushes: a real Orthanc and dcmtk's own sender."""
+
+import shutil
+import subprocess
+import tempfile
+import time
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import orthanc
+import pytest
+from conftest import make_eye
+from pydantic import SecretStr
+from pydicom.dataset import Dataset
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import StorageCommitmentPushModel
+
+from qfundus.errors import Retry, SetupError
+from qfundus.hospital.wrap import to_bytes
+from qfundus.ingestion.account import close_run
+from qfundus.ingestion.curate import curate_landed
+from qfundus.pacs.fetch import fetch_archive
+from qfundus.pacs.receiver import Peer, Receiver
+from qfundus.security.audit import AuditTrail
+
+pytestmark = [
+    pytest.mark.platform,
+    pytest.mark.skipif(not orthanc.is_installed(), reason=f"needs {', '.join(orthanc.NEEDED)}"),
+]
+MONDAY, TUESDAY, WEDNESDAY = date(2026, 11, 23), date(2026, 11, 24), date(2026, 11, 25)
+CT = "1.2.840.10008.5.1.4.1.1.2"
+
+
+@pytest.fixture(scope="module")
+def server():
+    folder = Path(tempfile.mkdtemp(prefix="orth-"))
+    with orthanc.run_orthanc(folder) as running:
+        yield running
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def archive(server):
+    server.empty()
+    return server
+
+
+@pytest.fixture(params=["any archive", "an Orthanc"])
+def curation(request, fresh, archive):
+    return replace(fresh, settings=archive.settings(fresh.settings, with_feed=request.param == "an Orthanc"))
+
+
+def fetch(curation, today):
+    done = fetch_archive(curation.store, curation.settings, curation.key, today)
+    return done.landed, done.erased
+
+
+def take_in(curation, run):
+    curated = curate_landed(replace(curation, run=run))
+    counts = close_run(curation.store, curation.settings, curation.key, run, curated.manifest)
+    return {name: count for name, count in counts.items() if name != "landed"}
+
+
+def eye_of(photographs, number, study=None):
+    eye = make_eye(photographs, number)
+    if study:
+        eye.StudyInstanceUID, eye.PatientID = study, "one-patient"
+    return eye
+
+
+def landed(curation):
+    bucket = curation.settings.landing_bucket
+    return {found.name: curation.store.get(bucket, found.name) for found in curation.store.list(bucket)}
+
+
+def test_what_is_new_is_fetched_once_as_it_lies_there_and_nothing_else(curation, archive, photographs):
+    eyes = [to_bytes(eye_of(photographs, n)) for n in range(3)]
+    for data in eyes:
+        archive.send(data)
+    scan = eye_of(photographs, 9)
+    scan.Modality = "CT"
+    archive.send(to_bytes(scan))
+    assert fetch(curation, MONDAY) == (3, 0)
+    assert sorted(landed(curation).values()) == sorted(eyes)
+    assert take_in(curation, "n1") == {"images curated": 3}
+    assert fetch(curation, MONDAY) == (0, 0)
+    assert fetch(curation, TUESDAY) == (0, 0)
+    assert landed(curation) == {}
+
+
+def test_a_study_split_over_two_nights_and_a_late_instance_come_once_each(curation, archive, photographs):
+    study = "1.2.826.0.1.3680043.8.498.77"
+    for day, number in zip((MONDAY, TUESDAY, WEDNESDAY), range(3), strict=True):
+        archive.send(to_bytes(eye_of(photographs, number, study)))
+        assert fetch(curation, day) == (1, 0)
+        assert take_in(curation, day.isoformat()) == {"images curated": 1}
+
+
+def test_a_study_that_is_sent_again_changes_nothing(curation, archive, photographs):
+    data = to_bytes(eye_of(photographs, 1))
+    archive.send(data)
+    fetch(curation, MONDAY)
+    take_in(curation, "n1")
+    archive.empty()
+    archive.send(data)
+    fetch(curation, TUESDAY)
+    assert take_in(curation, "n2") in ({"images duplicate": 1}, {})
+
+
+def test_what_is_deleted_there_is_erased_here(curation, archive, photographs):
+    study = "1.2.826.0.1.3680043.8.498.77"
+    ids = [archive.send(to_bytes(eye_of(photographs, n, study))) for n in range(3)]
+    alone = archive.send(to_bytes(eye_of(photographs, 7)))
+    fetch(curation, MONDAY)
+    assert take_in(curation, "n1") == {"images curated": 4}
+    archive.delete(ids[1])
+    archive.delete(alone)
+    assert fetch(curation, TUESDAY) == (0, 2)
+    assert take_in(curation, "n2") == {"notices read": 1, "erasures erased": 2}
+    assert fetch(curation, WEDNESDAY) == (0, 0)
+    assert len(curation.index.withdrawn()) == 2
+
+
+def test_a_study_of_two_patient_ids_is_one_study(curation, archive, photographs):
+    for number in (1, 2):
+        eye = eye_of(photographs, number)
+        eye.StudyInstanceUID = "1.2.826.0.1.3680043.8.498.79"
+        archive.send(to_bytes(eye))
+    assert fetch(curation, MONDAY) == (2, 0)
+    assert fetch(curation, TUESDAY) == (0, 0)
+
+
+def test_a_photograph_that_moves_to_another_study_is_corrected_and_not_erased(curation, archive, photographs):
+    wrong = archive.send(to_bytes(eye_of(photographs, 1)))
+    fetch(curation, MONDAY)
+    take_in(curation, "n1")
+    archive.delete(wrong)
+    archive.send(to_bytes(eye_of(photographs, 1, "1.2.826.0.1.3680043.8.498.78")))
+    assert fetch(curation, TUESDAY) == (1, 0)
+    assert take_in(curation, "n2") == {"images curated": 1}
+
+
+def test_an_overwritten_photograph_is_found_by_the_feed(fresh, archive, photographs):
+    curation = replace(fresh, settings=archive.settings(fresh.settings, with_feed=True))
+    eye = eye_of(photographs, 1)
+    archive.send(to_bytes(eye))
+    fetch(curation, MONDAY)
+    take_in(curation, "n1")
+    eye.StudyDate = "20200101"
+    archive.send(to_bytes(eye))
+    assert fetch(curation, MONDAY) == (1, 0)
+    assert take_in(curation, "n2") == {"images curated": 1}
+    assert len(curation.index.withdrawn()) == 1
+
+
+def test_an_archive_that_seems_empty_erases_nothing(curation, archive, photographs):
+    for number in range(11):
+        archive.send(to_bytes(eye_of(photographs, number)))
+    assert fetch(curation, MONDAY) == (11, 0)
+    take_in(curation, "n1")
+    archive.empty()
+    with pytest.raises(SetupError, match="11 of 11 photographs"):
+        fetch(curation, TUESDAY)
+    assert landed(curation) == {}
+
+
+def test_an_archive_made_anew_is_compared_again(fresh, archive, photographs):
+    curation = replace(fresh, settings=archive.settings(fresh.settings, with_feed=True))
+    archive.send(to_bytes(eye_of(photographs, 1)))
+    fetch(curation, MONDAY)
+    from qfundus.pacs.known import KnownArchive
+
+    known = KnownArchive(curation.store, curation.settings)
+    known.save(replace(known.cursor, last=10**9))
+    archive.send(to_bytes(eye_of(photographs, 2)))
+    assert fetch(curation, MONDAY) == (1, 0)
+
+
+def test_a_refusal_and_a_silence_are_named_and_name_nobody(fresh, archive):
+    settings = archive.settings(fresh.settings, with_feed=False)
+    for wrong in ({"dicomweb_password": SecretStr("x")}, {"dicomweb_url": "http://127.0.0.1:9/dicom-web"}):
+        with pytest.raises((SetupError, Retry)) as failed:
+            fetch_archive(fresh.store, settings.model_copy(update=wrong), fresh.key, MONDAY)
+        assert "archive" in str(failed.value)
+        assert failed.value.__suppress_context__
+
+
+@pytest.fixture
+def receiving(fresh, archive):
+    settings = fresh.settings.model_copy(
+        update={
+            "receiver_port": archive.receiver_port,
+            "receiver_peers": f"CAMERA,TESTPACS@127.0.0.1:{archive.dicom_port}",
+        }
+    )
+    with Receiver(fresh.store, settings, fresh.key).listen() as port:
+        yield port
+
+
+def storescu(port, *files, calling="CAMERA", called="QFUNDUS"):
+    command = ["storescu", "-aet", calling, "-aec", called, "-xy", "127.0.0.1", str(port), *map(str, files)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_what_a_camera_sends_lands_and_who_sent_it_is_in_the_trail(fresh, receiving, photographs, tmp_path):
+    eyes = [make_eye(photographs, n) for n in range(3)]
+    files = [tmp_path / f"Doe_Jane_{n}.dcm" for n in range(3)]
+    for file, eye in zip(files, eyes, strict=True):
+        file.write_bytes(to_bytes(eye))
+    assert storescu(receiving, *files).returncode == 0
+    assert storescu(receiving, *files).returncode == 0
+    assert all(name.startswith("archive/2.25.") for name in landed(fresh))
+    assert take_in(fresh, "n1") == {"images curated": 3}
+    for _ in range(50):
+        sent = [r.event for r in AuditTrail(fresh.store, fresh.settings, fresh.key).records()]
+        sent = [event for event in sent if event["entity"][0]["what"]["identifier"]["value"] == "CAMERA"]
+        if len(sent) == 2:
+            break
+        time.sleep(0.1)
+    assert [e["entity"][0]["detail"] for e in sent] == [
+        [{"type": "landed", "valueString": "3"}, {"type": "refused", "valueString": "0"}]
+    ] * 2
+
+
+@pytest.mark.parametrize("titles", [{"calling": "STRANGER"}, {"called": "ANOTHER"}])
+def test_a_stranger_and_a_wrong_title_are_refused(fresh, receiving, photographs, tmp_path, titles):
+    file = tmp_path / "eye.dcm"
+    file.write_bytes(to_bytes(make_eye(photographs, 1)))
+    assert storescu(receiving, file, **titles).returncode != 0
+    assert landed(fresh) == {}
+
+
+def test_other_objects_than_photographs_are_refused_before_a_byte_is_sent(fresh, receiving, photographs, tmp_path):
+    scan = make_eye(photographs, 1)
+    scan.SOPClassUID = scan.file_meta.MediaStorageSOPClassUID = CT
+    (tmp_path / "scan.dcm").write_bytes(to_bytes(scan))
+    assert storescu(receiving, tmp_path / "scan.dcm").returncode != 0
+    assert landed(fresh) == {}
+
+
+def test_an_archive_that_asks_gets_its_commitment(fresh, archive, receiving, photographs):
+    instances = [archive.send(to_bytes(make_eye(photographs, n))) for n in range(2)]
+    archive.post("/modalities/qfundus/store", {"Resources": instances})
+    assert len(landed(fresh)) == 2
+    asked = archive.post("/modalities/qfundus/storage-commitment", {"Resources": instances})
+    assert commitment(archive, asked["ID"])["Status"] == "Success"
+    take_in(fresh, "n1")
+    asked = archive.post("/modalities/qfundus/storage-commitment", {"Resources": instances})
+    assert commitment(archive, asked["ID"])["Status"] == "Success"
+    asked = archive.post("/modalities/qfundus/storage-commitment", {"DicomInstances": [[CT, "1.2.3.4"]]})
+    assert commitment(archive, asked["ID"])["Status"] == "Failure"
+
+
+def commitment(archive, transaction):
+    for _ in range(100):
+        report = archive.get(f"/storage-commitment/{transaction}")
+        if report["Status"] != "Pending":
+            return report
+        time.sleep(0.1)
+    return report
+
+
+def test_a_sender_without_an_address_gets_the_report_over_its_own_association(receiving):
+    reports = []
+
+    def note(event):
+        reports.append((event.event_type, event.event_information))
+        return 0x0000, None
+
+    entity = AE("CAMERA")
+    entity.add_requested_context(StorageCommitmentPushModel)
+    own = entity.associate("127.0.0.1", receiving, ae_title="QFUNDUS", evt_handlers=[(evt.EVT_N_EVENT_REPORT, note)])
+    item, asked = Dataset(), Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = CT, "1.2.3"
+    asked.TransactionUID, asked.ReferencedSOPSequence = "1.2.3.4.5", [item]
+    status, _ = own.send_n_action(asked, 1, StorageCommitmentPushModel, "1.2.840.10008.1.20.1.1")
+    assert status.Status == 0x0000
+    for _ in range(50):
+        if reports:
+            break
+        time.sleep(0.1)
+    own.release()
+    [(kind, report)] = reports
+    assert (kind, report.TransactionUID, len(report.FailedSOPSequence)) == (2, "1.2.3.4.5", 1)
+
+
+def test_a_receiver_that_nobody_may_send_to_does_not_start(fresh):
+    with pytest.raises(SetupError, match="RECEIVER_PEERS"):
+        Receiver(fresh.store, fresh.settings, fresh.key)
+    for wrong in ("A@host", "@host:1", "A" * 17, "A@:104"):
+        with pytest.raises(SetupError):
+            Peer.parse(wrong)
