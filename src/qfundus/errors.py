@@ -23,6 +23,8 @@ ReasonCode = Literal[
     "image_too_small",
     "no_fundus_disc",
     "unreadable_erasure",
+    "unreadable_sidecar",
+    "sidecar_without_photograph",
     "unreadable_sheet",
     "grade_out_of_range",
     "grade_without_image",
@@ -30,7 +32,7 @@ ReasonCode = Literal[
 ]
 
 REMEDIES: dict[ReasonCode, str] = {
-    "not_dicom": "Send DICOM Part 10 files, or grading sheets whose name ends in .csv.",
+    "not_dicom": "Send DICOM Part 10 files, photographs (.jpg, .png, .tif), or grading sheets (.csv).",
     "unreadable_file": "Check the file and its permissions; pack the archive again.",
     "decoder_crashed": "Export the image again from the viewer: its compressed stream is broken.",
     "truncated": "Send the file again: its end is missing.",
@@ -49,6 +51,8 @@ REMEDIES: dict[ReasonCode, str] = {
     "image_too_small": "Send the full-size photograph, not a thumbnail.",
     "no_fundus_disc": "Check the photograph: no lit fundus was found in it.",
     "unreadable_erasure": "Save the notice as UTF-8 CSV with the column SOPInstanceUID.",
+    "unreadable_sidecar": "Write a JSON object of DICOM keywords with PatientID and ImageLaterality.",
+    "sidecar_without_photograph": "Send the photograph, under the same name with its own ending, then release this.",
     "unreadable_sheet": "Save the sheet as UTF-8 CSV with the columns SOPInstanceUID, grade, grader, date.",
     "grade_out_of_range": "Grade on the ICDR scale 0-4 and send the row again.",
     "grade_without_image": "Send the image, then release the row.",

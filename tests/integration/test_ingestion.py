@@ -1,4 +1,5 @@
 import io
+import json
 import os
 import random
 import signal
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 from conftest import make_eye
 from faults import FAULTS
+from PIL import Image
 
 from qfundus.errors import AccountError, Retry
 from qfundus.hospital.wrap import to_bytes
@@ -139,6 +141,36 @@ def test_each_image_in_a_zip_file_is_taken_in_or_held(fresh, photographs):
     [item] = [item for item in held.list() if item.reason == "missing_patient_id"]
     held.release(item.source, "a test")
     assert landed_names(fresh) == {"Doe_Jane.zip.member4.dcm"}
+
+
+def test_plain_photographs_are_taken_in_with_what_lies_beside_them(fresh, photographs):
+    said = {"PatientID": "4711", "PatientName": "Doe^Jane", "ImageLaterality": "R", "StudyDate": "20260504"}
+    for name, number in (("Doe_Jane.jpg", 0), ("alone.png", 1), ("Doe_John.tif", 2)):
+        picture = Image.fromarray(photographs.images[number]).resize((280, 280))
+        packed = io.BytesIO()
+        picture.save(packed, {"jpg": "JPEG", "png": "PNG", "tif": "TIFF"}[name[-3:]])
+        land(fresh, name, packed.getvalue())
+    land(fresh, "Doe_Jane.json", json.dumps(said).encode())
+    land(fresh, "Doe_John.json", json.dumps({**said, "ImageLaterality": ""}).encode())
+    land(fresh, "nobody.json", json.dumps(said).encode())
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w") as archive:
+        archive.writestr("a/eye.png", packed.getvalue())
+        archive.writestr("a/eye.json", json.dumps({**said, "PatientID": "4712"}))
+    land(fresh, "eyes.zip", zipped.getvalue())
+    curated = curate_landed(fresh)
+    assert close(fresh, curated.manifest) == {
+        "landed": 7,
+        "archives read": 1,
+        "images curated": 2,
+        "images ignored": 1,
+        "images quarantined": 2,
+        "quarantined: missing_laterality": 2,
+        "quarantined: missing_patient_id": 1,
+        "quarantined: sidecar_without_photograph": 1,
+        "sidecars quarantined": 2,
+        "sidecars read": 1,
+    }
 
 
 def test_a_lost_outcome_fails_the_run_and_clears_nothing(hundred):

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from typing import TypeVar, cast
 from zipfile import BadZipFile, ZipFile
 
 import pandas as pd
@@ -17,13 +17,14 @@ import structlog
 
 from qfundus.dicom.clean import clean_object
 from qfundus.dicom.deidentify import CompiledPolicy
+from qfundus.dicom.photograph import is_photograph, make_object, sidecar_of
 from qfundus.dicom.policy import Policy
 from qfundus.dicom.read import laterality, read_eye, read_pixels
-from qfundus.errors import Discard
+from qfundus.errors import Discard, ReasonCode
 from qfundus.imaging.disc import find_disc
 from qfundus.ingestion.erasures import read_erasures
 from qfundus.ingestion.grades import read_sheet, resolve_row, write_sheet
-from qfundus.ingestion.inputs import is_no_image, read_member
+from qfundus.ingestion.inputs import find_member, is_no_image, read_member
 from qfundus.ingestion.instances import Instance, InstanceIndex, KnownGrade
 from qfundus.ingestion.landing import LandedObject, fix_landed
 from qfundus.ingestion.names import account_name, manifest_name, object_name
@@ -89,13 +90,14 @@ def curate_landed(curation: Curation) -> CuratedRun:
     if finished is not None:
         return CuratedRun(name, count_outcomes(from_parquet(finished)))
     landed, taken_away = fix_landed(store, settings, curation.key, curation.run)
-    images = [item for item in landed if not (item.is_sheet or item.is_archive or item.is_erasure)]
+    images = [item for item in landed if item.is_image]
     with Isolation(_PROCESSES, _remember, curation.policy.policy, curation.key) as isolation:
         outcomes = _in_threads(lambda item: curate_image(curation, isolation, item), images, "images")
         for archive in landed:
             if archive.is_archive:
                 outcomes += curate_archive(curation, isolation, archive)
     outcomes = mark_duplicates(outcomes)
+    outcomes += settle_sidecars(curation, landed, outcomes)
     for sheet in landed:
         if sheet.is_sheet:
             outcomes += curate_sheet(curation, sheet)
@@ -122,7 +124,8 @@ def curate_image(curation: Curation, isolation: Isolation, item: LandedObject) -
     data = curation.store.find(curation.settings.landing_bucket, item.name)
     if data is None:
         return [Outcome(item.source, "image", "withdrawn")]
-    outcome = _curate_named(curation, isolation, item.source, item.name, data, corrects=item.corrects)
+    beside: Callable[[str], bytes | None] = partial(curation.store.find, curation.settings.landing_bucket)
+    outcome = _curate_named(curation, isolation, item.source, item.name, data, beside, corrects=item.corrects)
     return [outcome, *_grades_that_follow(curation, outcome)]
 
 
@@ -155,13 +158,29 @@ def _curate_member(
         return Outcome(source, "image", "ignored", part_of=item.source)
     # Of the member's own name nothing is kept but its ending: it may climb out of any folder.
     safe = f"{item.name}.member{number + 1}{Path(name).suffix[:8]}"
-    return replace(_curate_named(curation, isolation, source, safe, data), part_of=item.source)
+    sidecar = find_member(archive, sidecar_of(name)) if is_photograph(name) else None
+    outcome = _curate_named(curation, isolation, source, safe, data, lambda _: sidecar)
+    if sidecar is not None and outcome.status == "quarantined":
+        why = Discard(cast("ReasonCode", outcome.reason), "It goes with a photograph that is held.")
+        _quarantine(curation, f"{source}-sidecar", sidecar_of(safe), sidecar, why)
+    return replace(outcome, part_of=item.source)
 
 
 def _curate_named(
-    curation: Curation, isolation: Isolation, source: str, name: str, data: bytes, *, corrects: bool = False
+    curation: Curation,
+    isolation: Isolation,
+    source: str,
+    name: str,
+    data: bytes,
+    beside: Callable[[str], bytes | None],
+    *,
+    corrects: bool = False,
 ) -> Outcome:
+    """Curate the bytes of one name; `beside` finds the sidecar of a plain photograph."""
     try:
+        if is_photograph(name):
+            data = isolation.run(make_object, data, beside(sidecar_of(name)))
+            name = f"{name}.dcm"  # what is held from here on says all of it
         instance = _curate_bytes(curation, isolation, data, corrects=corrects)
     except Discard as why:
         _quarantine(curation, source, name, data, why)
@@ -224,6 +243,27 @@ def curate_sheet(curation: Curation, sheet: LandedObject) -> list[Outcome]:
         return [Outcome(sheet.source, "sheet", "quarantined", why.reason)]
     graded = _in_threads(lambda row: _curate_row(curation, sheet, *row), list(enumerate(rows, 1)), "grades")
     return [Outcome(sheet.source, "sheet", "read"), *graded]
+
+
+def settle_sidecars(curation: Curation, landed: list[LandedObject], outcomes: list[Outcome]) -> list[Outcome]:
+    """Give each sidecar its outcome: read with its photograph, or held beside it, or held for want of one."""
+    photographs = {sidecar_of(item.name): item.source for item in landed if item.is_photograph}
+    reasons = {outcome.source: outcome.reason for outcome in outcomes}
+    settled: list[Outcome] = []
+    for sidecar in landed:
+        if not sidecar.is_sidecar:
+            continue
+        reason = reasons.get(photographs.get(sidecar.name, ""), "sidecar_without_photograph")
+        data = curation.store.find(curation.settings.landing_bucket, sidecar.name)
+        if data is None:
+            settled.append(Outcome(sidecar.source, "sidecar", "withdrawn"))
+        elif reason:
+            why = Discard(cast("ReasonCode", reason), "It goes with a photograph that is not here, or held.")
+            _quarantine(curation, sidecar.source, sidecar.name, data, why)
+            settled.append(Outcome(sidecar.source, "sidecar", "quarantined", reason))
+        else:
+            settled.append(Outcome(sidecar.source, "sidecar", "read"))
+    return settled
 
 
 def erase_named(curation: Curation, notice: LandedObject) -> list[Outcome]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from qfundus.dicom.clean import RELEASED_EVERY, clean_object
 from qfundus.dicom.deidentify import CompiledPolicy
+from qfundus.dicom.photograph import is_photograph, make_object
 from qfundus.dicom.policy import Policy
 from qfundus.errors import Discard, SetupError
 from qfundus.ingestion.inputs import Input, find_inputs, is_no_image
@@ -137,6 +138,8 @@ class _Desk:
         before = _digest(data)
         draft = self.drafts / f"{number}.dcm"
         try:
+            if is_photograph(item.name):
+                data = make_object(bytes(data), item.read_sidecar())
             cleaned = clean_object(data, draft, self.policy, self.key)
         except Discard as why:
             return replace(self.hold(source, item, data, why), digest_before=before)

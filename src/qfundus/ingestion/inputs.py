@@ -8,6 +8,7 @@ from functools import lru_cache
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
+from qfundus.dicom.photograph import sidecar_of
 from qfundus.errors import Discard
 
 _LARGEST_MEMBER = 4 << 30  # bytes
@@ -60,6 +61,14 @@ class Input:
         except OSError as error:
             raise Discard("unreadable_file", f"It cannot be opened ({type(error).__name__}).") from None
 
+    def read_sidecar(self) -> bytes | None:
+        """Return what lies beside a plain photograph and says what it shows, or None."""
+        if self.member < 0:
+            beside = Path(sidecar_of(str(self.path)))
+            return beside.read_bytes() if beside.is_file() and not beside.is_symlink() else None
+        archive = _archive(self.path)
+        return find_member(archive, sidecar_of(archive.infolist()[self.member].filename))
+
 
 def find_inputs(source: Path) -> Iterator[Input]:
     """Yield what lies below a folder or in a zip file, in the order of names; symbolic links are not followed."""
@@ -99,6 +108,16 @@ def is_no_image(name: str, data: bytes | mmap) -> bool:
 @lru_cache(maxsize=4)
 def _archive(path: Path) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
+
+
+def find_member(archive: zipfile.ZipFile, name: str) -> bytes | None:
+    """Return the member of a zip file that has a name, or None.
+
+    Raises:
+        Discard: where it cannot be read.
+    """
+    names = [member.filename for member in archive.infolist()]
+    return read_member(archive, names.index(name)) if name in names else None
 
 
 def read_member(archive: zipfile.ZipFile, number: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from qfundus.dicom.photograph import SIDECAR, is_photograph
 from qfundus.ingestion.names import landed_name
 from qfundus.security.keys import SiteKey, pseudonymise_source, pseudonymise_uid
 from qfundus.settings import Settings
@@ -23,6 +24,21 @@ class LandedObject:
     def is_sheet(self) -> bool:
         """Whether this is a grading sheet, by its name's ending."""
         return self.name.lower().endswith(".csv") and not self.is_erasure
+
+    @property
+    def is_photograph(self) -> bool:
+        """Whether this is a plain photograph, by its name's ending."""
+        return is_photograph(self.name)
+
+    @property
+    def is_sidecar(self) -> bool:
+        """Whether this says of a plain photograph what a DICOM header would, by its name's ending."""
+        return self.name.lower().endswith(SIDECAR)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether this is to become one curated object: anything that is nothing else."""
+        return not (self.is_sheet or self.is_erasure or self.is_sidecar or self.is_archive)
 
     @property
     def is_erasure(self) -> bool:

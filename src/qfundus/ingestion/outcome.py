@@ -14,7 +14,7 @@ class Outcome:
     """One line of a run's manifest. `part_of` names the sheet of a row, or what else it belongs to."""
 
     source: str
-    kind: Literal["image", "sheet", "grade", "archive", "notice", "erasure"]
+    kind: Literal["image", "sheet", "grade", "archive", "notice", "erasure", "sidecar"]
     status: Status
     reason: str = ""
     digest: str = ""
