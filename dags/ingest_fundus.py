@@ -3,7 +3,8 @@
 
 Fetches from the hospital's archive what is new there (where one is set), reads the landing bucket, de-identifies every photograph, puts what cannot be used into quarantine with a reason, extracts
 features, and fills the feature store. It ends by accounting for every landed object: one without an outcome, or with two,
-fails the run, and nothing is cleared.
+fails the run, and nothing is cleared. A few invented patients with marked names travel with each run; at its end every store, log
+and database is searched for them.
 
 **Runs** when triggered, by a person or by the feed. One run at a time.
 
@@ -12,10 +13,13 @@ fails the run, and nothing is cleared.
 | a task fails | what it means | what to do |
 |---|---|---|
 | Fetch from the archive | the archive does not answer, or no longer lists much of what it had | read the message; what could be fetched has landed, so the task may be marked as succeeded to go on without the rest |
+| Plant invented patients | the object store does not answer | `qfundus status`; then clear the task |
 | De-identify what has landed | the object store does not answer, or fewer objects landed than `at_least` | `qfundus status`; then clear the task: objects done already are found |
 | Extract features | the object store does not answer | clear the task |
 | Push to the feature store | Feast could not register or load | read the log's end; clear the task: chunks loaded already are passed over |
 | Account for every object | an object was lost or counted twice | nothing was deleted; clear the whole run and it is done again |
+| Search for the planted names | a name that was planted to find leaks stands where no name may be | the message and `qfundus planted` say where; nothing follows this run until the leak is closed |
+| Announce new eyes | it does nothing that could fail | clear the task |
 
 Quarantined items and their remedies: `qfundus quarantine list`. After mending: `qfundus quarantine release <source>`.
 """
@@ -29,7 +33,7 @@ EYE_FEATURES = Asset("eye_features")
 FAIL_WHAT_CANNOT_HEAL = ExceptionRetryPolicy(
     rules=[
         RetryRule(
-            exception=["qfundus.errors.SetupError", "qfundus.errors.AccountError"],
+            exception=["qfundus.errors.SetupError", "qfundus.errors.AccountError", "qfundus.errors.LeakError"],
             action=RetryAction.FAIL,
             reason="Trying again would not help: see the message.",
         )
@@ -71,6 +75,12 @@ def ingest_fundus():
 
         return ingestion.fetch_archive()
 
+    @task(task_display_name="Plant invented patients")
+    def plant_patients(run_id):
+        from qfundus.steps import ingestion
+
+        return ingestion.plant_patients(run_id)
+
     @task(task_display_name="De-identify what has landed")
     def deidentify_landed(params, run_id):
         from qfundus.steps import ingestion
@@ -89,24 +99,35 @@ def ingest_fundus():
 
         return ingestion.push_features(rows)
 
-    @task(task_display_name="Account for every object", outlets=[EYE_FEATURES])
+    @task(task_display_name="Account for every object")
     def close_run(curated, run_id):
-        from airflow.sdk.exceptions import AirflowSkipException
-
         from qfundus.ingestion.account import describe_counts
-        from qfundus.ingestion.outcome import has_news
         from qfundus.platform.notes import write_run_note
         from qfundus.steps import ingestion
 
         counts = ingestion.close_run(run_id, curated["manifest"])
         write_run_note("ingest_fundus", run_id, describe_counts(counts))
-        if not has_news(counts):
-            raise AirflowSkipException("No eye and no grade is new.")
         return counts
 
+    @task(task_display_name="Search for the planted names")
+    def search_planted(run_id):
+        from qfundus.steps import ingestion
+
+        return ingestion.search_planted("ingest_fundus", run_id)
+
+    @task(task_display_name="Announce new eyes", outlets=[EYE_FEATURES])
+    def announce_eyes(counts):
+        from airflow.sdk.exceptions import AirflowSkipException
+
+        from qfundus.ingestion.outcome import has_news
+
+        if not has_news(counts):
+            raise AirflowSkipException("No eye and no grade is new.")
+
     curated = deidentify_landed()
-    fetch_archive() >> curated
-    push_features(extract_features(curated)) >> close_run(curated)
+    fetch_archive() >> plant_patients() >> curated
+    counts = close_run(curated)
+    push_features(extract_features(curated)) >> counts >> search_planted() >> announce_eyes(counts)
 
 
 ingest_fundus()

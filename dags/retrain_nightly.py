@@ -13,6 +13,7 @@ The steps are the Kubeflow pipeline `retraining`; it runs here, or on a Kubeflow
 |---|---|---|
 | Look for new eyes | no eye is known yet, or the feature store does not answer | run `ingest_fundus` first; `qfundus status` |
 | Run the retraining pipeline | a step failed; its log is within this task's log, or on the KFP page it names | mend and clear the task: steps done already are found in the cache |
+| Search for the planted names | a name that was planted to find leaks stands in a model, a tag, a metric or a log | the message and `qfundus planted` say where; no candidate is announced |
 | Announce the candidate | MLflow does not answer | clear the task |
 """
 
@@ -38,7 +39,7 @@ RECIPES = sorted(file.stem for file in (Path(__file__).parents[1] / "configs" / 
 FAIL_WHAT_CANNOT_HEAL = ExceptionRetryPolicy(
     rules=[
         RetryRule(
-            exception=["qfundus.errors.SetupError", "qfundus.errors.AccountError"],
+            exception=["qfundus.errors.SetupError", "qfundus.errors.AccountError", "qfundus.errors.LeakError"],
             action=RetryAction.FAIL,
             reason="Trying again would not help: see the message.",
         )
@@ -98,6 +99,13 @@ def retrain_nightly():
         nightly.run_pipeline(plan)
         return plan
 
+    @task(task_display_name="Search for the planted names")
+    def search_planted(plan, run_id):
+        from qfundus.steps import ingestion
+
+        ingestion.search_planted("retrain_nightly", run_id)
+        return plan
+
     @task(task_display_name="Announce the candidate", outlets=[CANDIDATE_MODEL])
     def announce_candidate(plan, run_id, outlet_events):
         from airflow.sdk.exceptions import AirflowSkipException
@@ -112,7 +120,7 @@ def retrain_nightly():
         outlet_events[CANDIDATE_MODEL].extra = {"version": concluded["version"]}
         return concluded
 
-    announce_candidate(run_pipeline(look_for_new_eyes()))
+    announce_candidate(search_planted(run_pipeline(look_for_new_eyes())))
 
 
 retrain_nightly()

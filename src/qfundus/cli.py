@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from qfundus.errors import AccountError, Retry, SetupError
+from qfundus.errors import AccountError, LeakError, Retry, SetupError
 from qfundus.logs import set_up_logs
 
 if TYPE_CHECKING:
@@ -252,6 +252,27 @@ def demo(
 
 
 @app.command()
+def planted(
+    to: Annotated[
+        Path | None, typer.Option("--to", help="The file to write; else it goes to the state folder.")
+    ] = None,
+) -> None:
+    """Write the newest page of the search for planted names: what was planted, looked at and found."""
+    from qfundus.planted.verdict import newest_page
+    from qfundus.settings import load_settings
+    from qfundus.storage import ObjectStore
+
+    settings = load_settings()
+    page = newest_page(ObjectStore(settings), settings)
+    if page is None:
+        raise SetupError("Nothing was planted in the last two days: no run has taken anything in.")
+    place = to or settings.home / "reports" / "planted.html"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(page)
+    _console.print(f"See {place}.", soft_wrap=True)
+
+
+@app.command()
 def grade(
     files: Annotated[list[Path], typer.Argument(help="DICOM fundus photographs.", exists=True)],
     protocol: Annotated[str, typer.Option(help="http or grpc.")] = "http",
@@ -383,6 +404,6 @@ def run() -> None:
 
     try:
         app()
-    except (SetupError, Retry, AccountError, NightError) as error:
+    except (SetupError, Retry, AccountError, LeakError, NightError) as error:
         typer.secho(f"\n{error}", fg=typer.colors.RED, err=True)
         sys.exit(1)

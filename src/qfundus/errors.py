@@ -87,5 +87,9 @@ class AccountError(Exception):
     """The outcomes of a run do not match what had landed: something was lost or counted twice."""
 
 
+class LeakError(Exception):
+    """A planted patient's name was found where no name may be."""
+
+
 class SetupError(Exception):
     """Something outside the code is missing or misplaced; the message names the remedy."""

@@ -28,6 +28,7 @@ class Settings(BaseSettings):
     audit_bucket: str = "audit"
     features_bucket: str = "features"
     models_bucket: str = "models"
+    mlflow_bucket: str | None = "mlflow"
 
     dicomweb_url: str | None = None
     dicomweb_user: str = ""

@@ -6,6 +6,7 @@ import json
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import boto3
@@ -26,6 +27,7 @@ class StoredObject:
     name: str
     etag: str
     size: int
+    modified: datetime
 
 
 class ObjectStore:
@@ -95,7 +97,7 @@ class ObjectStore:
         with _nameless_errors(bucket):
             for page in listing.paginate(Bucket=bucket, Prefix=prefix, StartAfter=after):
                 for entry in page.get("Contents", ()):
-                    yield StoredObject(entry["Key"], entry["ETag"].strip('"'), entry["Size"])
+                    yield StoredObject(entry["Key"], entry["ETag"].strip('"'), entry["Size"], entry["LastModified"])
 
     def delete(self, bucket: str, name: str) -> None:
         """Remove an object; a missing one is no error."""

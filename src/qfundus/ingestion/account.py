@@ -27,7 +27,8 @@ def close_run(store: ObjectStore, settings: Settings, key: SiteKey, run: str, ma
     objects = outcomes.loc[outcomes["part_of"] == "", "source"]
     landed: list[str] = store.find_json(settings.curated_bucket, landed_name(run))
     check_account(landed, list(objects))
-    counts = {"landed": len(landed), **count_outcomes(outcomes)}
+    planted = int((outcomes["planted"] & (outcomes["part_of"] == "")).sum())
+    counts = {"landed": len(landed) - planted, **count_outcomes(outcomes)}
     first = store.put_if_absent(settings.curated_bucket, account_name(run), to_json(counts))
     if first:
         said = digest(store.get(settings.curated_bucket, manifest))

@@ -106,7 +106,8 @@ def curate_landed(curation: Curation) -> CuratedRun:
         if notice.is_erasure:
             outcomes += erase_named(curation, notice)
     outcomes += [Outcome(source, "image", "withdrawn") for source in taken_away]
-    table = to_table(outcomes)
+    planted = {item.source for item in landed if item.planted}
+    table = to_table([replace(o, planted=o.source in planted or o.part_of in planted) for o in outcomes])
     store.put_if_absent(settings.curated_bucket, name, to_parquet(table))
     return CuratedRun(name, count_outcomes(table))
 

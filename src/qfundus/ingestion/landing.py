@@ -19,6 +19,7 @@ class LandedObject:
     name: str = field(repr=False)
     etag: str
     source: str
+    planted: bool = False
 
     @property
     def is_sheet(self) -> bool:
@@ -61,10 +62,21 @@ def landed_photograph(key: SiteKey, uid: str) -> str:
     return f"{ARCHIVE}{pseudonymise_uid(key, uid)}.dcm"
 
 
+def planted_prefix(key: SiteKey) -> str:
+    """Name where invented patients land: nobody without the key can take a photograph for one of them."""
+    return f"planted-{key.mac('plant', '')[:8].hex()}/"
+
+
 def list_landed(store: ObjectStore, settings: Settings, key: SiteKey) -> list[LandedObject]:
     """List what has landed; an object sent again under its name with other bytes counts as another."""
+    planted = planted_prefix(key)
     return [
-        LandedObject(found.name, found.etag, pseudonymise_source(key, f"{found.name}\x00{found.etag}"))
+        LandedObject(
+            found.name,
+            found.etag,
+            pseudonymise_source(key, f"{found.name}\x00{found.etag}"),
+            found.name.startswith(planted),
+        )
         for found in store.list(settings.landing_bucket)
     ]
 

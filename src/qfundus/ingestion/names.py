@@ -3,6 +3,7 @@
 WITHDRAWN = "withdrawn/"
 ARCHIVE_KNOWN = "archive/known.parquet"
 ARCHIVE_CURSOR = "archive/cursor.json"
+PLANTED_RECENT = "planted/recent.json"
 
 
 def object_name(content: str) -> str:
@@ -43,6 +44,11 @@ def landed_name(run: str) -> str:
 def manifest_name(run: str) -> str:
     """Name the outcomes of a run."""
     return f"runs/{run}/outcomes.parquet"
+
+
+def planted_name(run: str) -> str:
+    """Name the page that says where a run's planted patients were looked for, and what was found."""
+    return f"runs/{run}/planted.html"
 
 
 def account_name(run: str) -> str:

@@ -26,6 +26,7 @@ class Outcome:
     graded_on: str = ""
     part_of: str = ""
     instance: str = ""
+    planted: bool = False
 
 
 def to_table(outcomes: list[Outcome]) -> pd.DataFrame:
@@ -34,9 +35,12 @@ def to_table(outcomes: list[Outcome]) -> pd.DataFrame:
 
 
 def count_outcomes(outcomes: pd.DataFrame) -> dict[str, int]:
-    """Count the outcomes by kind and status, and the quarantined also by reason."""
-    counts = Counter(f"{kind}s {status}" for kind, status in zip(outcomes["kind"], outcomes["status"], strict=True))
-    reasons = outcomes.loc[outcomes["status"] == "quarantined", "reason"]
+    """Count the outcomes by kind and status, the quarantined also by reason, and what was planted by itself."""
+    planted = outcomes["planted"].astype(bool)
+    real, invented = outcomes.loc[~planted], outcomes.loc[planted]
+    counts = Counter(f"{kind}s {status}" for kind, status in zip(real["kind"], real["status"], strict=True))
+    counts.update(f"planted {status}" for status in invented["status"])
+    reasons = real.loc[real["status"] == "quarantined", "reason"]
     counts.update(f"quarantined: {reason}" for reason in reasons)
     return dict(sorted(counts.items()))
 

@@ -69,7 +69,7 @@ class Quarantine:
         self._trail.append("110107", "U", source, why, decision="release")
         # The bytes must be safe in landing before quarantine forgets them.
         self._store.put(self._landing, name, data)
-        self._forget(source)
+        self.forget(source)
 
     def drop(self, source: str, why: str) -> None:
         """Delete an item for good, and record who decided so.
@@ -79,7 +79,7 @@ class Quarantine:
         """
         self._store.get(self._bucket, f"{source}.json")
         self._trail.append("110103", "D", source, why, decision="drop")
-        self._forget(source)
+        self.forget(source)
 
     def show(self, source: str, why: str) -> bytes:
         """Return an item as it came, and record who looked: it identifies a person.
@@ -91,7 +91,8 @@ class Quarantine:
         self._trail.append("110103", "R", source, why, decision="show")
         return data
 
-    def _forget(self, source: str) -> None:
+    def forget(self, source: str) -> None:
+        """Delete an item without a record; only for what was never anybody's."""
         self._store.delete(self._bucket, f"{source}.sealed")
         self._store.delete(self._bucket, f"{source}.json")
 

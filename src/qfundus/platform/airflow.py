@@ -1,6 +1,8 @@
 """Airflow's public REST API, as a person's clicks use it."""
 
+import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -100,6 +102,20 @@ class AirflowClient:
         """Return what a task returned."""
         path = f"{_run_path(dag, run)}/taskInstances/{task}/xcomEntries/return_value"
         return self._call("GET", path, params={"deserialize": "true"})["value"]
+
+    def everything_said(self, dag: str, run: str) -> Iterator[tuple[str, str]]:
+        """Yield all text that a run has left with Airflow, each with where: the run, tasks, XComs and logs."""
+        path = _run_path(dag, run)
+        yield f"{dag} run", json.dumps(self._call("GET", path))
+        for task in self.tasks(dag, run):
+            own = f"{path}/taskInstances/{task.name}"
+            yield f"{dag}.{task.name}", json.dumps(self._call("GET", own))
+            for entry in self._call("GET", f"{own}/xcomEntries")["xcom_entries"]:
+                value = self._call("GET", f"{own}/xcomEntries/{quote(entry['key'], safe='')}")
+                yield f"{dag}.{task.name} XCom {entry['key']}", json.dumps(value)
+            for attempt in range(1, task.tries + 1):
+                log = self._call("GET", f"{own}/logs/{attempt}", headers={"Accept": "application/json"})
+                yield f"{dag}.{task.name} log {attempt}", json.dumps(log, ensure_ascii=False)
 
     def approve(self, dag: str, run: str, task: str) -> None:
         """Give the answer Approve to a task that waits for a person."""

@@ -2,7 +2,9 @@
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -147,6 +149,21 @@ def download_report(settings: Settings, run_id: str, folder: Path) -> Path:
     """Fetch a retraining's report into a folder; return where it lies."""
     folder.mkdir(parents=True, exist_ok=True)
     return Path(connect(settings).download_artifacts(run_id, "report", str(folder))) / "report.html"
+
+
+def described_runs(settings: Settings, since: datetime) -> Iterator[tuple[str, str]]:
+    """Yield all text that MLflow keeps of the runs and versions since a moment, each with where."""
+    client, moment = connect(settings), int(since.timestamp() * 1000)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    token: str | None = ""
+    while token is not None:
+        runs = client.search_runs(experiments, f"attributes.start_time >= {moment}", page_token=token or None)
+        for run in runs:
+            yield f"run {run.info.run_id}", json.dumps(run.to_dictionary(), default=str)
+        token = runs.token or None
+    for version in client.search_model_versions():
+        if (version.last_updated_timestamp or 0) >= moment:
+            yield f"{version.name} version {version.version}", repr(version)
 
 
 def run_page(settings: Settings, run_id: str) -> str:

@@ -6,7 +6,7 @@ import hmac
 from dataclasses import dataclass, field
 from typing import Literal
 
-Purpose = Literal["patient", "uid", "date", "source", "grader", "split", "seal", "audit"]
+Purpose = Literal["patient", "uid", "date", "source", "grader", "split", "seal", "audit", "plant"]
 LONGEST_SHIFT_DAYS = 730
 
 

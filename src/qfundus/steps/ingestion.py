@@ -25,6 +25,15 @@ def fetch_archive() -> dict[str, int]:
     return asdict(fetch_archive(ObjectStore(settings), settings, key, datetime.now(UTC).date()))
 
 
+def plant_patients(run: str) -> bool:
+    """Land the run's invented patients, whose names are searched for at its end; none where nothing has landed."""
+    from qfundus.planted.patients import plant_patients
+
+    settings = load_settings()
+    key = SiteKey.from_hex(settings.site_key.get_secret_value())
+    return plant_patients(ObjectStore(settings), settings, key, run)
+
+
 def deidentify_landed(run: str, at_least: int = 0) -> dict[str, object]:
     """De-identify what has landed; return where the manifest lies, and the counts.
 
@@ -80,6 +89,22 @@ def close_run(run: str, manifest: str) -> dict[str, int]:
     settings = load_settings()
     key = SiteKey.from_hex(settings.site_key.get_secret_value())
     return close_run(ObjectStore(settings), settings, key, run, manifest)
+
+
+def search_planted(dag: str, run: str) -> dict[str, int]:
+    """Look everywhere for the planted names, then let a run's planted patients go; return how much was looked at.
+
+    Raises:
+        LeakError: where a name was found.
+    """
+    from qfundus.planted.verdict import forget_planted, search_planted
+
+    settings = load_settings()
+    key, store = SiteKey.from_hex(settings.site_key.get_secret_value()), ObjectStore(settings)
+    try:
+        return search_planted(store, settings, key, dag, run)
+    finally:
+        forget_planted(store, settings, key, run)
 
 
 def decide_quarantined(source: str, decision: str, why: str) -> None:

@@ -1,0 +1,127 @@
+"""The invented patients of a run: their names are words that stand nowhere else in the world."""
+
+import io
+import random
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from qfundus.hospital.people import Clinic, invent_patient
+from qfundus.hospital.photographs import draw_phantoms
+from qfundus.hospital.wrap import to_bytes, wrap_eye
+from qfundus.ingestion.landing import list_landed, planted_prefix
+from qfundus.ingestion.names import PLANTED_RECENT
+from qfundus.security.keys import SiteKey
+from qfundus.settings import Settings
+from qfundus.storage import ObjectStore, to_json
+
+_LETTERS = 12
+_REMEMBERED = 10  # runs
+_SEARCHED_FOR = timedelta(days=2)
+_COLUMNS = "SOPInstanceUID,grade,grader,date"
+WHERE = (
+    "name, ID, address, telephone and comments of the patient",
+    "names of physician, operator and grader",
+    "descriptions and request numbers, in sequences too",
+    "a private block",
+    "letters in the pixels, and a comment in their JPEG",
+    "file names",
+    "a file that is cut short, and a row with a grade of 7: what is said of them when they go to quarantine",
+)
+
+
+@dataclass(frozen=True)
+class Planting:
+    """When a run's patients were planted."""
+
+    run: str
+    at: datetime
+
+
+def marks(key: SiteKey, run: str) -> list[str]:
+    """Return the marked words of a run: from the key, so that nothing has to keep them."""
+    stream = key.mac("plant", run)
+    letters = "".join(string.ascii_uppercase[byte % 26] for byte in stream)
+    return [letters[:_LETTERS], letters[_LETTERS : 2 * _LETTERS]]
+
+
+def plant_patients(store: ObjectStore, settings: Settings, key: SiteKey, run: str) -> bool:
+    """Land a run's invented patients beside what the hospital sent; where it sent nothing, plant nothing."""
+    landed = [item for item in list_landed(store, settings, key) if not item.planted]
+    if not landed:
+        return False
+    _remember(store, settings, run)
+    family, given = marks(key, run)
+    for name, data in _files(family, given).items():
+        store.put(settings.landing_bucket, f"{planted_prefix(key)}{family}_{given}{name}", data)
+    return True
+
+
+def recent_plantings(store: ObjectStore, settings: Settings) -> list[Planting]:
+    """Return the runs whose marks are searched for: those of the last two days."""
+    found = store.find_json(settings.curated_bucket, PLANTED_RECENT) or []
+    plantings = [Planting(entry["run"], datetime.fromisoformat(entry["at"])) for entry in found]
+    return [p for p in plantings if datetime.now(UTC) - p.at < _SEARCHED_FOR]
+
+
+def _remember(store: ObjectStore, settings: Settings, run: str) -> None:
+    known = store.find_json(settings.curated_bucket, PLANTED_RECENT) or []
+    if any(entry["run"] == run for entry in known):
+        return
+    known.append({"run": run, "at": datetime.now(UTC).isoformat(timespec="seconds")})
+    store.put(settings.curated_bucket, PLANTED_RECENT, to_json(known[-_REMEMBERED:]))
+
+
+def _files(family: str, given: str) -> dict[str, bytes]:
+    rng = random.Random(family)  # noqa: S311  (people are invented by it, no secrets)
+    eyes = [_eye(family, given, number, rng) for number in range(3)]
+    uid, other = str(eyes[0].SOPInstanceUID), str(eyes[1].SOPInstanceUID)
+    sheet = [_COLUMNS, f"{uid},2,{family} {given},2026-07-01", f"{other},7,{family} {given},2026-07-01"]
+    return {
+        "_0.dcm": _with_comment(to_bytes(eyes[0]), family),
+        "_1.dcm": to_bytes(eyes[1]),
+        "_2.dcm": to_bytes(eyes[2])[:-2000],
+        ".csv": "\n".join(sheet).encode(),
+    }
+
+
+def _eye(family: str, given: str, number: int, rng: random.Random):  # noqa: ANN202  (pydicom's own)
+    visited = datetime(2026, 3, 1, tzinfo=UTC).date()
+    patient = replace(
+        invent_patient(rng, visited),
+        family=family,
+        given=given,
+        record_number=f"{family}{number}",
+        address=f"{number} {given} Lane",
+        phone=f"{given}-{number}",
+        physician=f"{family}^{given}^^Dr",
+        operator=f"{given}^{family}",
+    )
+    return wrap_eye(
+        draw_phantoms(1, seed=number).images[0],
+        patient,
+        Clinic(institution=f"{family} Infirmary", manufacturer="PHANTOM", model="DRAWN EYE"),
+        laterality="R",
+        study_uid=f"2.25.{rng.getrandbits(120)}",
+        entropy=f"{family}/{number}",
+        burned_in=number == 1,
+    )
+
+
+def _with_comment(data: bytes, words: str) -> bytes:
+    """Put a comment segment into the JPEG of an object, right after its start."""
+    import pydicom
+    from pydicom.encaps import encapsulate, generate_frames
+
+    eye = pydicom.dcmread(io.BytesIO(data))
+    frame = next(generate_frames(eye.PixelData, number_of_frames=1))
+    comment = b"\xff\xfe" + (len(words) + 2).to_bytes(2, "big") + words.encode()
+    eye.PixelData = encapsulate([frame[:2] + comment + frame[2:]])
+    eye["PixelData"].is_undefined_length = True
+    return to_bytes(eye)
+
+
+def words_of(key: SiteKey, plantings: Sequence[Planting]) -> list[str]:
+    """Return the marked words of several runs."""
+    return [word for planting in plantings for word in marks(key, planting.run)]

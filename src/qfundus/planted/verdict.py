@@ -1,0 +1,84 @@
+"""Search for the planted patients, write the page that says what was found, and let them go."""
+
+from datetime import UTC, datetime
+
+import structlog
+from jinja2 import Environment, PackageLoader, select_autoescape
+
+from qfundus.errors import LeakError
+from qfundus.ingestion.curate import read_manifest
+from qfundus.ingestion.instances import InstanceIndex
+from qfundus.ingestion.names import manifest_name, planted_name
+from qfundus.ingestion.quarantine import Quarantine
+from qfundus.planted.patients import WHERE, recent_plantings, words_of
+from qfundus.planted.search import Place, Search
+from qfundus.security.audit import AuditTrail
+from qfundus.security.keys import SiteKey
+from qfundus.settings import Settings
+from qfundus.storage import ObjectStore
+
+_log = structlog.get_logger()
+
+
+def search_planted(store: ObjectStore, settings: Settings, key: SiteKey, dag: str, run: str) -> dict[str, int]:
+    """Look everywhere for the names planted in the last two days; return how many things in how many places.
+
+    The page goes to the curated bucket and a record of it into the audit trail.
+
+    Raises:
+        LeakError: where a planted name was found, naming the places.
+    """
+    plantings = recent_plantings(store, settings)
+    if not plantings:
+        return {"places": 0, "looked": 0}
+    since = min(planting.at for planting in plantings)
+    runs = [planting.run for planting in plantings]
+    outcomes = _planted_outcomes(store, settings, runs)
+    search = Search(store, settings, words_of(key, plantings), since)
+    places = search.everywhere([row["digest"] for row in outcomes if row["status"] == "curated"])
+    looked, found = sum(place.looked for place in places), sum(len(place.found) for place in places)
+    page = _write_page(places, dag=dag, run=run, runs=runs, since=since, looked=looked, found=found)
+    store.put(settings.curated_bucket, planted_name(run), page.encode())
+    AuditTrail(store, settings, key).append(
+        "110100", "E", run, "The search for planted names.", places=len(places), looked=looked, found=found
+    )
+    for place in places:
+        _log.info("Searched", place=place.name, looked=place.looked, found=len(place.found))
+    if found:
+        where = "; ".join(f"{place.name} ({', '.join(place.found[:5])})" for place in places if place.found)
+        raise LeakError(
+            f"A planted name was found in {found} places: {where}. See {planted_name(run)} in the bucket "
+            f"{settings.curated_bucket} (`qfundus planted`). Nothing of this run may be used until the leak is closed."
+        )
+    return {"places": len(places), "looked": looked}
+
+
+def forget_planted(store: ObjectStore, settings: Settings, key: SiteKey, run: str) -> None:
+    """Erase a run's planted patients from curated and quarantine; no training sees them."""
+    index, quarantine = InstanceIndex(store, settings), Quarantine(store, settings, key)
+    for row in _planted_outcomes(store, settings, [run]):
+        if row["kind"] == "image" and row["status"] == "curated":
+            index.erase(row["instance"], run)
+        elif row["status"] == "quarantined":
+            quarantine.forget(row["source"])
+
+
+def newest_page(store: ObjectStore, settings: Settings) -> bytes | None:
+    """Return the page of the newest run that had planted patients, or None where none has one."""
+    for planting in reversed(recent_plantings(store, settings)):
+        page = store.find(settings.curated_bucket, planted_name(planting.run))
+        if page is not None:
+            return page
+    return None
+
+
+def _planted_outcomes(store: ObjectStore, settings: Settings, runs: list[str]) -> list[dict[str, str]]:
+    written = [run for run in runs if store.find(settings.curated_bucket, manifest_name(run)) is not None]
+    manifests = [read_manifest(store, settings, manifest_name(run)) for run in written]
+    return [row for manifest in manifests for row in manifest.loc[manifest["planted"].astype(bool)].to_dict("records")]
+
+
+def _write_page(places: list[Place], **said: object) -> str:
+    environment = Environment(loader=PackageLoader("qfundus.planted"), autoescape=select_autoescape())
+    moment = datetime.now(UTC).isoformat(timespec="seconds")
+    return environment.get_template("planted.html").render(places=places, planted=WHERE, moment=moment, **said)

@@ -1,0 +1,145 @@
+"""The planted patients: they are found wherever their names are put by hand, and nowhere else."""
+
+import gzip
+import io
+import secrets
+import zipfile
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pandas as pd
+import pytest
+from conftest import make_eye
+
+from qfundus.errors import LeakError
+from qfundus.hospital.wrap import to_bytes
+from qfundus.ingestion.account import close_run
+from qfundus.ingestion.curate import curate_landed, read_manifest
+from qfundus.ingestion.names import object_name, planted_name
+from qfundus.ingestion.quarantine import Quarantine
+from qfundus.planted.patients import marks, plant_patients, recent_plantings
+from qfundus.planted.search import Search
+from qfundus.planted.verdict import forget_planted, newest_page, search_planted
+from qfundus.registry.versions import connect
+from qfundus.security.audit import AuditTrail
+
+pytestmark = pytest.mark.platform
+
+
+@pytest.fixture
+def run(fresh, photographs):
+    """A run of one eye with its planted patients, closed."""
+    curation = replace(fresh, run=f"run-{secrets.token_hex(4)}")
+    curation.store.put(curation.settings.landing_bucket, "eye.dcm", to_bytes(make_eye(photographs, 1)))
+    assert plant_patients(curation.store, curation.settings, curation.key, curation.run)
+    return curation
+
+
+def close(curation):
+    curated = curate_landed(curation)
+    return close_run(curation.store, curation.settings, curation.key, curation.run, curated.manifest)
+
+
+def search(curation):
+    return search_planted(curation.store, curation.settings, curation.key, "ingest_fundus", curation.run)
+
+
+def test_where_nothing_has_landed_nothing_is_planted(fresh):
+    assert not plant_patients(fresh.store, fresh.settings, fresh.key, "run-1")
+    assert recent_plantings(fresh.store, fresh.settings) == []
+    assert search(fresh) == {"places": 0, "looked": 0}
+
+
+def test_planted_patients_travel_are_searched_for_and_leave_nothing(run):
+    assert plant_patients(run.store, run.settings, run.key, run.run)  # a second try of the task
+    counts = close(run)
+    assert counts == {
+        "landed": 1,
+        "images curated": 1,
+        "planted curated": 2,
+        "planted graded": 1,
+        "planted quarantined": 2,
+        "planted read": 1,
+    }
+    looked = search(run)
+    assert looked["places"] >= 10
+    assert looked["looked"] > 20
+    page = newest_page(run.store, run.settings).decode()
+    assert "No: in none of" in page
+    assert not any(mark in page for mark in marks(run.key, run.run))
+    forget_planted(run.store, run.settings, run.key, run.run)
+    forget_planted(run.store, run.settings, run.key, run.run)
+    assert Quarantine(run.store, run.settings, run.key).list() == []
+    left = [o.name for o in run.store.list(run.settings.curated_bucket, "objects/")]
+    assert len(left) == 1
+    assert AuditTrail(run.store, run.settings, run.key).verify() == []
+
+
+def parquet(mark):
+    packed = io.BytesIO()
+    pd.DataFrame({"name": [mark]}).to_parquet(packed)
+    return packed.getvalue()
+
+
+def zipped(mark):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("inner.csv", mark * 50)
+    return packed.getvalue()
+
+
+LEAKS = {
+    "an object's name": lambda s, mark: s.store.put(s.settings.models_bucket, f"leak/{mark.lower()}", b"x"),
+    "an object": lambda s, mark: s.store.put(s.settings.models_bucket, "leak/a", mark.encode()),
+    "Parquet": lambda s, mark: s.store.put(s.settings.features_bucket, "leak/b", parquet(mark)),
+    "a zip file": lambda s, mark: s.store.put(s.settings.mlflow_bucket, "leak/c", zipped(mark)),
+    "gzip": lambda s, mark: s.store.put(s.settings.audit_bucket, "leak", gzip.compress(mark.encode())),
+    "UTF-16": lambda s, mark: s.store.put(s.settings.models_bucket, "leak/d", mark.encode("utf-16-le")),
+    "a log": lambda s, mark: (s.settings.home / "logs" / "leak.log").write_text("x" * 100 + mark),
+    "a log's name": lambda s, mark: (s.settings.home / "logs" / f"{mark}.log").write_text("x"),
+    "a tag": lambda s, mark: connect(s.settings).create_run("0", tags={"patient": mark}),
+    "a metric": lambda s, mark: connect(s.settings).log_metric(
+        connect(s.settings).create_run("0").info.run_id, f"kappa_{mark}", 1.0
+    ),
+}
+
+
+@pytest.fixture
+def undo(run):
+    yield
+    for leak in (run.settings.home / "logs").glob("*.log"):
+        if leak.stem == "leak" or leak.stem in marks(run.key, run.run):
+            leak.unlink()
+    for bucket in (run.settings.models_bucket, run.settings.mlflow_bucket):
+        run.store.delete_all(bucket, [o.name for o in run.store.list(bucket, "leak/")])
+
+
+@pytest.mark.parametrize("leak", LEAKS)
+def test_a_planted_name_is_found_wherever_it_leaks(run, undo, leak):
+    close(run)
+    for mark in marks(run.key, run.run):
+        LEAKS[leak](run, mark)
+    with pytest.raises(LeakError) as found:
+        search(run)
+    page = run.store.get(run.settings.curated_bucket, planted_name(run.run)).decode()
+    assert "Yes, in" in page
+    assert not any(mark.lower() in (page + str(found.value)).lower() for mark in marks(run.key, run.run))
+
+
+def test_letters_left_in_the_pixels_are_found(run, photographs):
+    close(run)
+    manifest = read_manifest(run.store, run.settings, f"runs/{run.run}/outcomes.parquet")
+    content = manifest.query("planted and status == 'curated'")["digest"].iloc[0]
+    burned = to_bytes(make_eye(photographs, 3, burned_in=True))
+    run.store.put(run.settings.curated_bucket, object_name(content), burned)
+    with pytest.raises(LeakError, match="letters in the pixels"):
+        search(run)
+
+
+def test_a_name_in_airflow_is_found(settings, store):
+    from qfundus.platform.airflow import AirflowClient
+
+    mark, since = f"QX{secrets.token_hex(9).upper()}", datetime.now(UTC) - timedelta(seconds=1)
+    AirflowClient(settings).trigger("decide_quarantined", {"source": mark, "decision": "drop", "why": "a test"})
+    places = Search(store, settings, [mark], since).everywhere([])
+    assert next(p.name for p in places if p.found).startswith("Airflow")
