@@ -1,9 +1,11 @@
 """How fast de-identification is, as ratios against named peers over the same files in the same run.
 
-    .venv/bin/python -m benchmarks.deidentification [header] [workers] [text] [frames] [objects]
+    .venv/bin/python -m benchmarks.deidentification [header] [workers] [buckets] [listing] [text] [frames] [objects]
 
 header    one process, file to file, against pydicom's read and write alone, and against dicognito
 workers   two processes against one
+buckets   from bucket to bucket, against what the store moves with the same client; starts an object store
+listing   a run over 50 new objects beside 100,000 old ones, against one beside none
 text      the search for burned-in text: recall and false alarms on planted text, and its cost for each image
 frames    memory above the start for a 2 GB multi-frame object
 objects   memory for 100,000 objects against 1,000
@@ -15,7 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
@@ -28,9 +32,14 @@ from qfundus.dicom.deidentify import CompiledPolicy, deidentify
 from qfundus.dicom.policy import load_policy
 from qfundus.hospital.photographs import Photographs, draw_phantoms
 from qfundus.hospital.wrap import to_bytes, wrap_photographs
+from qfundus.ingestion.account import close_run
+from qfundus.ingestion.curate import Curation, curate_landed
 from qfundus.ingestion.folder import deidentify_folder
 from qfundus.layout import checkout, policy_file
+from qfundus.platform.supervision import start_platform, stop_platform
 from qfundus.security.keys import SiteKey
+from qfundus.settings import Settings, load_settings
+from qfundus.storage import ObjectStore
 
 DATA = Path(os.environ.get("QFUNDUS_TEST_DATA", checkout().parent / "shared" / "data"))
 KEY = SiteKey(bytes(range(32)))
@@ -42,6 +51,8 @@ def main() -> None:
     benchmarks: dict[str, Callable[[], None]] = {
         "header": header,
         "workers": workers,
+        "buckets": buckets,
+        "listing": listing,
         "text": text,
         "frames": frames,
         "objects": objects,
@@ -103,6 +114,70 @@ def workers() -> None:
                 )
                 taken.append(done.seconds)
     print(f"two processes: {median(seconds[1]) / median(seconds[2]):.2f} x one")
+
+
+def buckets() -> None:
+    """Compare a run of ingestion, its pixels trusted, with copying the same objects, in turn."""
+    with object_store() as settings, tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        store = ObjectStore(settings)
+        files = write_photographs(Path(folder, "in"), 150)
+        policy = CompiledPolicy(load_policy(policy_file()).trusting_pixels())
+        times: dict[str, list[float]] = {"copy": [], "curate": []}
+        for number in range(3):
+            for file in files:
+                store.put("landing", f"{number}/{file.name}", file.read_bytes())
+            names = [found.name for found in store.list("landing")]
+            begun = time.perf_counter()
+            with ThreadPoolExecutor(6) as pool:
+                list(pool.map(lambda name: store.put("models", name, store.get("landing", name)), names))
+            times["copy"].append(time.perf_counter() - begun)
+            begun = time.perf_counter()
+            curate_landed(Curation(store, settings, SiteKey(bytes([number]) * 32), policy, f"run-{number}"))
+            times["curate"].append(time.perf_counter() - begun)
+            store.delete_all("landing", names)
+    rate = median(times["copy"]) / median(times["curate"])
+    print(f"from bucket to bucket: {rate:.2f} x the store's own copy with the same client")
+
+
+def listing() -> None:
+    """Compare a run over fifty new objects in a store with 100,000 old ones with the same in an empty store."""
+    with object_store() as settings, tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        store = ObjectStore(settings)
+        files = write_photographs(Path(folder, "in"), 50)
+        policy = CompiledPolicy(load_policy(policy_file()).trusting_pixels())
+        seconds: list[float] = []
+        for number in range(2):
+            for file in files:
+                store.put("landing", file.name, file.read_bytes())
+            begun = time.perf_counter()
+            key = SiteKey(bytes([number]) * 32)
+            curated = curate_landed(Curation(store, settings, key, policy, f"run-{number}"))
+            close_run(store, settings, key, f"run-{number}", curated.manifest)
+            seconds.append(time.perf_counter() - begun)
+            if number == 0:
+                with ThreadPoolExecutor(16) as pool:
+                    list(
+                        pool.map(lambda n: store.put("curated", f"instances/2.25.{n:030d}.json", b"{}"), range(100_000))
+                    )
+        begun = time.perf_counter()
+        old = sum(1 for _ in store.list("curated", "instances/"))
+        print(f"beside {old:,} old objects a run takes {seconds[1] / seconds[0]:.2f} x the time of one beside none")
+        print(f"  listing them all takes {(time.perf_counter() - begun) / seconds[0]:.2f} x as long as that run")
+
+
+@contextmanager
+def object_store() -> Generator[Settings]:
+    """Run the embedded platform in a folder of its own, for its object store."""
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory(prefix="qfb-") as folder:
+        os.environ.update(QFUNDUS_HOME=f"{folder}/state", HOME=folder)
+        try:
+            start_platform()
+            yield load_settings()
+        finally:
+            stop_platform()
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def text() -> None:

@@ -30,6 +30,10 @@ quarantine = typer.Typer(help="Look at what could not be used, and send it in ag
 app.add_typer(quarantine, name="quarantine")
 audit = typer.Typer(help="Who did what, when and why.", no_args_is_help=True)
 app.add_typer(audit, name="audit")
+vault = typer.Typer(help="Who is behind a pseudonym.", no_args_is_help=True)
+app.add_typer(vault, name="vault")
+key = typer.Typer(help="The site's secret.", no_args_is_help=True)
+app.add_typer(key, name="key")
 _console = Console()
 
 
@@ -358,6 +362,57 @@ def verify_audit() -> None:
         _console.print(f"Record {finding.number} {finding.what}.")
     _console.print(f"{sum(1 for _ in trail.records())} records, {len(findings)} findings. Key: {trail.public_key}")
     raise typer.Exit(bool(findings))
+
+
+@vault.command("reveal")
+def reveal(
+    patient: Annotated[str, typer.Argument(help="The pseudonym of a patient, or of an eye.")],
+    why: _Why,
+) -> None:
+    """Say who is behind a pseudonym; who asked, and why, is recorded."""
+    from qfundus.security.vault import Vault
+    from qfundus.settings import load_settings
+    from qfundus.storage import ObjectStore
+
+    settings = load_settings()
+    try:
+        found = Vault(ObjectStore(settings), settings, _site_key(None)).reveal(patient.split("-")[0], why)
+    except LookupError as error:
+        raise SetupError(f"{error} It keeps what came in while QFUNDUS_VAULT_BUCKET was set.") from None
+    table = Table("patient ID", "issuer", "study", "instance")
+    for who in found:
+        table.add_row(who.patient_id, who.issuer, who.study, who.instance)
+    _console.print(table)
+
+
+@key.command("rotate")
+def rotate_key() -> None:
+    """Put a new secret before the present one; the embedded platform must be down."""
+    from qfundus.platform.secrets import rotate_site_key
+    from qfundus.platform.supervision import platform_status
+    from qfundus.settings import state_folder
+
+    if "QFUNDUS_SITE_KEY" in os.environ:
+        raise SetupError(
+            "QFUNDUS_SITE_KEY is set by you: put a new secret (`openssl rand -hex 32`) and a comma before it, restart "
+            "what reads it, then run `qfundus key reseal`."
+        )
+    if platform_status():
+        raise SetupError("The platform is up with the present secret: run `qfundus down` first.")
+    rotate_site_key(state_folder())
+    _console.print("A new secret seals and signs from now on. Next: `qfundus up`, then `qfundus key reseal`.")
+
+
+@key.command("reseal")
+def reseal_with_key(why: _Why) -> None:
+    """Seal again, with the newest secret, what older ones sealed in quarantine and vault."""
+    from qfundus.security.vault import reseal
+    from qfundus.settings import load_settings
+    from qfundus.storage import ObjectStore
+
+    settings = load_settings()
+    done = reseal(ObjectStore(settings), settings, _site_key(None), why)
+    _console.print(f"{done} objects are sealed anew.")
 
 
 def _decide(source: str, decision: "Callable[[Quarantine], T]") -> "T":

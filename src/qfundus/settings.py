@@ -26,6 +26,7 @@ class Settings(BaseSettings):
     curated_bucket: str = "curated"
     quarantine_bucket: str = "quarantine"
     audit_bucket: str = "audit"
+    vault_bucket: str | None = "vault"
     features_bucket: str = "features"
     models_bucket: str = "models"
     mlflow_bucket: str | None = "mlflow"

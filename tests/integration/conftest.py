@@ -10,7 +10,7 @@ import pytest
 from qfundus.settings import load_settings
 from qfundus.storage import ObjectStore
 
-OWN_BUCKETS = ("landing", "curated", "quarantine", "features", "audit")
+OWN_BUCKETS = ("landing", "curated", "quarantine", "features", "audit", "vault")
 
 
 @pytest.fixture(scope="session")

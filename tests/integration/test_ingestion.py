@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from conftest import make_eye
 from faults import FAULTS
@@ -21,6 +22,7 @@ from qfundus.hospital.wrap import to_bytes
 from qfundus.ingestion.account import close_run
 from qfundus.ingestion.curate import curate_landed, read_manifest
 from qfundus.ingestion.landing import list_landed
+from qfundus.ingestion.names import handling_name
 from qfundus.ingestion.quarantine import Quarantine
 from qfundus.storage import from_parquet, to_parquet
 
@@ -311,6 +313,19 @@ def test_an_object_store_that_dies_in_the_middle_is_found_again(fresh, photograp
         except Retry:
             time.sleep(0.5)
     assert close(fresh, curated.manifest)["images curated"] == 40
+
+
+def test_the_manifest_leads_to_what_was_done_with_each_attribute_and_why(fresh, photographs):
+    land_good(fresh, photographs, range(4))
+    curated = curate_landed(fresh)
+    outcomes = read_manifest(fresh.store, fresh.settings, curated.manifest)
+    assert outcomes["digest_before"].str.len().eq(64).all()
+    for handling in set(outcomes["handling"]):
+        table = pq.read_table(io.BytesIO(fresh.store.get(fresh.settings.curated_bucket, handling_name(handling))))
+        assert table.schema.metadata[b"policy_digest"]
+        rows = table.to_pandas().set_index("keyword")
+        assert rows.loc["PatientID", "action"] == "Z"
+        assert rows["because"].str.len().gt(0).all()
 
 
 def test_the_manifest_is_a_small_table_that_names_nobody(fresh, photographs):

@@ -16,7 +16,7 @@ import pandas as pd
 import structlog
 
 from qfundus.dicom.clean import clean_object
-from qfundus.dicom.deidentify import CompiledPolicy
+from qfundus.dicom.deidentify import CompiledPolicy, Handled
 from qfundus.dicom.photograph import is_photograph, make_object, sidecar_of
 from qfundus.dicom.policy import Policy
 from qfundus.dicom.read import laterality, read_eye, read_pixels
@@ -27,13 +27,15 @@ from qfundus.ingestion.grades import read_sheet, resolve_row, write_sheet
 from qfundus.ingestion.inputs import find_member, is_no_image, read_member
 from qfundus.ingestion.instances import Instance, InstanceIndex, KnownGrade
 from qfundus.ingestion.landing import LandedObject, fix_landed
-from qfundus.ingestion.names import account_name, manifest_name, object_name
+from qfundus.ingestion.manifest import made_by, name_handling, write_handling
+from qfundus.ingestion.names import account_name, handling_name, manifest_name, object_name
 from qfundus.ingestion.outcome import Outcome, count_outcomes, to_table
 from qfundus.ingestion.quarantine import Quarantine
 from qfundus.isolation import Isolation
 from qfundus.security.keys import SiteKey, date_shift, pseudonymise_uid
+from qfundus.security.vault import Identified, Vault
 from qfundus.settings import Settings
-from qfundus.storage import ObjectStore, from_parquet, to_parquet
+from qfundus.storage import ObjectStore, digest, from_parquet, to_parquet
 
 _log = structlog.get_logger()
 _THREADS = 6  # enough that the processes never wait for the store
@@ -69,6 +71,11 @@ class Curation:
     def quarantine(self) -> Quarantine:
         """The quarantine bucket."""
         return Quarantine(self.store, self.settings, self.key)
+
+    @cached_property
+    def vault(self) -> Vault:
+        """The vault of identities."""
+        return Vault(self.store, self.settings, self.key)
 
     def owns(self, run: str) -> bool:
         """Say whether what a run has entered is this run's to finish: its own, or that of a run that never closed."""
@@ -195,6 +202,9 @@ def _curate_named(
         study=instance.study,
         patient=instance.patient,
         instance=instance.uid,
+        digest_before=instance.digest_before,
+        redacted=instance.redacted,
+        handling=instance.handling,
     )
 
 
@@ -310,12 +320,23 @@ def _curate_bytes(curation: Curation, isolation: Isolation, data: bytes, *, corr
         study=clean.study,
         patient=clean.patient,
         run=curation.run,
+        digest_before=digest(data),
+        redacted=clean.redacted,
+        handling=clean.handling,
         corrects=known.digest if known else "",
         corrects_patient=known.patient if known else "",
     )
-    # The object comes before its index entry: an entry never points at nothing.
+    issuer = str(eye.get("IssuerOfPatientID", ""))
+    who = Identified(str(eye.PatientID), issuer, str(eye.StudyInstanceUID), str(eye.SOPInstanceUID))
+    # Correcting withdraws the old content with its vault entry: where the patient is the same, the new one's, too.
+    if known is not None:
+        curation.index.withdraw(known)
+    curation.vault.put(clean.patient, uid, who)
+    # The object and its table come before its index entry: an entry never points at nothing.
+    if clean.handled:
+        curation.store.put_if_absent(curation.settings.curated_bucket, handling_name(clean.handling), clean.handled)
     curation.store.put_if_absent(curation.settings.curated_bucket, object_name(clean.digest), clean.data)
-    return curation.index.correct(known, instance) if known else _enter(curation, instance)
+    return curation.index.correct(instance) if known else _enter(curation, instance)
 
 
 def _enter(curation: Curation, instance: Instance) -> Instance:
@@ -333,9 +354,13 @@ class _Clean:
     digest: str
     patient: str
     study: str
+    redacted: int
+    handling: str
+    handled: bytes = field(repr=False)  # the table that `handling` names; empty where this process sent it before
 
 
 _remembered: tuple[CompiledPolicy, SiteKey] | None = None  # of a process that cleans
+_sent: set[str] = set()  # likewise
 
 
 def _remember(policy: Policy, key: SiteKey) -> None:
@@ -350,7 +375,25 @@ def _clean(data: bytes) -> _Clean:
     with TemporaryDirectory(prefix="qfundus-") as folder:
         draft = Path(folder, "clean.dcm")
         cleaned = clean_object(data, draft, *_remembered)
-        return _Clean(draft.read_bytes(), cleaned.digest, cleaned.said.patient, cleaned.said.study)
+        return _Clean(
+            draft.read_bytes(),
+            cleaned.digest,
+            cleaned.said.patient,
+            cleaned.said.study,
+            cleaned.redacted,
+            *_describe_handling(cleaned.said.handled),
+        )
+
+
+def _describe_handling(handled: tuple[Handled, ...]) -> tuple[str, bytes]:
+    assert _remembered is not None  # noqa: S101  (as above)
+    policy = _remembered[0].policy
+    # One table for each way of handling and each policy: objects of one camera share it.
+    handling = name_handling(handled, made_by(policy)["policy_digest"])
+    if handling in _sent:
+        return handling, b""
+    _sent.add(handling)
+    return handling, write_handling(handling, handled, policy)
 
 
 def _curate_row(curation: Curation, sheet: LandedObject, number: int, row: dict[str, str]) -> list[Outcome]:

@@ -20,7 +20,7 @@ from qfundus.dicom.photograph import is_photograph, make_object
 from qfundus.dicom.policy import Policy
 from qfundus.errors import Discard, SetupError
 from qfundus.ingestion.inputs import Input, find_inputs, is_no_image
-from qfundus.ingestion.manifest import FileOutcome, ManifestWriter
+from qfundus.ingestion.manifest import FileOutcome, ManifestWriter, name_handling
 from qfundus.isolation import end_with_parent
 from qfundus.security.keys import SiteKey, pseudonymise_source
 from qfundus.security.sealing import seal
@@ -144,7 +144,7 @@ class _Desk:
         except Discard as why:
             return replace(self.hold(source, item, data, why), digest_before=before)
         said = cleaned.said
-        handling = hashlib.sha256(repr(said.handled).encode()).hexdigest()[:16]
+        handling = name_handling(said.handled)
         new = handling not in self.known
         self.known.add(handling)
         return FileOutcome(

@@ -10,6 +10,7 @@ from qfundus.ingestion.names import (
     grades_prefix,
     instance_name,
     object_name,
+    vault_name,
     withdrawn_name,
 )
 from qfundus.settings import Settings
@@ -20,7 +21,8 @@ from qfundus.storage import ObjectStore, to_json
 class Instance:
     """One curated SOP instance. `fingerprint` is a keyed hash of the original, `digest` names the curated object.
 
-    A correction says which content it `corrects`, and whose that was.
+    `handling` names the table of what was done with each attribute. A correction says which content it `corrects`, and
+    whose that was.
     """
 
     uid: str
@@ -30,6 +32,9 @@ class Instance:
     study: str
     patient: str
     run: str
+    digest_before: str = ""
+    redacted: int = 0
+    handling: str = ""
     corrects: str = ""
     corrects_patient: str = ""
 
@@ -49,6 +54,7 @@ class InstanceIndex:
     def __init__(self, store: ObjectStore, settings: Settings) -> None:
         self._store = store
         self._bucket = settings.curated_bucket
+        self._vault = settings.vault_bucket
 
     def add(self, instance: Instance) -> Instance:
         """Enter an instance unless its UID is taken; return the one that stands in the index then."""
@@ -57,10 +63,8 @@ class InstanceIndex:
             return instance
         return self.find(instance.uid) or instance
 
-    def correct(self, old: Instance, new: Instance) -> Instance:
-        """Let a correction take an instance's place; a second time changes nothing."""
-        # The old content is withdrawn before its name is forgotten: a crash in between leads here again.
-        self._withdraw(old)
+    def correct(self, new: Instance) -> Instance:
+        """Let a correction take the place of an instance that was withdrawn before; a second time changes nothing."""
         self._store.delete(self._bucket, withdrawn_name(new.digest))
         self._store.put(self._bucket, instance_name(new.uid), to_json(asdict(new)))
         return new
@@ -71,7 +75,7 @@ class InstanceIndex:
         if instance is None:
             return self._store.find(self._bucket, erasure_name(uid)) == run.encode()
         self._store.put(self._bucket, erasure_name(uid), run.encode())
-        self._withdraw(instance)
+        self.withdraw(instance)
         self._store.delete_all(
             self._bucket, [found.name for found in self._store.list(self._bucket, grades_prefix(uid))]
         )
@@ -82,9 +86,15 @@ class InstanceIndex:
         """Return the digests of all content that was erased or corrected."""
         return {found.name.removeprefix(WITHDRAWN) for found in self._store.list(self._bucket, WITHDRAWN)}
 
-    def _withdraw(self, instance: Instance) -> None:
+    def withdraw(self, instance: Instance) -> None:
+        """Mark an instance's content as withdrawn, and delete it and what the vault knows of it.
+
+        Its index entry stays until it is corrected or erased: a crash in between leads here again.
+        """
         self._store.put(self._bucket, withdrawn_name(instance.digest), b"")
         self._store.delete(self._bucket, object_name(instance.digest))
+        if self._vault:
+            self._store.delete(self._vault, vault_name(instance.patient, instance.uid))
 
     def find(self, uid: str) -> Instance | None:
         """Return the instance of a pseudonymous UID, or None."""

@@ -1,5 +1,6 @@
 """The manifest of a run over folders: what became of each input, and what was done with each attribute and why."""
 
+import io
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,13 +60,7 @@ class ManifestWriter:
     """
 
     def __init__(self, folder: Path, policy: Policy) -> None:
-        says = {
-            "qfundus": __version__,
-            "policy": policy.name,
-            "edition": policy.edition,
-            "policy_digest": digest(policy.model_dump_json().encode()),
-        }
-        self._schema = _OUTCOMES.with_metadata(says)
+        self._schema = _OUTCOMES.with_metadata(made_by(policy))
         self._folder = folder
         self._drafts = [folder / "manifest.parquet.draft", folder / "handling.parquet.draft"]
         self._rows: list[dict[str, Any]] = []
@@ -103,17 +98,46 @@ class ManifestWriter:
 
     def _handling(self) -> pa.Table:
         rows = [
-            {
-                "handling": handling,
-                "path": path,
-                "tag": f"{tag:08x}",
-                "keyword": keyword_for_tag(tag),
-                "action": action,
-                "because": because,
-                "elements": elements,
-                "objects": self._objects[handling],
-            }
+            {**row, "objects": self._objects[handling]}
             for handling, handled in self._handled.items()
-            for (path, tag, action, because), elements in handled.items()
+            for row in _rows_of(handling, handled)
         ]
         return pa.Table.from_pylist(rows, _HANDLING)
+
+
+def made_by(policy: Policy) -> dict[str, str]:
+    """Return which software and which policy made something."""
+    return {
+        "qfundus": __version__,
+        "policy": policy.name,
+        "edition": policy.edition,
+        "policy_digest": digest(policy.model_dump_json().encode()),
+    }
+
+
+def name_handling(handled: tuple[Handled, ...], policy_digest: str = "") -> str:
+    """Name a way of handling attributes by its content, and by the policy where several meet."""
+    return digest((repr(handled) + policy_digest).encode())[:16]
+
+
+def write_handling(handling: str, handled: tuple[Handled, ...], policy: Policy) -> bytes:
+    """Write what a way of handling stands for, attribute by attribute, as Parquet; its metadata name the policy."""
+    schema = _HANDLING.remove(_HANDLING.get_field_index("objects")).with_metadata(made_by(policy))
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(_rows_of(handling, Counter(handled)), schema), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _rows_of(handling: str, handled: Counter[Handled]) -> list[dict[str, Any]]:
+    return [
+        {
+            "handling": handling,
+            "path": path,
+            "tag": f"{tag:08x}",
+            "keyword": keyword_for_tag(tag),
+            "action": action,
+            "because": because,
+            "elements": elements,
+        }
+        for (path, tag, action, because), elements in handled.items()
+    ]

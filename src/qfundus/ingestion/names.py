@@ -46,6 +46,16 @@ def manifest_name(run: str) -> str:
     return f"runs/{run}/outcomes.parquet"
 
 
+def handling_name(handling: str) -> str:
+    """Name the table of what was done with each attribute, under one policy."""
+    return f"handling/{handling}.parquet"
+
+
+def vault_name(patient: str, uid: str) -> str:
+    """Name the vault's entry of an instance, or what all entries of a patient begin with."""
+    return f"{patient}/{uid}.sealed" if uid else f"{patient}/"
+
+
 def planted_name(run: str) -> str:
     """Name the page that says where a run's planted patients were looked for, and what was found."""
     return f"runs/{run}/planted.html"

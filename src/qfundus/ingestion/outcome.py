@@ -27,6 +27,9 @@ class Outcome:
     part_of: str = ""
     instance: str = ""
     planted: bool = False
+    digest_before: str = ""
+    redacted: int = 0
+    handling: str = ""
 
 
 def to_table(outcomes: list[Outcome]) -> pd.DataFrame:

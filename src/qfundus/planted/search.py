@@ -54,6 +54,7 @@ class Search:
             "quarantine": chosen.quarantine_bucket,
             "features": chosen.features_bucket,
             "audit": chosen.audit_bucket,
+            "vault": chosen.vault_bucket,
             "models": chosen.models_bucket,
             "mlflow": chosen.mlflow_bucket,
         }

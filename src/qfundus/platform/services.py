@@ -29,9 +29,9 @@ WANTED_PORTS = {
     "triton_grpc": 8001,
     "triton_metrics": 8002,
 }
-BUCKETS = ("landing", "curated", "quarantine", "audit", "features", "models", "mlflow")
+BUCKETS = ("landing", "curated", "quarantine", "audit", "vault", "features", "models", "mlflow")
 PASSED_ON = tuple(
-    f"QFUNDUS_{name}" for name in ("KFP_ENDPOINT", "NIGHTLY_RECIPE", "DICOMWEB_", "ORTHANC_", "RECEIVER_")
+    f"QFUNDUS_{name}" for name in ("KFP_ENDPOINT", "NIGHTLY_RECIPE", "DICOMWEB_", "ORTHANC_", "RECEIVER_", "VAULT_")
 )
 
 

@@ -8,6 +8,7 @@ import getpass
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -56,12 +57,13 @@ class AuditTrail:
     def __init__(self, store: ObjectStore, settings: Settings, key: SiteKey) -> None:
         self._store = store
         self._bucket = settings.audit_bucket
-        self._signer = Ed25519PrivateKey.from_private_bytes(key.derive("audit"))
+        # What was signed before a rotation stays valid.
+        self._signers = [Ed25519PrivateKey.from_private_bytes(g.derive("audit")) for g in key.generations()]
 
     @property
     def public_key(self) -> str:
         """The key by which anybody can check the signatures, in hexadecimal."""
-        return self._signer.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
+        return self._signers[0].public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
 
     def append(
         self, code: EventCode, action: Literal["C", "R", "U", "D", "E"], what: str, why: str, **details: str | int
@@ -142,14 +144,14 @@ class AuditTrail:
         self._store.put(self._bucket, _HEAD, to_json({"number": number, "digest": digest, "signature": signature}))
 
     def _sign(self, text: str) -> str:
-        return self._signer.sign(text.encode()).hex()
+        return self._signers[0].sign(text.encode()).hex()
 
     def _is_signed(self, text: str, signature: str) -> bool:
-        try:
-            self._signer.public_key().verify(bytes.fromhex(signature), text.encode())
-        except (InvalidSignature, ValueError):
-            return False
-        return True
+        for signer in self._signers:
+            with suppress(InvalidSignature, ValueError):
+                signer.public_key().verify(bytes.fromhex(signature), text.encode())
+                return True
+        return False
 
 
 def _event(code: EventCode, action: str, what: str, why: str, details: dict[str, str | int]) -> dict[str, Any]:

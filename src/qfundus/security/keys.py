@@ -3,31 +3,46 @@
 import base64
 import hashlib
 import hmac
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
 Purpose = Literal["patient", "uid", "date", "source", "grader", "split", "seal", "audit", "plant"]
 LONGEST_SHIFT_DAYS = 730
+_ROTATED: frozenset[Purpose] = frozenset({"seal", "audit"})
 
 
 @dataclass(frozen=True)
 class SiteKey:
-    """The one secret of a site, from which a key for each purpose is derived (HKDF-Expand, RFC 5869)."""
+    """The one secret of a site, from which a key for each purpose is derived (HKDF-Expand, RFC 5869).
+
+    After a rotation `older` holds the secrets before it, newest first. What is sealed and signed goes by the newest;
+    pseudonyms stay with the oldest, or one patient would have two and could be in two splits.
+    """
 
     secret: bytes = field(repr=False)
+    older: tuple[bytes, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
-        if len(self.secret) < 32:
+        if min(map(len, (self.secret, *self.older))) < 32:
             raise ValueError("The site key needs at least 32 bytes; `qfundus up` generates one.")
 
     @classmethod
     def from_hex(cls, text: str) -> "SiteKey":
-        """Read a key of 64 or more hexadecimal digits."""
-        return cls(bytes.fromhex(text))
+        """Read a key of 64 or more hexadecimal digits; with commas between, the newest and those before it."""
+        newest, *older = [bytes.fromhex(part) for part in text.split(",")]
+        return cls(newest, tuple(older))
 
     def derive(self, purpose: Purpose) -> bytes:
         """Derive 32 bytes for one purpose."""
-        return hmac.digest(self.secret, b"qfundus/" + purpose.encode() + b"\x01", hashlib.sha256)
+        secret = self.secret if purpose in _ROTATED or not self.older else self.older[-1]
+        return hmac.digest(secret, b"qfundus/" + purpose.encode() + b"\x01", hashlib.sha256)
+
+    def generations(self) -> Iterator["SiteKey"]:
+        """Yield the key as it is, and as it was before each rotation."""
+        everything = (self.secret, *self.older)
+        for newest in range(len(everything)):
+            yield SiteKey(everything[newest], everything[newest + 1 :])
 
     def mac(self, purpose: Purpose, value: str | bytes) -> bytes:
         """Return the HMAC-SHA-256 of a value under the key for a purpose."""

@@ -1,6 +1,7 @@
 """Authenticated encryption of objects that still identify a person (AES-256-GCM, NIST SP 800-38D)."""
 
 import os
+from contextlib import suppress
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -18,7 +19,7 @@ def seal(key: SiteKey, data: bytes, name: str) -> bytes:
 
 
 def unseal(key: SiteKey, sealed: bytes, name: str) -> bytes:
-    """Decrypt what `seal` made for the same name.
+    """Decrypt what `seal` made for the same name, with this key or one from before a rotation.
 
     Raises:
         ValueError: where the bytes, the name or the key differ from those at sealing.
@@ -26,7 +27,16 @@ def unseal(key: SiteKey, sealed: bytes, name: str) -> bytes:
     if not sealed.startswith(_MAGIC):
         raise ValueError("This is no sealed object.")
     nonce, body = sealed[4 : 4 + _NONCE], sealed[4 + _NONCE :]
+    for generation in key.generations():
+        with suppress(InvalidTag):
+            return AESGCM(generation.derive("seal")).decrypt(nonce, body, name.encode())
+    raise ValueError("The sealed object was changed, renamed, or sealed with another key.")
+
+
+def is_current(key: SiteKey, sealed: bytes, name: str) -> bool:
+    """Say whether a sealed object was sealed with the newest secret."""
     try:
-        return AESGCM(key.derive("seal")).decrypt(nonce, body, name.encode())
-    except InvalidTag:
-        raise ValueError("The sealed object was changed, renamed, or sealed with another key.") from None
+        unseal(SiteKey(key.secret), sealed, name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,71 @@
+"""The vault: who is behind a pseudonym, sealed, and opened only with a reason that is recorded."""
+
+import json
+from dataclasses import asdict, dataclass
+
+from qfundus.ingestion.names import vault_name
+from qfundus.security.audit import AuditTrail
+from qfundus.security.keys import SiteKey
+from qfundus.security.sealing import is_current, seal, unseal
+from qfundus.settings import Settings
+from qfundus.storage import ObjectStore
+
+
+@dataclass(frozen=True)
+class Identified:
+    """Whose photograph one instance is, in the hospital's own words."""
+
+    patient_id: str
+    issuer: str
+    study: str
+    instance: str
+
+
+class Vault:
+    """The vault bucket: one sealed object an instance; where there is none, nothing is kept."""
+
+    def __init__(self, store: ObjectStore, settings: Settings, key: SiteKey) -> None:
+        self._store = store
+        self._bucket = settings.vault_bucket
+        self._key = key
+        self._trail = AuditTrail(store, settings, key)
+
+    def put(self, patient: str, uid: str, who: Identified) -> None:
+        """Keep who is behind a patient's pseudonym and an instance's; a second time changes nothing."""
+        if self._bucket:
+            name = vault_name(patient, uid)
+            self._store.put_if_absent(self._bucket, name, seal(self._key, json.dumps(asdict(who)).encode(), name))
+
+    def reveal(self, patient: str, why: str) -> list[Identified]:
+        """Return who is behind a patient's pseudonym, for each photograph, and record who asked and why.
+
+        Raises:
+            LookupError: where the vault knows nothing of it; the question is recorded all the same.
+        """
+        listed = self._store.list(self._bucket, vault_name(patient, "")) if self._bucket else ()
+        names = [found.name for found in listed]
+        self._trail.append("110103", "R", patient, why, decision="reveal", revealed=len(names))
+        if not names:
+            raise LookupError("The vault knows nothing of this pseudonym.")
+        return [Identified(**json.loads(self._open(name))) for name in names]
+
+    def _open(self, name: str) -> bytes:
+        assert self._bucket  # noqa: S101  (there would be no name)
+        return unseal(self._key, self._store.get(self._bucket, name), name)
+
+
+def reseal(store: ObjectStore, settings: Settings, key: SiteKey, why: str) -> int:
+    """Seal again, with the newest secret, whatever an older one sealed; return how many objects that were."""
+    done = 0
+    for bucket in filter(None, (settings.vault_bucket, settings.quarantine_bucket)):
+        for found in store.list(bucket):
+            if not found.name.endswith(".sealed"):
+                continue
+            # Quarantine binds an item to its pseudonym, the vault to the object's name.
+            name = found.name if bucket == settings.vault_bucket else found.name.removesuffix(".sealed")
+            sealed = store.get(bucket, found.name)
+            if not is_current(key, sealed, name):
+                store.put(bucket, found.name, seal(key, unseal(key, sealed, name), name))
+                done += 1
+    AuditTrail(store, settings, key).append("110100", "U", "site key", why, resealed=done)
+    return done
