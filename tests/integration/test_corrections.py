@@ -20,7 +20,7 @@ pytestmark = pytest.mark.platform
 def take_in(curation, run, files):
     for name, data in files.items():
         curation.store.put(curation.settings.landing_bucket, name, data)
-    curated = curate_landed(replace(curation, run=run))
+    curated = curate_landed(replace(curation, run=run))  # as a run does, with an index of its own
     outcomes = read_manifest(curation.store, curation.settings, curated.manifest)
     counts = close_run(curation.store, curation.settings, curation.key, run, curated.manifest)
     counts.pop("landed")

@@ -98,14 +98,14 @@ def test_every_one_of_a_hundred_objects_is_accounted_for_once(hundred):
 def test_an_image_that_crashes_its_decoder_is_held_and_the_others_go_on(fresh, photographs, monkeypatch):
     from qfundus.ingestion import curate
 
-    real = curate.read_pixels
+    real = curate.read_preview
 
     def deadly(eye):
         if eye.get("StudyDescription") == "deadly":
             os.kill(os.getpid(), signal.SIGSEGV)
         return real(eye)
 
-    monkeypatch.setattr(curate, "read_pixels", deadly)  # forked processes inherit it
+    monkeypatch.setattr(curate, "read_preview", deadly)  # forked processes inherit it
     land_good(fresh, photographs, range(12))
     bad = make_eye(photographs, 50)
     bad.StudyDescription = "deadly"

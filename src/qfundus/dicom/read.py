@@ -4,16 +4,20 @@ import io
 
 import numpy as np
 import pydicom
+from PIL import Image
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileDataset
+from pydicom.encaps import generate_frames
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.utils import pixel_array
+from pydicom.uid import JPEGBaseline8Bit
 
 from qfundus.errors import Discard
 from qfundus.security.keys import SiteKey, pseudonymise_patient
 
 OPHTHALMIC_PHOTOGRAPHY_8_BIT = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
 SMALLEST_SIDE = 64
+_PREVIEW_SIDE = 256
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _NEEDED_UIDS = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 
@@ -40,6 +44,27 @@ def read_eye(data: bytes) -> FileDataset:
     if "PixelData" not in eye or not eye.PixelData:
         raise Discard("no_pixels", "There is no pixel data.")
     return eye
+
+
+def read_preview(eye: FileDataset) -> np.ndarray:
+    """Decode the photograph to `(height, width, 3)` of uint8, RGB, at a smaller scale where that is cheap.
+
+    Of a baseline JPEG the low frequencies alone are transformed back.
+
+    Raises:
+        Discard: as `read_pixels`.
+    """
+    if eye.file_meta.TransferSyntaxUID != JPEGBaseline8Bit or not str(eye.PhotometricInterpretation).startswith("YBR"):
+        return read_pixels(eye)
+    try:
+        frame = next(generate_frames(eye.PixelData, number_of_frames=1))
+        with Image.open(io.BytesIO(frame)) as picture:
+            if picture.mode == "RGB" and min(picture.size) >= _PREVIEW_SIDE and int(eye.get("NumberOfFrames", 1)) == 1:
+                picture.draft("RGB", (_PREVIEW_SIDE, _PREVIEW_SIDE))
+                return np.asarray(picture)
+    except Exception as error:  # noqa: BLE001  (decoders raise what they like)
+        raise Discard("unreadable_pixels", f"The decoder gave up ({type(error).__name__}).") from None
+    return read_pixels(eye)
 
 
 def read_pixels(eye: FileDataset) -> np.ndarray:

@@ -4,9 +4,10 @@ import io
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from datetime import date
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar, cast
@@ -19,7 +20,7 @@ from qfundus.dicom.clean import clean_object
 from qfundus.dicom.deidentify import CompiledPolicy, Handled
 from qfundus.dicom.photograph import is_photograph, make_object, sidecar_of
 from qfundus.dicom.policy import Policy
-from qfundus.dicom.read import laterality, read_eye, read_pixels
+from qfundus.dicom.read import laterality, read_eye, read_preview
 from qfundus.errors import Discard, ReasonCode
 from qfundus.imaging.disc import find_disc
 from qfundus.ingestion.erasures import read_erasures
@@ -38,7 +39,7 @@ from qfundus.settings import Settings
 from qfundus.storage import ObjectStore, digest, from_parquet, to_parquet
 
 _log = structlog.get_logger()
-_THREADS = 6  # enough that the processes never wait for the store
+_THREADS = 6  # enough that the processes never wait for work
 _PROCESSES = os.cpu_count() or 1
 _REPORT_EVERY = 200
 _Item = TypeVar("_Item")
@@ -98,7 +99,7 @@ def curate_landed(curation: Curation) -> CuratedRun:
         return CuratedRun(name, count_outcomes(from_parquet(finished)))
     landed, taken_away = fix_landed(store, settings, curation.key, curation.run)
     images = [item for item in landed if item.is_image]
-    with Isolation(_PROCESSES, _remember, curation.policy.policy, curation.key) as isolation:
+    with Isolation(_PROCESSES, _remember, settings, curation.policy.policy, curation.key, curation.run) as isolation:
         outcomes = _in_threads(lambda item: curate_image(curation, isolation, item), images, "images")
         for archive in landed:
             if archive.is_archive:
@@ -129,12 +130,27 @@ def curate_image(curation: Curation, isolation: Isolation, item: LandedObject) -
 
     The grades of an image that it corrects follow it, each with an outcome of its own.
     """
-    data = curation.store.find(curation.settings.landing_bucket, item.name)
-    if data is None:
+    try:
+        instance = isolation.run(_curate_landed, item.name, corrects=item.corrects)
+    except Discard as why:
+        return [_hold_landed(curation, isolation, item, why)]
+    if instance is None:
         return [Outcome(item.source, "image", "withdrawn")]
-    beside: Callable[[str], bytes | None] = partial(curation.store.find, curation.settings.landing_bucket)
-    outcome = _curate_named(curation, isolation, item.source, item.name, data, beside, corrects=item.corrects)
+    outcome = _outcome_of(curation, item.source, instance)
     return [outcome, *_grades_that_follow(curation, outcome)]
+
+
+def _hold_landed(curation: Curation, isolation: Isolation, item: LandedObject, why: Discard) -> Outcome:
+    bucket, name = curation.settings.landing_bucket, item.name
+    data = curation.store.find(bucket, name)
+    if data is None:
+        return Outcome(item.source, "image", "withdrawn")
+    if item.is_photograph:
+        with suppress(Discard):  # what is held says, where it can, what the sidecar said
+            data = isolation.run(make_object, data, curation.store.find(bucket, sidecar_of(name)))
+            name = f"{name}.dcm"
+    _quarantine(curation, item.source, name, data, why)
+    return Outcome(item.source, "image", "quarantined", why.reason)
 
 
 def curate_archive(curation: Curation, isolation: Isolation, item: LandedObject) -> list[Outcome]:
@@ -167,32 +183,17 @@ def _curate_member(
     # Of the member's own name nothing is kept but its ending: it may climb out of any folder.
     safe = f"{item.name}.member{number + 1}{Path(name).suffix[:8]}"
     sidecar = find_member(archive, sidecar_of(name)) if is_photograph(name) else None
-    outcome = _curate_named(curation, isolation, source, safe, data, lambda _: sidecar)
-    if sidecar is not None and outcome.status == "quarantined":
-        why = Discard(cast("ReasonCode", outcome.reason), "It goes with a photograph that is held.")
-        _quarantine(curation, f"{source}-sidecar", sidecar_of(safe), sidecar, why)
-    return replace(outcome, part_of=item.source)
-
-
-def _curate_named(
-    curation: Curation,
-    isolation: Isolation,
-    source: str,
-    name: str,
-    data: bytes,
-    beside: Callable[[str], bytes | None],
-    *,
-    corrects: bool = False,
-) -> Outcome:
-    """Curate the bytes of one name; `beside` finds the sidecar of a plain photograph."""
     try:
-        if is_photograph(name):
-            data = isolation.run(make_object, data, beside(sidecar_of(name)))
-            name = f"{name}.dcm"  # what is held from here on says all of it
-        instance = _curate_bytes(curation, isolation, data, corrects=corrects)
+        instance = isolation.run(_curate_member_here, safe, data, sidecar)
     except Discard as why:
-        _quarantine(curation, source, name, data, why)
-        return Outcome(source, "image", "quarantined", why.reason)
+        _quarantine(curation, source, safe, data, why)
+        if sidecar is not None:
+            _quarantine(curation, f"{source}-sidecar", sidecar_of(safe), sidecar, why)
+        return Outcome(source, "image", "quarantined", why.reason, part_of=item.source)
+    return replace(_outcome_of(curation, source, instance), part_of=item.source)
+
+
+def _outcome_of(curation: Curation, source: str, instance: Instance) -> Outcome:
     return Outcome(
         source=source,
         kind="image",
@@ -299,43 +300,73 @@ def erase_named(curation: Curation, notice: LandedObject) -> list[Outcome]:
     return [Outcome(notice.source, "notice", "read"), *erased]
 
 
-def _curate_bytes(curation: Curation, isolation: Isolation, data: bytes, *, corrects: bool) -> Instance:
+_own: Curation | None = None  # of a process that curates
+_described: set[str] = set()  # the handlings whose tables it has stored
+
+
+def _remember(settings: Settings, policy: Policy, key: SiteKey, run: str) -> None:
+    global _own  # noqa: PLW0603  (a pool's initialiser has no other way to leave something for its tasks)
+    _own = Curation(ObjectStore(settings), settings, key, CompiledPolicy(policy), run)
+
+
+def _curate_landed(name: str, *, corrects: bool) -> Instance | None:
+    """Curate a landed image in this process, from bucket to bucket; None where it was taken away."""
+    assert _own is not None  # noqa: S101  (set by the initialiser)
+    store, bucket = _own.store, _own.settings.landing_bucket
+    data = store.find(bucket, name)
+    if data is None:
+        return None
+    if is_photograph(name):
+        data = make_object(data, store.find(bucket, sidecar_of(name)))
+    return _curate_bytes(_own, data, corrects=corrects)
+
+
+def _curate_member_here(name: str, data: bytes, sidecar: bytes | None) -> Instance:
+    """Curate a member of a zip file in this process."""
+    assert _own is not None  # noqa: S101  (set by the initialiser)
+    return _curate_bytes(_own, make_object(data, sidecar) if is_photograph(name) else data, corrects=False)
+
+
+def _curate_bytes(curation: Curation, data: bytes, *, corrects: bool) -> Instance:
     eye = read_eye(data)
     uid = pseudonymise_uid(curation.key, str(eye.SOPInstanceUID))
     fingerprint = curation.key.mac("source", data).hex()
     known = curation.index.find(uid)
     if known is not None and known.fingerprint == fingerprint:
         return known
-    clean = isolation.run(_clean, data)
+    find_disc(read_preview(eye))
+    with TemporaryDirectory(prefix="qfundus-") as folder:
+        draft = Path(folder, "clean.dcm")
+        cleaned = clean_object(data, draft, curation.policy, curation.key)
+        written = draft.read_bytes()
     # An archive writes a header of its own each time it sends: what is left once it is clean decides.
-    if known is not None and known.digest == clean.digest:
+    if known is not None and known.digest == cleaned.digest:
         return known
     if known is not None and not corrects:
         raise Discard("conflicting_instance", "Another file with this SOP instance UID came first.")
+    # A correction withdraws the old content with its vault entry before the new one's is written.
+    if known is not None:
+        curation.index.withdraw(known)
+    patient = cleaned.said.patient
+    issuer = str(eye.get("IssuerOfPatientID", ""))
+    who = Identified(str(eye.PatientID), issuer, str(eye.StudyInstanceUID), str(eye.SOPInstanceUID))
+    curation.vault.put(patient, uid, who)
+    # The object and its table come before its index entry: an entry never points at nothing.
+    curation.store.put_if_absent(curation.settings.curated_bucket, object_name(cleaned.digest), written)
     instance = Instance(
         uid=uid,
         fingerprint=fingerprint,
-        digest=clean.digest,
-        eye=f"{clean.patient}-{laterality(eye)}",
-        study=clean.study,
-        patient=clean.patient,
+        digest=cleaned.digest,
+        eye=f"{patient}-{laterality(eye)}",
+        study=cleaned.said.study,
+        patient=patient,
         run=curation.run,
         digest_before=digest(data),
-        redacted=clean.redacted,
-        handling=clean.handling,
+        redacted=cleaned.redacted,
+        handling=_describe_handling(curation, cleaned.said.handled),
         corrects=known.digest if known else "",
         corrects_patient=known.patient if known else "",
     )
-    issuer = str(eye.get("IssuerOfPatientID", ""))
-    who = Identified(str(eye.PatientID), issuer, str(eye.StudyInstanceUID), str(eye.SOPInstanceUID))
-    # Correcting withdraws the old content with its vault entry: where the patient is the same, the new one's, too.
-    if known is not None:
-        curation.index.withdraw(known)
-    curation.vault.put(clean.patient, uid, who)
-    # The object and its table come before its index entry: an entry never points at nothing.
-    if clean.handled:
-        curation.store.put_if_absent(curation.settings.curated_bucket, handling_name(clean.handling), clean.handled)
-    curation.store.put_if_absent(curation.settings.curated_bucket, object_name(clean.digest), clean.data)
     return curation.index.correct(instance) if known else _enter(curation, instance)
 
 
@@ -346,54 +377,15 @@ def _enter(curation: Curation, instance: Instance) -> Instance:
     return entered
 
 
-@dataclass(frozen=True)
-class _Clean:
-    """What comes back from the process that cleaned an image."""
-
-    data: bytes = field(repr=False)
-    digest: str
-    patient: str
-    study: str
-    redacted: int
-    handling: str
-    handled: bytes = field(repr=False)  # the table that `handling` names; empty where this process sent it before
-
-
-_remembered: tuple[CompiledPolicy, SiteKey] | None = None  # of a process that cleans
-_sent: set[str] = set()  # likewise
-
-
-def _remember(policy: Policy, key: SiteKey) -> None:
-    global _remembered  # noqa: PLW0603  (a pool's initialiser has no other way to leave something for its tasks)
-    _remembered = CompiledPolicy(policy), key
-
-
-def _clean(data: bytes) -> _Clean:
-    """Clean one image that shows a fundus, in a process of its own."""
-    assert _remembered is not None  # noqa: S101  (set by the initialiser)
-    find_disc(read_pixels(read_eye(data)))
-    with TemporaryDirectory(prefix="qfundus-") as folder:
-        draft = Path(folder, "clean.dcm")
-        cleaned = clean_object(data, draft, *_remembered)
-        return _Clean(
-            draft.read_bytes(),
-            cleaned.digest,
-            cleaned.said.patient,
-            cleaned.said.study,
-            cleaned.redacted,
-            *_describe_handling(cleaned.said.handled),
-        )
-
-
-def _describe_handling(handled: tuple[Handled, ...]) -> tuple[str, bytes]:
-    assert _remembered is not None  # noqa: S101  (as above)
-    policy = _remembered[0].policy
-    # One table for each way of handling and each policy: objects of one camera share it.
+def _describe_handling(curation: Curation, handled: tuple[Handled, ...]) -> str:
+    """Store the table of a way of handling attributes once, and return its name: objects of one camera share it."""
+    policy = curation.policy.policy
     handling = name_handling(handled, made_by(policy)["policy_digest"])
-    if handling in _sent:
-        return handling, b""
-    _sent.add(handling)
-    return handling, write_handling(handling, handled, policy)
+    if handling not in _described:
+        table = write_handling(handling, handled, policy)
+        curation.store.put_if_absent(curation.settings.curated_bucket, handling_name(handling), table)
+        _described.add(handling)
+    return handling
 
 
 def _curate_row(curation: Curation, sheet: LandedObject, number: int, row: dict[str, str]) -> list[Outcome]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 from qfundus.ingestion.names import (
     WITHDRAWN,
@@ -58,7 +59,8 @@ class InstanceIndex:
 
     def add(self, instance: Instance) -> Instance:
         """Enter an instance unless its UID is taken; return the one that stands in the index then."""
-        self._store.delete(self._bucket, withdrawn_name(instance.digest))  # it may come back after an erasure
+        if instance.digest in self._withdrawn_before:  # it may come back after an erasure
+            self._store.delete(self._bucket, withdrawn_name(instance.digest))
         if self._store.put_if_absent(self._bucket, instance_name(instance.uid), to_json(asdict(instance))):
             return instance
         return self.find(instance.uid) or instance
@@ -81,6 +83,11 @@ class InstanceIndex:
         )
         self._store.delete(self._bucket, instance_name(uid))
         return True
+
+    @cached_property
+    def _withdrawn_before(self) -> set[str]:
+        # Erasures come at a run's end: what was withdrawn at its begin is all that can come back in it.
+        return self.withdrawn()
 
     def withdrawn(self) -> set[str]:
         """Return the digests of all content that was erased or corrected."""
