@@ -81,9 +81,8 @@ def header() -> None:
         left = {name: sum(names_its_patient(way, file, target) for file in files) for name, way in ways.items()}
     print("header path, one process:")
     for name, rate in rates.items():
-        print(
-            f"  {rates['qfundus'] / rate:5.2f} x {name:20} which leaves a name or number in {left[name]} of {len(files)}"
-        )
+        share = f"{left[name]} of {len(files)}"
+        print(f"  {rates['qfundus'] / rate:5.2f} x {name:20} which leaves a name or number in {share}")
 
 
 def names_its_patient(way: Callable[[Path], None], file: Path, target: Path) -> bool:

@@ -198,9 +198,11 @@ def receiving(fresh, archive):
         yield port
 
 
-def storescu(port, *files, calling="CAMERA", called="QFUNDUS"):
-    command = ["storescu", "-aet", calling, "-aec", called, "-xy", "127.0.0.1", str(port), *map(str, files)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def storescu(port, *arguments, calling="CAMERA", called="QFUNDUS"):
+    files = [str(argument) for argument in arguments if str(argument).endswith(".dcm")]
+    options = [str(argument) for argument in arguments if not str(argument).endswith(".dcm")]
+    command = ["storescu", "-aet", calling, "-aec", called, "-xy", *options, "127.0.0.1", str(port)]
+    return subprocess.run([*command, *files], capture_output=True, text=True, check=False)
 
 
 def test_what_a_camera_sends_lands_and_who_sent_it_is_in_the_trail(fresh, receiving, photographs, tmp_path):
@@ -221,6 +223,32 @@ def test_what_a_camera_sends_lands_and_who_sent_it_is_in_the_trail(fresh, receiv
     assert [e["entity"][0]["detail"] for e in sent] == [
         [{"type": "landed", "valueString": "3"}, {"type": "refused", "valueString": "0"}]
     ] * 2
+
+
+@pytest.fixture
+def certificates(tmp_path):
+    """One certificate that signs itself: both sides trust it, and nobody else has its key."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2"]
+    subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    return key, certificate
+
+
+def test_over_tls_a_sender_without_a_certificate_is_refused(fresh, photographs, tmp_path, certificates):
+    key, certificate = certificates
+    wanted = {"receiver_port": 0, "receiver_peers": "CAMERA", "receiver_certificate": certificate}
+    settings = fresh.settings.model_copy(update={**wanted, "receiver_certificate_key": key})
+    with pytest.raises(SetupError, match="RECEIVER_CA"), Receiver(fresh.store, settings, fresh.key).listen():
+        pass
+    settings = settings.model_copy(update={"receiver_ca": certificate})
+    file = tmp_path / "eye.dcm"
+    file.write_bytes(to_bytes(make_eye(photographs, 1)))
+    with Receiver(fresh.store, settings, fresh.key).listen() as port:
+        assert storescu(port, file).returncode != 0
+        assert storescu(port, "+tla", "+cf", certificate, file).returncode != 0
+        assert landed(fresh) == {}
+        assert storescu(port, "+tls", key, certificate, "+cf", certificate, file).returncode == 0
+    assert len(landed(fresh)) == 1
 
 
 @pytest.mark.parametrize("titles", [{"calling": "STRANGER"}, {"called": "ANOTHER"}])
