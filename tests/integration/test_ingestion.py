@@ -324,7 +324,7 @@ def test_the_manifest_leads_to_what_was_done_with_each_attribute_and_why(fresh, 
         table = pq.read_table(io.BytesIO(fresh.store.get(fresh.settings.curated_bucket, handling_name(handling))))
         assert table.schema.metadata[b"policy_digest"]
         rows = table.to_pandas().set_index("keyword")
-        assert rows.loc["PatientID", "action"] == "Z"
+        assert rows.loc["PatientID", "action"] == "replace"
         assert rows["because"].str.len().gt(0).all()
 
 

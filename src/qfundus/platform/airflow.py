@@ -111,10 +111,11 @@ class AirflowClient:
             own = f"{path}/taskInstances/{task.name}"
             yield f"{dag}.{task.name}", json.dumps(self._call("GET", own))
             for entry in self._call("GET", f"{own}/xcomEntries")["xcom_entries"]:
-                value = self._call("GET", f"{own}/xcomEntries/{quote(entry['key'], safe='')}")
+                value = self._call("GET", f"{own}/xcomEntries/{quote(entry['key'], safe='')}", missing=True)
                 yield f"{dag}.{task.name} XCom {entry['key']}", json.dumps(value)
             for attempt in range(1, task.tries + 1):
-                log = self._call("GET", f"{own}/logs/{attempt}", headers={"Accept": "application/json"})
+                # A task that waits for a person, or never began, may have left no log.
+                log = self._call("GET", f"{own}/logs/{attempt}", headers={"Accept": "application/json"}, missing=True)
                 yield f"{dag}.{task.name} log {attempt}", json.dumps(log, ensure_ascii=False)
 
     def approve(self, dag: str, run: str, task: str) -> None:
@@ -138,7 +139,8 @@ class AirflowClient:
         """Return what Airflow could not import."""
         return [error["stack_trace"] for error in self._call("GET", "/importErrors")["import_errors"]]
 
-    def _call(self, method: str, path: str, **request: Any) -> Any:
+    def _call(self, method: str, path: str, *, missing: bool = False, **request: Any) -> Any:
+        """Return an answer; where it may be `missing`, None for what is not there."""
         # Reading may be tried again: Airflow answers 500 now and then while it is just starting a run.
         for left in reversed(range(_TRIES if method == "GET" else 1)):
             try:
@@ -148,6 +150,8 @@ class AirflowClient:
             else:
                 if answer.is_success:
                     return answer.json()
+                if missing and answer.status_code == 404:
+                    return None
                 failure = f"Airflow refused {method} {path}: {answer.status_code} {answer.text[:300]}"
                 if not answer.is_server_error:
                     raise SetupError(failure)
