@@ -33,7 +33,8 @@ from qfundus.dicom.policy import load_policy
 from qfundus.hospital.photographs import Photographs, draw_phantoms
 from qfundus.hospital.wrap import to_bytes, wrap_photographs
 from qfundus.ingestion.account import close_run
-from qfundus.ingestion.curate import Curation, curate_landed
+from qfundus.ingestion.curate import curate_landed
+from qfundus.ingestion.curation import Curation
 from qfundus.ingestion.folder import deidentify_folder
 from qfundus.layout import checkout, policy_file
 from qfundus.platform.supervision import start_platform, stop_platform

@@ -58,7 +58,7 @@ def fresh(settings, store, site_key, policy):
     """A curation on buckets of its own, so that a test sees only what it landed."""
     import secrets
 
-    from qfundus.ingestion.curate import Curation
+    from qfundus.ingestion.curation import Curation
 
     tail = secrets.token_hex(4)
     own = settings.model_copy(update={f"{name}_bucket": f"{name}-{tail}" for name in OWN_BUCKETS})

@@ -96,16 +96,16 @@ def test_every_one_of_a_hundred_objects_is_accounted_for_once(hundred):
 
 
 def test_an_image_that_crashes_its_decoder_is_held_and_the_others_go_on(fresh, photographs, monkeypatch):
-    from qfundus.ingestion import curate
+    from qfundus.ingestion import images
 
-    real = curate.read_preview
+    real = images.read_preview
 
     def deadly(eye):
         if eye.get("StudyDescription") == "deadly":
             os.kill(os.getpid(), signal.SIGSEGV)
         return real(eye)
 
-    monkeypatch.setattr(curate, "read_preview", deadly)  # forked processes inherit it
+    monkeypatch.setattr(images, "read_preview", deadly)  # forked processes inherit it
     land_good(fresh, photographs, range(12))
     bad = make_eye(photographs, 50)
     bad.StudyDescription = "deadly"
@@ -258,7 +258,8 @@ import sys
 from dataclasses import replace
 from qfundus.dicom.deidentify import CompiledPolicy
 from qfundus.dicom.policy import load_policy
-from qfundus.ingestion.curate import Curation, curate_landed
+from qfundus.ingestion.curate import curate_landed
+from qfundus.ingestion.curation import Curation
 from qfundus.layout import policy_file
 from qfundus.security.keys import SiteKey
 from qfundus.settings import load_settings

@@ -7,36 +7,28 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import date
-from functools import cache, cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TypeVar, cast
 from zipfile import BadZipFile, ZipFile
 
 import pandas as pd
 import structlog
 
-from qfundus.dicom.clean import clean_object
-from qfundus.dicom.deidentify import CompiledPolicy, Handled
 from qfundus.dicom.photograph import is_photograph, make_object, sidecar_of
-from qfundus.dicom.policy import Policy
-from qfundus.dicom.read import laterality, read_eye, read_preview
 from qfundus.errors import Discard, ReasonCode
-from qfundus.imaging.disc import find_disc
+from qfundus.ingestion.curation import Curation
 from qfundus.ingestion.erasures import read_erasures
 from qfundus.ingestion.grades import read_sheet, resolve_row, write_sheet
+from qfundus.ingestion.images import begin_process, curate_landed_image, curate_member
 from qfundus.ingestion.inputs import find_member, is_no_image, read_member
-from qfundus.ingestion.instances import Instance, InstanceIndex, KnownGrade
+from qfundus.ingestion.instances import Instance, KnownGrade
 from qfundus.ingestion.landing import LandedObject, fix_landed
-from qfundus.ingestion.manifest import made_by, name_handling, write_handling
-from qfundus.ingestion.names import account_name, handling_name, manifest_name, object_name
+from qfundus.ingestion.names import manifest_name
 from qfundus.ingestion.outcome import Outcome, count_outcomes, to_table
-from qfundus.ingestion.quarantine import Quarantine
 from qfundus.isolation import Isolation
-from qfundus.security.keys import SiteKey, date_shift, pseudonymise_uid
-from qfundus.security.vault import Identified, Vault
+from qfundus.security.keys import date_shift, pseudonymise_uid
 from qfundus.settings import Settings
-from qfundus.storage import ObjectStore, digest, from_parquet, to_parquet
+from qfundus.storage import ObjectStore, from_parquet, to_parquet
 
 _log = structlog.get_logger()
 _THREADS = 6  # enough that the processes never wait for work
@@ -53,40 +45,6 @@ class CuratedRun:
     counts: dict[str, int]
 
 
-@dataclass(frozen=True)
-class Curation:
-    """What curating one run needs."""
-
-    store: ObjectStore
-    settings: Settings
-    key: SiteKey
-    policy: CompiledPolicy
-    run: str
-
-    @cached_property
-    def index(self) -> InstanceIndex:
-        """The index of SOP instances."""
-        return InstanceIndex(self.store, self.settings)
-
-    @cached_property
-    def quarantine(self) -> Quarantine:
-        """The quarantine bucket."""
-        return Quarantine(self.store, self.settings, self.key)
-
-    @cached_property
-    def vault(self) -> Vault:
-        """The vault of identities."""
-        return Vault(self.store, self.settings, self.key)
-
-    def owns(self, run: str) -> bool:
-        """Say whether what a run has entered is this run's to finish: its own, or that of a run that never closed."""
-        return run == self.run or not self._is_closed(run)
-
-    @cached_property
-    def _is_closed(self) -> Callable[[str], bool]:
-        return cache(lambda run: self.store.find(self.settings.curated_bucket, account_name(run)) is not None)
-
-
 def curate_landed(curation: Curation) -> CuratedRun:
     """De-identify everything that has landed; a second call for a run finds the first one's manifest.
 
@@ -99,7 +57,8 @@ def curate_landed(curation: Curation) -> CuratedRun:
         return CuratedRun(name, count_outcomes(from_parquet(finished)))
     landed, taken_away = fix_landed(store, settings, curation.key, curation.run)
     images = [item for item in landed if item.is_image]
-    with Isolation(_PROCESSES, _remember, settings, curation.policy.policy, curation.key, curation.run) as isolation:
+    needs = (settings, curation.policy.policy, curation.key, curation.run)
+    with Isolation(_PROCESSES, begin_process, *needs) as isolation:
         outcomes = _in_threads(lambda item: curate_image(curation, isolation, item), images, "images")
         for archive in landed:
             if archive.is_archive:
@@ -131,7 +90,7 @@ def curate_image(curation: Curation, isolation: Isolation, item: LandedObject) -
     The grades of an image that it corrects follow it, each with an outcome of its own.
     """
     try:
-        instance = isolation.run(_curate_landed, item.name, corrects=item.corrects)
+        instance = isolation.run(curate_landed_image, item.name, corrects=item.corrects)
     except Discard as why:
         return [_hold_landed(curation, isolation, item, why)]
     if instance is None:
@@ -184,7 +143,7 @@ def _curate_member(
     safe = f"{item.name}.member{number + 1}{Path(name).suffix[:8]}"
     sidecar = find_member(archive, sidecar_of(name)) if is_photograph(name) else None
     try:
-        instance = isolation.run(_curate_member_here, safe, data, sidecar)
+        instance = isolation.run(curate_member, safe, data, sidecar)
     except Discard as why:
         _quarantine(curation, source, safe, data, why)
         if sidecar is not None:
@@ -298,94 +257,6 @@ def erase_named(curation: Curation, notice: LandedObject) -> list[Outcome]:
         for number, uid in enumerate(uids, 1)
     ]
     return [Outcome(notice.source, "notice", "read"), *erased]
-
-
-_own: Curation | None = None  # of a process that curates
-_described: set[str] = set()  # the handlings whose tables it has stored
-
-
-def _remember(settings: Settings, policy: Policy, key: SiteKey, run: str) -> None:
-    global _own  # noqa: PLW0603  (a pool's initialiser has no other way to leave something for its tasks)
-    _own = Curation(ObjectStore(settings), settings, key, CompiledPolicy(policy), run)
-
-
-def _curate_landed(name: str, *, corrects: bool) -> Instance | None:
-    """Curate a landed image in this process, from bucket to bucket; None where it was taken away."""
-    assert _own is not None  # noqa: S101  (set by the initialiser)
-    store, bucket = _own.store, _own.settings.landing_bucket
-    data = store.find(bucket, name)
-    if data is None:
-        return None
-    if is_photograph(name):
-        data = make_object(data, store.find(bucket, sidecar_of(name)))
-    return _curate_bytes(_own, data, corrects=corrects)
-
-
-def _curate_member_here(name: str, data: bytes, sidecar: bytes | None) -> Instance:
-    """Curate a member of a zip file in this process."""
-    assert _own is not None  # noqa: S101  (set by the initialiser)
-    return _curate_bytes(_own, make_object(data, sidecar) if is_photograph(name) else data, corrects=False)
-
-
-def _curate_bytes(curation: Curation, data: bytes, *, corrects: bool) -> Instance:
-    eye = read_eye(data)
-    uid = pseudonymise_uid(curation.key, str(eye.SOPInstanceUID))
-    fingerprint = curation.key.mac("source", data).hex()
-    known = curation.index.find(uid)
-    if known is not None and known.fingerprint == fingerprint:
-        return known
-    find_disc(read_preview(eye))
-    with TemporaryDirectory(prefix="qfundus-") as folder:
-        draft = Path(folder, "clean.dcm")
-        cleaned = clean_object(data, draft, curation.policy, curation.key)
-        written = draft.read_bytes()
-    # An archive writes a header of its own each time it sends: what is left once it is clean decides.
-    if known is not None and known.digest == cleaned.digest:
-        return known
-    if known is not None and not corrects:
-        raise Discard("conflicting_instance", "Another file with this SOP instance UID came first.")
-    # A correction withdraws the old content with its vault entry before the new one's is written.
-    if known is not None:
-        curation.index.withdraw(known)
-    patient = cleaned.said.patient
-    issuer = str(eye.get("IssuerOfPatientID", ""))
-    who = Identified(str(eye.PatientID), issuer, str(eye.StudyInstanceUID), str(eye.SOPInstanceUID))
-    curation.vault.put(patient, uid, who)
-    # The object and its table come before its index entry: an entry never points at nothing.
-    curation.store.put_if_absent(curation.settings.curated_bucket, object_name(cleaned.digest), written)
-    instance = Instance(
-        uid=uid,
-        fingerprint=fingerprint,
-        digest=cleaned.digest,
-        eye=f"{patient}-{laterality(eye)}",
-        study=cleaned.said.study,
-        patient=patient,
-        run=curation.run,
-        digest_before=digest(data),
-        redacted=cleaned.redacted,
-        handling=_describe_handling(curation, cleaned.said.handled),
-        corrects=known.digest if known else "",
-        corrects_patient=known.patient if known else "",
-    )
-    return curation.index.correct(instance) if known else _enter(curation, instance)
-
-
-def _enter(curation: Curation, instance: Instance) -> Instance:
-    entered = curation.index.add(instance)
-    if entered.digest != instance.digest:
-        raise Discard("conflicting_instance", "Another file with this SOP instance UID came first.")
-    return entered
-
-
-def _describe_handling(curation: Curation, handled: tuple[Handled, ...]) -> str:
-    """Store the table of a way of handling attributes once, and return its name: objects of one camera share it."""
-    policy = curation.policy.policy
-    handling = name_handling(handled, made_by(policy)["policy_digest"])
-    if handling not in _described:
-        table = write_handling(handling, handled, policy)
-        curation.store.put_if_absent(curation.settings.curated_bucket, handling_name(handling), table)
-        _described.add(handling)
-    return handling
 
 
 def _curate_row(curation: Curation, sheet: LandedObject, number: int, row: dict[str, str]) -> list[Outcome]:

@@ -42,7 +42,8 @@ def deidentify_landed(run: str, at_least: int = 0) -> dict[str, object]:
     """
     from qfundus.dicom.deidentify import CompiledPolicy
     from qfundus.dicom.policy import load_policy
-    from qfundus.ingestion.curate import Curation, curate_landed
+    from qfundus.ingestion.curate import curate_landed
+    from qfundus.ingestion.curation import Curation
     from qfundus.ingestion.outcome import count_objects
     from qfundus.layout import policy_file
 

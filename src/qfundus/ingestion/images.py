@@ -1,0 +1,121 @@
+"""Curate one image, in a process of its own: from its bytes to the curated object and its index entry."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from qfundus.dicom.clean import clean_object
+from qfundus.dicom.deidentify import CompiledPolicy, Handled
+from qfundus.dicom.photograph import is_photograph, make_object, sidecar_of
+from qfundus.dicom.policy import Policy
+from qfundus.dicom.read import laterality, read_eye, read_preview
+from qfundus.errors import Discard
+from qfundus.imaging.disc import find_disc
+from qfundus.ingestion.curation import Curation
+from qfundus.ingestion.instances import Instance
+from qfundus.ingestion.manifest import made_by, name_handling, write_handling
+from qfundus.ingestion.names import handling_name, object_name
+from qfundus.security.keys import SiteKey, pseudonymise_uid
+from qfundus.security.vault import Identified
+from qfundus.settings import Settings
+from qfundus.storage import ObjectStore, digest
+
+_own: Curation | None = None  # of a process that curates
+_described: set[str] = set()  # the handlings whose tables it has stored
+
+
+def begin_process(settings: Settings, policy: Policy, key: SiteKey, run: str) -> None:
+    """Make ready the process that this runs in."""
+    global _own  # noqa: PLW0603  (a pool's initialiser has no other way to leave something for its tasks)
+    _own = Curation(ObjectStore(settings), settings, key, CompiledPolicy(policy), run)
+
+
+def curate_landed_image(name: str, *, corrects: bool) -> Instance | None:
+    """Curate a landed image in this process, from bucket to bucket; None where it was taken away.
+
+    Raises:
+        Discard: where it is unusable.
+    """
+    assert _own is not None  # noqa: S101  (set by the initialiser)
+    store, bucket = _own.store, _own.settings.landing_bucket
+    data = store.find(bucket, name)
+    if data is None:
+        return None
+    if is_photograph(name):
+        data = make_object(data, store.find(bucket, sidecar_of(name)))
+    return curate_bytes(_own, data, corrects=corrects)
+
+
+def curate_member(name: str, data: bytes, sidecar: bytes | None) -> Instance:
+    """Curate a member of a zip file in this process.
+
+    Raises:
+        Discard: where it is unusable.
+    """
+    assert _own is not None  # noqa: S101  (set by the initialiser)
+    return curate_bytes(_own, make_object(data, sidecar) if is_photograph(name) else data, corrects=False)
+
+
+def curate_bytes(curation: Curation, data: bytes, *, corrects: bool) -> Instance:
+    """De-identify one image, store it and enter it into the index; one that is known already is found there.
+
+    Raises:
+        Discard: where it is unusable, or another content of its UID came first and it `corrects` nothing.
+    """
+    eye = read_eye(data)
+    uid = pseudonymise_uid(curation.key, str(eye.SOPInstanceUID))
+    fingerprint = curation.key.mac("source", data).hex()
+    known = curation.index.find(uid)
+    if known is not None and known.fingerprint == fingerprint:
+        return known
+    find_disc(read_preview(eye))
+    with TemporaryDirectory(prefix="qfundus-") as folder:
+        draft = Path(folder, "clean.dcm")
+        cleaned = clean_object(data, draft, curation.policy, curation.key)
+        written = draft.read_bytes()
+    # An archive writes a header of its own each time it sends: what is left once it is clean decides.
+    if known is not None and known.digest == cleaned.digest:
+        return known
+    if known is not None and not corrects:
+        raise Discard("conflicting_instance", "Another file with this SOP instance UID came first.")
+    # A correction withdraws the old content with its vault entry before the new one's is written.
+    if known is not None:
+        curation.index.withdraw(known)
+    patient = cleaned.said.patient
+    issuer = str(eye.get("IssuerOfPatientID", ""))
+    who = Identified(str(eye.PatientID), issuer, str(eye.StudyInstanceUID), str(eye.SOPInstanceUID))
+    curation.vault.put(patient, uid, who)
+    # The object and its table come before its index entry: an entry never points at nothing.
+    curation.store.put_if_absent(curation.settings.curated_bucket, object_name(cleaned.digest), written)
+    instance = Instance(
+        uid=uid,
+        fingerprint=fingerprint,
+        digest=cleaned.digest,
+        eye=f"{patient}-{laterality(eye)}",
+        study=cleaned.said.study,
+        patient=patient,
+        run=curation.run,
+        digest_before=digest(data),
+        redacted=cleaned.redacted,
+        handling=_describe_handling(curation, cleaned.said.handled),
+        corrects=known.digest if known else "",
+        corrects_patient=known.patient if known else "",
+    )
+    return curation.index.correct(instance) if known else _enter(curation, instance)
+
+
+def _enter(curation: Curation, instance: Instance) -> Instance:
+    entered = curation.index.add(instance)
+    if entered.digest != instance.digest:
+        raise Discard("conflicting_instance", "Another file with this SOP instance UID came first.")
+    return entered
+
+
+def _describe_handling(curation: Curation, handled: tuple[Handled, ...]) -> str:
+    """Store the table of a way of handling attributes once, and return its name: objects of one camera share it."""
+    policy = curation.policy.policy
+    handling = name_handling(handled, made_by(policy)["policy_digest"])
+    if handling not in _described:
+        table = write_handling(handling, handled, policy)
+        curation.store.put_if_absent(curation.settings.curated_bucket, handling_name(handling), table)
+        _described.add(handling)
+    return handling
