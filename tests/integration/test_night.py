@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sqlite3
 import time
 
@@ -85,6 +86,9 @@ def test_invented_patients_travelled_with_the_night_and_were_looked_for(night, s
     assert night[0].counts["planted curated"] == 2
     page = newest_page(store, settings).decode()
     assert "No: in none of" in page
+    looked = dict(re.findall(r"<td>([^<]+)</td>\s*<td class=\"number\">(\d+)</td>", page))
+    for place in ("curated", "quarantine", "features", "vault", "pixels", "Airflow", "files"):
+        assert any(int(number) for name, number in looked.items() if place in name), place
     client = AirflowClient(settings)
     for dag in ("ingest_fundus", "retrain_nightly"):
         [run] = client.runs_since(dag, "2000-01-01T00:00:00Z")[:1]

@@ -21,6 +21,7 @@ from qfundus.storage import ObjectStore
 DAGS = ("ingest_fundus", "retrain_nightly", "promote_model", "decide_quarantined")
 _CHUNK = 8 << 20  # bytes
 _GRANULARITY = timedelta(seconds=5)  # stores and file systems round what they say of time
+_QUEUED = timedelta(days=1)  # a run is dated by when it was queued, and may plant long after that
 _NOT_SEARCHED = "seaweedfs"  # chunks are encrypted there, and what lies in them is searched through S3
 
 
@@ -92,7 +93,7 @@ class Search:
         place = Place("Airflow: runs, notes, parameters, XComs, task logs")
         client = AirflowClient(self._settings)
         for dag in DAGS:
-            for run in client.runs_since(dag, self._since.isoformat()):
+            for run in client.runs_since(dag, (self._since - _QUEUED).isoformat()):
                 self._add_texts(place, client.everything_said(dag, run))
         return place
 
