@@ -20,6 +20,7 @@ from qfundus.errors import Retry, SetupError
 from qfundus.hospital.wrap import to_bytes
 from qfundus.ingestion.account import close_run
 from qfundus.ingestion.curate import curate_landed
+from qfundus.pacs import dicomweb
 from qfundus.pacs.fetch import fetch_archive
 from qfundus.pacs.receiver import Peer, Receiver
 from qfundus.security.audit import AuditTrail
@@ -163,6 +164,37 @@ def test_an_archive_that_seems_empty_erases_nothing(curation, archive, photograp
     with pytest.raises(SetupError, match="11 of 11 photographs"):
         fetch(curation, TUESDAY)
     assert landed(curation) == {}
+
+
+def test_what_is_gone_is_in_doubt_until_a_person_decides(fresh, archive, photographs):
+    curation = replace(fresh, settings=archive.settings(fresh.settings, with_feed=False))
+    study = "1.2.826.0.1.3680043.8.498.81"
+    ids = [archive.send(to_bytes(eye_of(photographs, n, study))) for n in range(12)]
+    assert fetch(curation, MONDAY) == (12, 0)
+    for gone in ids[:11]:
+        archive.delete(gone)
+    for day in (TUESDAY, WEDNESDAY):
+        with pytest.raises(SetupError, match="11 of 12 photographs"):
+            fetch(curation, day)
+
+
+def test_a_correction_that_could_not_be_fetched_is_fetched_the_next_time(fresh, archive, photographs, monkeypatch):
+    curation = replace(fresh, settings=archive.settings(fresh.settings, with_feed=True))
+    eye = eye_of(photographs, 1)
+    archive.send(to_bytes(eye))
+    fetch(curation, MONDAY)
+    take_in(curation, "n1")
+    eye.StudyDate = "20200101"
+    archive.send(to_bytes(eye))
+
+    def fail(self, address):
+        raise Retry("The archive answered 503.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(dicomweb.Archive, "retrieve", fail)
+        with pytest.raises(Retry, match="1 photographs could not be fetched"):
+            fetch(curation, MONDAY)
+    assert fetch(curation, MONDAY) == (1, 0)
 
 
 def test_an_archive_made_anew_is_compared_again(fresh, archive, photographs):

@@ -67,8 +67,8 @@ def test_planted_patients_travel_are_searched_for_and_leave_nothing(run):
     page = newest_page(run.store, run.settings).decode()
     assert "No: in none of" in page
     assert not any(mark in page for mark in marks(run.key, run.run))
-    forget_planted(run.store, run.settings, run.key, run.run)
-    forget_planted(run.store, run.settings, run.key, run.run)
+    forget_planted(run.store, run.settings, run.key)
+    forget_planted(run.store, run.settings, run.key)
     assert Quarantine(run.store, run.settings, run.key).list() == []
     left = [o.name for o in run.store.list(run.settings.curated_bucket, "objects/")]
     assert len(left) == 1

@@ -73,8 +73,12 @@ class _Fetch:
             self.known.save(Cursor(newest))
             return
         for page in feed.since(cursor.last):
-            self._land(page.photographs)
-            self.known.save(replace(cursor, last=page.last))
+            if not self._land(page.photographs):
+                # A correction that failed shows nowhere but here: the next call begins at this page again.
+                self.known.save(cursor)
+                return
+            cursor = replace(cursor, last=page.last)
+            self.known.save(cursor)
 
     def compare(self, today: date) -> None:
         """Compare all studies of the archive with those known, look into each that differs, and note what is gone."""
@@ -102,7 +106,8 @@ class _Fetch:
         before = set(known.photographs)
         there = {pseudonymise_uid(self._key, a.instance): a for a in self._archive.photographs(study.uid)}
         complete = self._land(address for name, address in there.items() if name not in before)
-        known.count = study.count if complete else UNSURE
+        # What is gone stays in doubt until it is erased: the notice may fail, or a person may have to decide.
+        known.count = study.count if complete and before <= set(there) else UNSURE
         self.done.studies += 1
         return set(there), before
 

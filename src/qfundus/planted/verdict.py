@@ -53,12 +53,13 @@ def search_planted(store: ObjectStore, settings: Settings, key: SiteKey, dag: st
     return {"places": len(places), "looked": looked}
 
 
-def forget_planted(store: ObjectStore, settings: Settings, key: SiteKey, run: str) -> None:
-    """Erase a run's planted patients from curated and quarantine; no training sees them."""
+def forget_planted(store: ObjectStore, settings: Settings, key: SiteKey) -> None:
+    """Erase the planted patients of the last two days from curated and quarantine, so that no training sees them."""
     index, quarantine = InstanceIndex(store, settings), Quarantine(store, settings, key)
-    for row in _planted_outcomes(store, settings, [run]):
+    runs = [planting.run for planting in recent_plantings(store, settings)]
+    for row in _planted_outcomes(store, settings, runs):
         if row["kind"] == "image" and row["status"] == "curated":
-            index.erase(row["instance"], run)
+            index.erase(row["instance"], "planted")
         elif row["status"] == "quarantined":
             quarantine.forget(row["source"])
 

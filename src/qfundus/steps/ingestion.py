@@ -93,7 +93,7 @@ def close_run(run: str, manifest: str) -> dict[str, int]:
 
 
 def search_planted(dag: str, run: str) -> dict[str, int]:
-    """Look everywhere for the planted names, then let a run's planted patients go; return how much was looked at.
+    """Look everywhere for the planted names, then let the planted patients go; return how much was looked at.
 
     Raises:
         LeakError: where a name was found.
@@ -105,7 +105,7 @@ def search_planted(dag: str, run: str) -> dict[str, int]:
     try:
         return search_planted(store, settings, key, dag, run)
     finally:
-        forget_planted(store, settings, key, run)
+        forget_planted(store, settings, key)
 
 
 def decide_quarantined(source: str, decision: str, why: str) -> None:

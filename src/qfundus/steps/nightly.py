@@ -7,8 +7,10 @@ import tempfile
 from qfundus.errors import Retry, SetupError
 from qfundus.features.snapshot import latest_knowledge
 from qfundus.layout import checkout, recipe_file
+from qfundus.planted.verdict import forget_planted
 from qfundus.recipe import Recipe, load_recipe
 from qfundus.registry.versions import champion_version, find_retraining
+from qfundus.security.keys import SiteKey
 from qfundus.settings import load_settings
 from qfundus.steps.retraining import retraining_key
 from qfundus.storage import ObjectStore, to_json
@@ -26,6 +28,8 @@ def plan_retraining(recipe_name: str | None = None, *, force: bool = False) -> d
     if not file.exists():
         raise SetupError(f"There is no recipe {recipe_name}: put it into configs/recipes/.")
     store = ObjectStore(settings)
+    # A run of ingestion that failed before its search has left its invented patients behind.
+    forget_planted(store, settings, SiteKey.from_hex(settings.site_key.get_secret_value()))
     as_of = latest_knowledge(store, settings)
     if as_of is None:
         raise SetupError("No eye is known yet: run ingest_fundus first.")
