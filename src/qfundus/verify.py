@@ -7,6 +7,7 @@ here. What is found is named by file, place and kind, never by its value.
 import csv
 import hashlib
 import io
+import json
 import logging
 import os
 import re
@@ -23,8 +24,9 @@ import pandas as pd
 import pydicom
 import yaml
 from PIL import Image
+from PIL.ExifTags import Base
 from pydicom._uid_dict import UID_dictionary
-from pydicom.datadict import dictionary_has_tag
+from pydicom.datadict import dictionary_has_tag, tag_for_keyword
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.encaps import generate_frames
 
@@ -38,6 +40,7 @@ _CODED = {"CodeMeaning", "CodeValue", "CodingSchemeDesignator"}
 _META = {0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00020012, 0x00020013}
 _TEXT_VRS = {"LO", "LT", "PN", "SH", "ST", "UC", "UT", "AE", "UR", "CS"}
 _HARMLESS = {"", "removed", "anonymous", "anonymized", "none", "unknown", "n/a"}
+_PHOTOGRAPHS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*")
 _LONG = 6  # characters from which an identifier is looked for in every byte, the pixels included
 
 
@@ -78,8 +81,8 @@ def verify_folder(folder: Path, originals: Path, policy: Path) -> Verdict:
     after_to_before = _read_manifest(folder)
     identities: dict[str, _Identity] = {}
     everybody = _Identity()
-    for data in _read_all(originals):
-        identity = _identity_of(data, options)
+    for data, beside in _read_all(originals):
+        identity = _identity_of(data, beside, options)
         identities[hashlib.sha256(data).hexdigest()] = identity
         everybody.add(identity)
     verdict = Verdict()
@@ -117,7 +120,8 @@ def _read_manifest(folder: Path) -> dict[str, str]:
     return dict(zip(table["digest_after"], table["digest_before"], strict=True))
 
 
-def _read_all(originals: Path) -> Iterator[bytes]:
+def _read_all(originals: Path) -> Iterator[tuple[bytes, bytes]]:
+    """Yield each original and, of a plain photograph, the sidecar that lies beside it."""
     paths = (
         [originals] if originals.is_file() else [Path(d, name) for d, _, names in os.walk(originals) for name in names]
     )
@@ -126,9 +130,14 @@ def _read_all(originals: Path) -> Iterator[bytes]:
             continue
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                yield from (archive.read(member) for member in archive.infolist() if not member.is_dir())
+                names = set(archive.namelist())
+                for member in archive.infolist():
+                    sidecar = str(Path(member.filename).with_suffix(".json"))
+                    if not member.is_dir():
+                        yield archive.read(member), archive.read(sidecar) if sidecar in names else b""
         else:
-            yield path.read_bytes()
+            sidecar = path.with_suffix(".json")
+            yield path.read_bytes(), sidecar.read_bytes() if sidecar.is_file() else b""
 
 
 @cache
@@ -139,15 +148,32 @@ def _table() -> dict[int, dict[str, str]]:
     }
 
 
-def _identity_of(data: bytes, options: set[str]) -> _Identity:
+def _identity_of(data: bytes, beside: bytes, options: set[str]) -> _Identity:
     identity = _Identity()
     try:
-        original = pydicom.dcmread(io.BytesIO(data), force=True)
+        is_photograph = data.startswith(_PHOTOGRAPHS)
+        original = _told(data, beside) if is_photograph else pydicom.dcmread(io.BytesIO(data), force=True)
         for element in original.iterall():
             _take(identity, element, options)
     except Exception:  # noqa: BLE001  (an original that cannot be read names nobody we could look for)
         return identity
     return identity
+
+
+def _told(photograph: bytes, sidecar: bytes) -> Dataset:
+    """Return what EXIF and sidecar say of a plain photograph, as a DICOM header would."""
+    with Image.open(io.BytesIO(photograph)) as picture:
+        description = str(picture.getexif().get(Base.ImageDescription, ""))
+    said: dict[str, str] = {}
+    for word in description.split(";"):
+        name, _, value = word.partition("=")
+        said[name.strip()] = value
+    said.update(json.loads(sidecar) if sidecar else {})
+    told = Dataset()
+    for keyword, value in said.items():
+        if tag_for_keyword(keyword) is not None:
+            setattr(told, keyword, str(value))
+    return told
 
 
 def _take(identity: _Identity, element: pydicom.DataElement, options: set[str]) -> None:

@@ -1,11 +1,13 @@
 import hashlib
 import io
+import json
 
 import pandas as pd
 import pydicom
 import pytest
 from conftest import REAL_DATA, make_eye
 from leaks import LEAKS
+from PIL import Image
 
 from qfundus.errors import SetupError
 from qfundus.hospital.wrap import to_bytes
@@ -33,6 +35,22 @@ def verify(folder):
 def test_a_clean_folder_has_no_leak(deidentified):
     verdict = verify(deidentified)
     assert (verdict.files, verdict.unmatched, verdict.leaks) == (3, 0, [])
+
+
+def test_who_is_on_a_plain_photograph_is_known_from_its_sidecar(tmp_path, photographs, policy, key):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(photographs.images[0]).resize((280, 280)).save(tmp_path / "in" / "eye.jpg")
+    said = {"PatientID": "471100815", "PatientName": "Brandvold^Jane", "ImageLaterality": "R"}
+    (tmp_path / "in" / "eye.json").write_text(json.dumps(said))
+    deidentify_folder(tmp_path / "in", tmp_path / "out", policy.policy.trusting_pixels(), key)
+    verdict = verify(tmp_path)
+    assert (verdict.files, verdict.unmatched, verdict.leaks) == (1, 0, [])
+    [file] = (tmp_path / "out").rglob("*.dcm")
+    clean = pydicom.dcmread(file)
+    clean.ImageComments = "seen with brandvold"
+    clean.save_as(file)
+    (tmp_path / "out" / "manifest.parquet").unlink()
+    assert any("identifi" in leak.kind for leak in verify(tmp_path).leaks)
 
 
 def test_a_policy_that_is_none_is_one_clear_message(deidentified):

@@ -24,6 +24,14 @@ from qfundus.errors import Discard, ReasonCode
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff"})
 SIDECAR = ".json"
 _MODES = frozenset({"RGB", "RGBA", "P", "L"})
+# Type 2 of the Ophthalmic Photography 8 Bit IOD (PS3.3 A.41): present, though nobody knows them here.
+_MAY_BE_EMPTY = (
+    *("PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime"),
+    *("ReferringPhysicianName", "Manufacturer", "DetectorType", "EmmetropicMagnification", "IntraOcularPressure"),
+    *("HorizontalFieldOfView", "PupilDilated", "PatientEyeMovementCommanded", "RefractiveStateSequence"),
+    *("IlluminationTypeCodeSequence", "LightPathFilterTypeStackCodeSequence", "ImagePathFilterTypeStackCodeSequence"),
+    "LensesCodeSequence",
+)
 _TEXT = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UT"})
 _MISSING: dict[str, ReasonCode] = {"PatientID": "missing_patient_id", "ImageLaterality": "missing_laterality"}
 
@@ -117,14 +125,20 @@ def _describe(said: dict[str, str], content: str) -> FileDataset:
     eye.Modality = "OP"
     eye.ImageType = ["ORIGINAL", "PRIMARY", "", "COLOR"]
     eye.InstanceNumber = 1
-    moment = date + str(eye.get("StudyTime", ""))
-    eye.ContentDate, eye.ContentTime = date, str(eye.get("StudyTime", ""))
-    eye.AcquisitionDateTime = moment
+    time = str(eye.get("StudyTime", ""))
+    eye.ContentDate, eye.ContentTime = date, time or "000000"  # type 1: midnight stands for unknown
+    eye.AcquisitionDateTime = date + time
     eye.BurnedInAnnotation = "YES"  # nobody has looked
+    eye.SeriesNumber = eye.AcquisitionNumber = 1
+    eye.PatientOrientation = ["", ""]
+    eye.SynchronizationFrameOfReferenceUID = _uid(f"clock {content}")
+    eye.SynchronizationTrigger, eye.AcquisitionTimeSynchronized = "NO TRIGGER", "N"
+    eye.FrameIncrementPointer, eye.FrameTime = tag_for_keyword("FrameTime"), 0
     eye.AnatomicRegionSequence = [_code("81745001", "Eye")]
     eye.AcquisitionDeviceTypeCodeSequence = [_code("409898007", "Fundus Camera")]
-    for keyword in ("PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "Manufacturer"):
-        eye.setdefault(keyword, "")
+    for keyword in _MAY_BE_EMPTY:
+        if keyword not in eye:
+            setattr(eye, keyword, [] if keyword.endswith("Sequence") else None)
     return eye
 
 

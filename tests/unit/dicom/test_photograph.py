@@ -1,5 +1,7 @@
 import io
 import json
+import shutil
+import subprocess
 
 import numpy as np
 import pydicom
@@ -109,3 +111,13 @@ def test_a_bomb_is_refused():
 
 def test_a_sidecar_has_the_name_of_its_photograph():
     assert sidecar_of("a.b/eye.v2.JPG") == "a.b/eye.v2.json"
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy of Debian's dicom3tools is not installed")
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_the_object_is_valid(pixels, tmp_path, kind):
+    file = tmp_path / "eye.dcm"
+    file.write_bytes(make_object(encoded(pixels, kind), json.dumps(SAID).encode()))
+    said = subprocess.run(["dciodvfy", str(file)], capture_output=True, text=True, check=False).stderr
+    assert "OphthalmicPhotography8BitImage" in said
+    assert not [line for line in said.splitlines() if line.startswith("Error")]
