@@ -97,6 +97,13 @@ def verify_folder(folder: Path, originals: Path, policy: Path) -> Verdict:
     return verdict
 
 
+def verify_object(data: bytes, original: bytes, policy: Path) -> list[str]:
+    """Look for leaks in one de-identified object, given its original; each is named by place and kind."""
+    options, safe = _read_policy(policy)
+    identity = _identity_of(original, b"", options)
+    return [f"{where}: {kind}" for where, kind in _leaks(data, identity, options, safe)]
+
+
 def _read_policy(policy: Path) -> tuple[set[str], set[tuple[str, int, int]]]:
     try:
         said = yaml.safe_load(policy.read_text())

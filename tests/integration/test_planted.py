@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pandas as pd
+import pydicom
 import pytest
 from conftest import make_eye
 
@@ -64,8 +65,11 @@ def test_planted_patients_travel_are_searched_for_and_leave_nothing(run):
     looked = search(run)
     assert looked["places"] >= 10
     assert looked["looked"] > 20
+    assert looked["actions"] > 100
+    assert looked["missed"] == 0
     page = newest_page(run.store, run.settings).decode()
     assert "No: in none of" in page
+    assert "100.00 %" in page
     assert not any(mark in page for mark in marks(run.key, run.run))
     forget_planted(run.store, run.settings, run.key)
     forget_planted(run.store, run.settings, run.key)
@@ -134,6 +138,21 @@ def test_letters_left_in_the_pixels_are_found(run, photographs):
     run.store.put(run.settings.curated_bucket, object_name(content), burned)
     with pytest.raises(LeakError, match="letters in the pixels"):
         search(run)
+
+
+def test_a_planted_photograph_that_is_badly_deidentified_is_found_and_each_miss_listed(run):
+    close(run)
+    manifest = read_manifest(run.store, run.settings, f"runs/{run.run}/outcomes.parquet")
+    content = object_name(manifest.query("planted and status == 'curated'")["digest"].iloc[0])
+    spoiled = pydicom.dcmread(io.BytesIO(run.store.get(run.settings.curated_bucket, content)))
+    spoiled.DeviceSerialNumber = "SN-7734-20981"
+    del spoiled.PupilDilated
+    run.store.put(run.settings.curated_bucket, content, to_bytes(spoiled))
+    with pytest.raises(LeakError, match="DeviceSerialNumber"):
+        search(run)
+    page = newest_page(run.store, run.settings).decode()
+    assert "gone, DeviceSerialNumber of" in page
+    assert "kept, PupilDilated of" in page
 
 
 def test_a_name_in_airflow_is_found(settings, store):

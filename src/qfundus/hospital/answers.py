@@ -115,15 +115,15 @@ def score_folder(folder: Path, originals: Path) -> Score:
         pd.read_parquet(folder / "manifest.parquet").query("status == 'clean'").set_index("digest_before")["target"]
     )
     files = {hashlib.sha256(file.read_bytes()).hexdigest(): file for file in originals.glob("*.dcm")}
-    score, consistent = Score(), _Consistency()
+    score, consistent = Score(), Consistency()
     for digest, rows in key.groupby("digest", sort=False):
         target = manifest.get(digest)
-        clean = None if target is None else folder / "clean" / str(target)
-        _score_file(score, consistent, files[str(digest)], clean, rows.to_dict("records"))
+        clean = None if target is None else (folder / "clean" / str(target)).read_bytes()
+        score_object(score, consistent, files[str(digest)].read_bytes(), clean, rows.to_dict("records"))
     return score
 
 
-class _Consistency:
+class Consistency:
     """Remembers what each original value became: the same everywhere, and nothing else became it."""
 
     def __init__(self) -> None:
@@ -138,10 +138,11 @@ class _Consistency:
         )
 
 
-def _score_file(
-    score: Score, known: _Consistency, original: Path, clean: Path | None, rows: list[dict[str, Any]]
+def score_object(
+    score: Score, known: Consistency, original: bytes, clean: bytes | None, rows: list[dict[str, Any]]
 ) -> None:
-    dataset = Dataset() if clean is None else pydicom.dcmread(clean)
+    """Score what was made of one file, given its rows of the key; nothing was done where `clean` is None."""
+    dataset = Dataset() if clean is None else pydicom.dcmread(io.BytesIO(clean))
     patient = next(row["value"] for row in rows if row["category"] == "patient")
     for row in rows:
         after = _value(dataset, row["place"])
@@ -153,9 +154,9 @@ def _is_done(  # noqa: PLR0911  (one line a category)
     row: dict[str, Any],
     after: str | None,
     patient: str,
-    known: _Consistency,
-    original: Path,
-    file: Path,
+    known: Consistency,
+    original: bytes,
+    clean: bytes,
 ) -> bool:
     before: str = row["value"]
     match row["category"]:
@@ -174,10 +175,10 @@ def _is_done(  # noqa: PLR0911  (one line a category)
         case "words kept":
             return all(word.casefold() in (after or "").casefold().split() for word in before.split())
         case _:
-            return _pixels_are_right(row, original, file)
+            return _pixels_are_right(row, original, clean)
 
 
-def _is_shifted(before: str, after: str | None, patient: str, known: _Consistency) -> bool:
+def _is_shifted(before: str, after: str | None, patient: str, known: Consistency) -> bool:
     try:
         moved = datetime.strptime(str(after)[:8], "%Y%m%d") - datetime.strptime(before[:8], "%Y%m%d")  # noqa: DTZ007
     except ValueError:
@@ -186,8 +187,8 @@ def _is_shifted(before: str, after: str | None, patient: str, known: _Consistenc
     return moved.days != 0 and known.holds("shift", patient, f"{patient} {moved.days}")
 
 
-def _pixels_are_right(row: dict[str, Any], original: Path, clean: Path) -> bool:
-    before, after = (np.asarray(pixel_array(file)) for file in (original, clean))
+def _pixels_are_right(row: dict[str, Any], original: bytes, clean: bytes) -> bool:
+    before, after = (np.asarray(pixel_array(io.BytesIO(data))) for data in (original, clean))
     if before.shape != after.shape:
         return False
     top, left, bottom, right = map(int, row["value"].split()) if row["value"] else (0, 0, 0, 0)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pydicom
 from PIL import Image, ImageDraw, ImageFont
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
@@ -67,9 +68,15 @@ def wrap_photographs(
         )
         name = f"{patient.family}_{patient.given}_{patient.birth_date:%Y%m%d}_{number:05d}.dcm"
         data = to_bytes(eye)
-        box = burned_in_box(eye.Rows, _burned_text(patient)) if burned else ()
-        answers = answers_of(data, _words(patient, phantom=photographs.phantom), box)
+        answers = answers_about(data, patient, burned_in=burned, phantom=photographs.phantom)
         yield WrappedEye(name, data, str(eye.SOPInstanceUID), grade, burned, answers)
+
+
+def answers_about(data: bytes, patient: Patient, *, burned_in: bool, phantom: bool = False) -> list[dict[str, str]]:
+    """Return the answer key's rows for one wrapped file."""
+    rows = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True).Rows
+    box = burned_in_box(rows, _burned_text(patient)) if burned_in else ()
+    return answers_of(data, _words(patient, phantom=phantom), box)
 
 
 def write_hospital(eyes: Iterator[WrappedEye], folder: Path, *, grader: str = "Dr. Wilhelmina Prendergast") -> int:

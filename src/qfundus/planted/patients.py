@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from qfundus.hospital.people import Clinic, invent_patient
+from qfundus.hospital.people import Clinic, Patient, invent_patient
 from qfundus.hospital.photographs import draw_phantoms
-from qfundus.hospital.wrap import to_bytes, wrap_eye
+from qfundus.hospital.wrap import WrappedEye, answers_about, to_bytes, wrap_eye
 from qfundus.ingestion.landing import list_landed, planted_prefix
 from qfundus.ingestion.names import PLANTED_RECENT
 from qfundus.security.keys import SiteKey
@@ -19,6 +19,7 @@ from qfundus.storage import ObjectStore, to_json
 _LETTERS = 12
 _REMEMBERED = 10  # runs
 _SEARCHED_FOR = timedelta(days=2)
+_GRADES = (2, 7, 0)  # there is no grade of 7
 _COLUMNS = "SOPInstanceUID,grade,grader,date"
 WHERE = (
     "name, ID, address, telephone and comments of the patient",
@@ -52,9 +53,8 @@ def plant_patients(store: ObjectStore, settings: Settings, key: SiteKey, run: st
     if not landed:
         return False
     _remember(store, settings, run)
-    family, given = marks(key, run)
-    for name, data in _files(family, given).items():
-        store.put(settings.landing_bucket, f"{planted_prefix(key)}{family}_{given}{name}", data)
+    for name, data in _files(planted_eyes(key, run), " ".join(marks(key, run))).items():
+        store.put(settings.landing_bucket, f"{planted_prefix(key)}{name}", data)
     return True
 
 
@@ -73,22 +73,22 @@ def _remember(store: ObjectStore, settings: Settings, run: str) -> None:
     store.put(settings.curated_bucket, PLANTED_RECENT, to_json(known[-_REMEMBERED:]))
 
 
-def _files(family: str, given: str) -> dict[str, bytes]:
+def planted_eyes(key: SiteKey, run: str) -> list[WrappedEye]:
+    """Make a run's photographs, each with its answer key: the same at each call, so that nothing has to keep them."""
+    family, given = marks(key, run)
     rng = random.Random(family)  # noqa: S311  (people are invented by it, no secrets)
-    eyes = [_eye(family, given, number, rng) for number in range(3)]
-    uid, other = str(eyes[0].SOPInstanceUID), str(eyes[1].SOPInstanceUID)
-    sheet = [_COLUMNS, f"{uid},2,{family} {given},2026-07-01", f"{other},7,{family} {given},2026-07-01"]
-    return {
-        "_0.dcm": _with_comment(to_bytes(eyes[0]), family),
-        "_1.dcm": to_bytes(eyes[1]),
-        "_2.dcm": to_bytes(eyes[2])[:-2000],
-        ".csv": "\n".join(sheet).encode(),
-    }
+    return [_eye(_patient(family, given, number, rng), number, rng) for number in range(3)]
 
 
-def _eye(family: str, given: str, number: int, rng: random.Random):  # noqa: ANN202  (pydicom's own)
+def _files(eyes: list[WrappedEye], grader: str) -> dict[str, bytes]:
+    sheet = [_COLUMNS, *(f"{eye.sop_instance_uid},{eye.grade},{grader},2026-07-01" for eye in eyes[:2])]
+    whole = {eye.file_name: eye.data for eye in eyes[:2]}
+    return {**whole, eyes[2].file_name: eyes[2].data[:-2000], f"{grader}.csv": "\n".join(sheet).encode()}
+
+
+def _patient(family: str, given: str, number: int, rng: random.Random) -> Patient:
     visited = datetime(2026, 3, 1, tzinfo=UTC).date()
-    patient = replace(
+    return replace(
         invent_patient(rng, visited),
         family=family,
         given=given,
@@ -98,14 +98,27 @@ def _eye(family: str, given: str, number: int, rng: random.Random):  # noqa: ANN
         physician=f"{family}^{given}^^Dr",
         operator=f"{given}^{family}",
     )
-    return wrap_eye(
+
+
+def _eye(patient: Patient, number: int, rng: random.Random) -> WrappedEye:
+    burned_in = number == 1
+    eye = wrap_eye(
         draw_phantoms(1, seed=number).images[0],
         patient,
-        Clinic(institution=f"{family} Infirmary", manufacturer="PHANTOM", model="DRAWN EYE"),
+        Clinic(institution=f"{patient.family} Infirmary", manufacturer="PHANTOM", model="DRAWN EYE"),
         laterality="R",
         study_uid=f"2.25.{rng.getrandbits(120)}",
-        entropy=f"{family}/{number}",
-        burned_in=number == 1,
+        entropy=f"{patient.family}/{number}",
+        burned_in=burned_in,
+    )
+    data = to_bytes(eye) if burned_in else _with_comment(to_bytes(eye), patient.family)
+    return WrappedEye(
+        file_name=f"{patient.family}_{patient.given}_{number}.dcm",
+        data=data,
+        sop_instance_uid=str(eye.SOPInstanceUID),
+        grade=_GRADES[number],
+        burned_in=burned_in,
+        answers=answers_about(data, patient, burned_in=burned_in),
     )
 
 
