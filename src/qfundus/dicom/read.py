@@ -17,7 +17,7 @@ from qfundus.security.keys import SiteKey, pseudonymise_patient
 
 OPHTHALMIC_PHOTOGRAPHY_8_BIT = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
 SMALLEST_SIDE = 64
-_PREVIEW_SIDE = 256
+_PREVIEW_SIDE = 128
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _NEEDED_UIDS = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 
