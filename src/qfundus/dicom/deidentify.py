@@ -30,10 +30,12 @@ from qfundus.dicom.elements import (
     walk,
 )
 from qfundus.dicom.icc import strip_icc
+from qfundus.dicom.identity import Identity
 from qfundus.dicom.pixels import clean_pixels
 from qfundus.dicom.policy import OPTION_CODES, Policy
 from qfundus.dicom.profile import Profile
-from qfundus.dicom.text import Identity, clean_text, decode, encode_text, is_vocabulary
+from qfundus.dicom.text import clean_text, decode, encode_text
+from qfundus.dicom.vocabulary import is_vocabulary
 from qfundus.errors import Discard
 from qfundus.security.keys import SiteKey, date_shift, pseudonymise_patient, pseudonymise_uid
 
@@ -44,12 +46,15 @@ _PATIENT_ID, _ISSUER, _PATIENT_NAME, _BIRTH_DATE = 0x00100020, 0x00100021, 0x001
 _CODE_VALUE, _CODING_SCHEME = 0x00080100, 0x00080102
 _CHARACTER_SET_TAG = 0x00080005
 _SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
-# Beside every person's name: what these say is an identifier of the patient or of those who treated them.
-_IDENTIFIERS = frozenset(
-    {0x00080050, 0x00080080, 0x00080081, 0x00081010, 0x00081040, 0x00100020, 0x00100021, 0x00101000, 0x00101040}
-    | {0x00101080, 0x00101090, 0x00102154, 0x00181000, 0x00200010, 0x00380010}
+# Beside every person's name: identifiers of patient and visit, and what else leads to them or to who treated them.
+_NUMBERS = frozenset({0x00080050, 0x00100020, 0x00101000, 0x00101090, 0x00200010, 0x00380010})
+_OTHERS = frozenset(
+    {0x00080080, 0x00080081, 0x00081010, 0x00081040, 0x00100021, 0x00101040, 0x00101080, 0x00102154, 0x00181000}
 )
 _WHOLE_NUMBERS = {"AT": 4, "FD": 8, "FL": 4, "SL": 4, "SS": 2, "SV": 8, "UL": 4, "US": 2, "UV": 8}
+_PHOTOMETRIC, _PALETTE = 0x00280004, frozenset(range(0x00281201, 0x00281224))
+_CODES = {"FD": "d", "FL": "f", "SL": "i", "SV": "q", "UL": "I", "US": "H", "UV": "Q", "SS": "h"}
+_IMAGE_GROUP, _MOST_NUMBERS, _SMALLEST_IDENTIFIER = 0x0028, 64, 10_000
 _FORMS = {
     "AS": re.compile(rb"\d{3}[DWMY]"),
     "CS": re.compile(rb"[A-Z0-9_ ]{0,16}"),
@@ -194,7 +199,7 @@ class _Object:
             study=self.map_uid(study.encode()).decode(),
             series=self.map_uid(self.file.text(_SERIES).encode()).decode(),
             instance=self.map_uid(instance.encode()).decode(),
-            sop_class=self.sop_class,
+            sop_class=self.map_uid(self.sop_class.encode()).decode(),
             handled=tuple(self.handled),
             parts=parts,
         )
@@ -238,7 +243,9 @@ class _Object:
         value = self.file.value(element)
         if vr == "UN" and self.syntax.order == "<":
             vr = DICTIONARY_VRS.get(tag, vr)
-        cleaned = self._fixed(vr, value) if action == "fixed" else self._value(tag, vr, value, action)
+        if action == "fixed" and vr not in _WHOLE_NUMBERS:
+            return None
+        cleaned = self._value(tag, vr, value, action)
         if cleaned is value and vr is element.vr and element.head >= 0 and not len(value) & 1:
             return bytes(self.file.data[element.head : element.start + element.length])
         return None if cleaned is None else encode(tag, vr, cleaned, self.syntax)
@@ -258,10 +265,6 @@ class _Object:
             if e.items is None and e.tag in DICTIONARY_VRS and e.vr not in {"UN", "UR"}
         ]
 
-    def _fixed(self, vr: str, value: bytes) -> bytes | None:
-        size = _WHOLE_NUMBERS.get(vr, 0)
-        return value if size and len(value) % size == 0 else None
-
     def _value(self, tag: int, vr: str, value: bytes, action: str) -> bytes | None:  # noqa: PLR0911  (one line an action)
         """Return what an action makes of a value, or None where the element goes."""
         if action == "empty":
@@ -276,11 +279,28 @@ class _Object:
             return strip_icc(value) or None
         if vr in _FORMS:
             return self._formed(vr, value)
-        if action == "keep":
-            return value
         if vr in _WHOLE_NUMBERS:
-            return value if len(value) % _WHOLE_NUMBERS[vr] == 0 else None
+            return None if self._is_suspect_number(tag, vr, value) else value
+        if action == "keep":
+            return None if self._is_misused(tag, vr, value) else value
         return self._text(tag, vr, value, action)
+
+    def _is_misused(self, tag: int, vr: str, value: bytes) -> bool:
+        """Say whether bulk bytes that a picture may need name the patient, or are of no use to this picture."""
+        if tag in _PALETTE and self.file.text(_PHOTOMETRIC) != "PALETTE COLOR":
+            return True
+        return vr in {"OB", "OW", "UN"} and self.identity.is_in(value.decode("latin-1"))
+
+    def _is_suspect_number(self, tag: int, vr: str, value: bytes) -> bool:
+        """Say whether binary numbers are of a wrong size, or one of them is the patient's."""
+        size, code = _WHOLE_NUMBERS[vr], _CODES.get(vr)
+        if len(value) % size or code is None:
+            return len(value) % size != 0
+        # The image's own form is never an identifier, and long tables are no place for one.
+        if tag >> 16 == _IMAGE_GROUP or not 0 < len(value) <= _MOST_NUMBERS * size:
+            return False
+        numbers = struct.unpack(f"{self.syntax.order}{len(value) // size}{code}", value)
+        return any(abs(n) >= _SMALLEST_IDENTIFIER and self.identity.is_number(f"{n:.0f}") for n in numbers)
 
     def _dummy(self, tag: int, vr: str, value: bytes) -> bytes:
         if vr == "UI":
@@ -333,7 +353,7 @@ class _Object:
         if vr == "CS":
             kept = [self._term(part) for part in parts]
         elif vr in {"IS", "DS"}:
-            kept = [b"" if len(part) > 3 and self.identity.names(part.decode()) else part for part in kept]
+            kept = [b"" if len(part) > 3 and self.identity.is_number(part.decode()) else part for part in kept]
         return value if kept == parts else b"\\".join(kept)
 
     def _term(self, part: bytes) -> bytes:
@@ -366,13 +386,21 @@ class _Object:
     def identity(self) -> Identity:
         """The words that name the patient and those around them, wherever in the file they stand."""
         names: list[str] = []
+        numbers: list[str] = []
         others: list[str] = []
         for element in walk(self.file.elements):
-            if element.vr == "PN":
-                names.append(decode(self.file.value(element), self.character_set))
-            elif element.tag in _IDENTIFIERS and element.items is None:
-                others.append(decode(self.file.value(element), self.character_set))
-        return Identity(names, others, self.policy.words)
+            found = (
+                names
+                if element.vr == "PN"
+                else numbers
+                if element.tag in _NUMBERS
+                else others
+                if element.tag in _OTHERS
+                else None
+            )
+            if found is not None and element.items is None:
+                found.append(decode(self.file.value(element), self.character_set).strip(" \0"))
+        return Identity(names, numbers, others, self.file.text(_BIRTH_DATE), self.policy.words)
 
     def _pseudonym(self) -> str:
         """Name the patient by their identifier, else by name and birth date, else by the study."""

@@ -1,86 +1,76 @@
 """Text without identity: a patient's own identifiers go, and what looks like a date, a number or an address."""
 
 import re
-from collections.abc import Iterable
 from functools import cache
-from importlib.resources import files
+from unicodedata import normalize
 
 from pydicom.charset import convert_encodings, decode_bytes
 
+from qfundus.dicom.identity import Identity
+from qfundus.dicom.vocabulary import WORD, is_vocabulary
+
 # DR alone is no title here: it is the disease.
 _TITLE = r"(?-i:Dr|dr)\b\.?|dr\.|(?:mr|mrs|ms|miss|prof|sir|herr|frau|mme)\b\.?"
-_MONTH = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
+_RELATION = (
+    r"(?:mother|father|daughter|son|wife|husband|sister|brother|aunt|uncle|cousin|friend|neighbou?r|nurse|partner|"
+    r"spouse|carer|guardian|operator|photographer|technician|by)\b:?"
+)
+_CAPITALISED = r"\s+(?-i:[A-Z\u00c0-\u00de])[\w'-]*"
+# English, German, French, Spanish and Italian.
+_MONTH = (
+    r"(?:jan(?:uary|uar|vier)?|ene(?:ro)?|gennaio|feb(?:ruary|ruar|rero|braio)?|f\u00e9v(?:rier)?|"
+    r"mar(?:ch|s|zo)?|m\u00e4r(?:z)?|mrz|apr(?:il|ile)?|abr(?:il)?|avr(?:il)?|may|mai|mayo|maggio|"
+    r"june?|juni|juin|junio|giugno|july?|juli|juillet|julio|luglio|aug(?:ust)?|ago(?:sto)?|ao\u00fbt|"
+    r"sept?(?:ember|embre|tiembre)?|settembre|o[ck]t(?:ober|obre)?|octubre|ottobre|nov(?:ember|embre|iembre)?|"
+    r"de[cz](?:ember|embre)?|d\u00e9c(?:embre)?|dic(?:iembre|embre)?)\b"
+)
+_APART = r"[\W_]{0,4}"  # what may stand between the parts of a date
 # Five digits or more whatever stands between them, dates in every usual form, times, e-mail and web addresses, titles.
 _PATTERNS = re.compile(
     rf"""
-      \w*(?:\d[\s()-]{{0,2}}){{4,}}\d\w*
+      \b\d{{2}}(?:[-./\s]\d{{2}}){{3,}}\b
+    | \w*(?:\d[\s()/,;:|_+-]{{0,2}}){{4,}}\d\w*
     | \b\d{{3}}\.\d{{3}}\.\d{{4}}\b
     | \b\d{{4}}[-./\s]\d{{1,2}}[-./\s]\d{{1,2}}\b
-    | \b\d{{1,2}}[-./\s]\d{{1,2}}[-./\s](?:\d{{2}}|\d{{4}})\b
-    | \b\d{{1,2}}(?:st|nd|rd|th)?[-./\s]*(?:of\s+)?(?:{_MONTH})[a-z]*[-.,/\s]*\d{{2,4}}\b
-    | \b(?:{_MONTH})[a-z]*[-.,/\s]*\d{{1,2}}(?:st|nd|rd|th)?[-.,/\s]+\d{{2,4}}\b
+    | (?<!\d\.)\b\d{{1,2}}[-./\s]\d{{1,2}}[-./\s](?:\d{{2}}|\d{{4}})\b(?!\.\d)
+    | \b\d{{1,2}}(?:st|nd|rd|th)?{_APART}(?:of\s+)?{_MONTH}{_APART}\d{{2,4}}\b
+    | \b{_MONTH}{_APART}\d{{1,2}}(?:st|nd|rd|th)?{_APART}\d{{2,4}}\b
+    | \b{_MONTH}{_APART}(?:19|20)\d{{2}}\b
+    | \b\d{{1,2}}[-./][ivx]+[-./]\s?\d{{2,4}}\b
+    | \b[ivx]+[-./][ivx]+[-./]\s?\d{{2,4}}\b
     | \b\d{{1,2}}:\d{{2}}(?::\d{{2}})?\b
+    | \b(?:9\d|1[0-2]\d)\s?-?\s?(?:y|yo|yrs?|years?|j|jahre?|ans|anni)\b
     | \S+@\S+
     | \w+://\S+ | \bwww\.\S+
     | \S*\^\S*
-    | \b(?:{_TITLE})(?:\s+(?-i:[A-Z\u00c0-\u00de])[\w'-]*){{1,3}}
+    | \b(?:{_TITLE}|{_RELATION}){_CAPITALISED}(?:,?{_CAPITALISED}){{0,5}}
     """,
     re.IGNORECASE | re.VERBOSE,
 )
 # What a pattern could begin with, cheap to look for: without any of these no pattern matches.
-_SUSPECT = re.compile(rf"\d.{{0,3}}\d|[@^]|://|www\.|\b(?:{_MONTH})|\b(?:{_TITLE})", re.IGNORECASE)
-_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
+_SUSPECT = re.compile(rf"\d.{{0,4}}\d|\d\s?-?\s?[yja]|[@^]|://|www\.|\b(?:{_TITLE}|{_RELATION})", re.IGNORECASE)
 _COMPOUND = re.compile(r"\w+")
-_SHORTEST_IN_COMPOUND = 4
-
-
-@cache
-def vocabulary() -> frozenset[str]:
-    """Return the words of DICOM's attribute names and code meanings (PS3.6, PS3.16), proper names left out."""
-    return frozenset((files("qfundus.dicom") / "standard" / "words.txt").read_text().split())
-
-
-class Identity:
-    """The words by which a file names its patient, those around them, and their numbers."""
-
-    def __init__(self, names: Iterable[str], others: Iterable[str], known: frozenset[str] = frozenset()) -> None:
-        words = {word for name in names for word in _words(name) if len(word) > 1}
-        for text in others:
-            long = {*_words(text), "".join(_words(text))}
-            # An eye clinic is called by the field's own words: they do not identify it.
-            words |= {w for w in long if len(w) >= _SHORTEST_IN_COMPOUND and not (w in vocabulary() or w in known)}
-        self.words = frozenset(words)
-        # Inside a longer word, as in a file name, only what is long and no common word is looked for.
-        self._inside = tuple(w for w in words if len(w) >= _SHORTEST_IN_COMPOUND and w not in vocabulary())
-
-    def is_in(self, text: str) -> bool:
-        """Say whether a text holds any of the words."""
-        lowered = text.casefold()
-        words = _WORD.findall(lowered.replace("_", " "))
-        return any(word in lowered for word in self._inside) or not self.words.isdisjoint(words)
-
-    def names(self, word: str) -> bool:
-        """Say whether one word is, or holds, one of the words."""
-        lowered = word.casefold()
-        return lowered in self.words or any(inside in lowered for inside in self._inside)
+_NUMBERED = re.compile(r"\w*\d\w*")
+# Numbers one after the other, with at most a letter between: parts of a date, a telephone or record number.
+_NUMBERS = re.compile(r"(?<![^\W_])\d+(?:(?:[\W_]{1,4}|[\W_]+[^\W\d_][\W_]+)\d+)+(?![^\W_])")
+_MEASURE = re.compile(r"\d{1,2}\.\d|20/\d{2,3}|6/\d{1,2}")  # a decimal, a visual acuity
 
 
 def clean_text(text: str, identity: Identity, words: frozenset[str] | None = None) -> str:
     """Remove identity from a text; what was removed leaves a single space.
 
-    With `words` a word stays only if it is one of them or of DICOM's own vocabulary, or a number of up to four digits.
+    With `words` a word stays only if it is one of them or of DICOM's own vocabulary, or a number of up to three digits
+    that stands alone.
     """
-    cleaned = _PATTERNS.sub(" ", text) if _SUSPECT.search(text) else text
+    plain = text if text.isascii() else normalize("NFKC", text)
+    cleaned = _NUMBERED.sub(" ", plain) if identity.numbers_are_in(plain) else plain
+    cleaned = _PATTERNS.sub(" ", cleaned) if _SUSPECT.search(cleaned) else cleaned
     if words is not None:
+        cleaned = _NUMBERS.sub(lambda match: match[0] if _MEASURE.fullmatch(match[0]) else " ", cleaned)
         cleaned = _COMPOUND.sub(lambda match: match[0] if is_vocabulary(match[0], words) else " ", cleaned)
     if identity.is_in(cleaned):
         cleaned = _COMPOUND.sub(lambda match: " " if identity.is_in(match[0]) else match[0], cleaned)
-    return text if cleaned == text else " ".join(part for part in cleaned.split() if _WORD.search(part))
-
-
-def is_vocabulary(text: str, words: frozenset[str]) -> bool:
-    """Say whether every word of a text is DICOM's own or one of `words`."""
-    return all(_is_known(word, words) for word in _WORD.findall(text))
+    return text if cleaned == plain else " ".join(part for part in cleaned.split() if WORD.search(part))
 
 
 def decode(value: bytes, character_set: tuple[str, ...]) -> str:
@@ -108,17 +98,3 @@ def encodings(character_set: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(convert_encodings(list(character_set) or [""]))
     except (LookupError, ValueError):
         return ("latin_1",)
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())
-
-
-def _is_known(word: str, words: frozenset[str]) -> bool:
-    lowered = word.casefold()
-    if lowered in vocabulary() or lowered in words:
-        return True
-    if lowered.isdecimal():
-        return len(lowered) <= 4 and not 1900 <= int(lowered) <= 2099
-    letters = lowered.strip("0123456789")
-    return (len(letters) <= 2 and len(lowered) <= 4) or letters in vocabulary() or letters in words

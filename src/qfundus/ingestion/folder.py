@@ -85,14 +85,17 @@ def deidentify_folder(
     the same folders finds what the first one wrote.
 
     Raises:
-        SetupError: where the source does not exist or lies within the target.
+        SetupError: where the source does not exist or lies within the target, or the target cannot be written.
     """
     _refuse_misplaced(source, target)
     started = time.perf_counter()
     drafts = target / ".drafts"
     shutil.rmtree(drafts, ignore_errors=True)
-    for folder in (target / "clean", target / "quarantine", drafts):
-        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        for folder in (target / "clean", target / "quarantine", drafts):
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(f"The target cannot be written ({type(error).__name__}).") from None
     counts = FolderCounts()
     desk = _Desk(policy, key, drafts, target / "quarantine")
     settle = _Settler(desk, target / "clean")
@@ -101,6 +104,7 @@ def deidentify_folder(
             settled = settle(item, outcome)
             manifest.write(settled)
             counts.add(settled)
+            counts.seconds = round(time.perf_counter() - started, 3)
             report(counts)
     shutil.rmtree(drafts)
     counts.seconds = round(time.perf_counter() - started, 3)
@@ -130,8 +134,7 @@ class _Desk:
         """De-identify one input into a draft, or put it into quarantine."""
         source = pseudonymise_source(self.key, item.name)
         try:
-            data = item.read()
-            if item.path.is_symlink() or is_no_image(item.name, data):
+            if not item.is_plain or is_no_image(item.name, data := item.read()):
                 return FileOutcome(source, "ignored")
         except Discard as why:
             return self.hold(source, item, None, why)

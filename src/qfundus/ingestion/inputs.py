@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from stat import S_ISREG
 
 from qfundus.dicom.photograph import sidecar_of
 from qfundus.errors import Discard
@@ -54,12 +55,17 @@ class Input:
         if self.member >= 0:
             return read_member(_archive(self.path), self.member)
         try:
-            with self.path.open("rb") as stream:
+            with open(self.path, "rb", opener=_open_plain) as stream:
                 if os.fstat(stream.fileno()).st_size <= _SMALL:
                     return stream.read()
                 return mmap(stream.fileno(), 0, access=ACCESS_READ)
         except OSError as error:
             raise Discard("unreadable_file", f"It cannot be opened ({type(error).__name__}).") from None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether this is a file's own content: no symbolic link, pipe or device."""
+        return self.member >= 0 or _is_plain(self.path)
 
     def read_sidecar(self) -> bytes | None:
         """Return what lies beside a plain photograph and says what it shows, or None."""
@@ -73,7 +79,7 @@ class Input:
 def find_inputs(source: Path) -> Iterator[Input]:
     """Yield what lies below a folder or in a zip file, in the order of names; symbolic links are not followed."""
     if source.is_file():
-        yield from _inputs_of(source, source.name)
+        yield from _inputs_of(source.resolve(), source.name)
         return
     for folder, folders, files in os.walk(source):
         folders.sort()
@@ -83,7 +89,7 @@ def find_inputs(source: Path) -> Iterator[Input]:
 
 
 def _inputs_of(path: Path, name: str) -> Iterator[Input]:
-    if path.is_symlink() or not path.is_file() or not zipfile.is_zipfile(path):
+    if not _is_archive(path):
         yield Input(name, path)
         return
     try:
@@ -94,6 +100,29 @@ def _inputs_of(path: Path, name: str) -> Iterator[Input]:
     for number, member in enumerate(members):
         if not member.is_dir():
             yield Input(f"{name}/{member.filename}", path, number)
+
+
+def _is_archive(path: Path) -> bool:
+    # What lies behind a photograph may look like a zip file, and office documents are zip files.
+    if not _is_plain(path) or path.suffix.lower() in _NEVER_DICOM:
+        return False
+    try:
+        with path.open("rb") as stream:
+            return stream.read(132)[128:] != b"DICM" and zipfile.is_zipfile(stream)
+    except OSError:
+        return False
+
+
+def _is_plain(path: Path) -> bool:
+    try:
+        return S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return True  # it is gone, or hidden: who reads it hears so
+
+
+def _open_plain(path: str, flags: int) -> int:
+    # Whatever a name has become since it was looked at: no link is followed, and no pipe waited for.
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def is_no_image(name: str, data: bytes | mmap) -> bool:

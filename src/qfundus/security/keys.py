@@ -46,7 +46,8 @@ class SiteKey:
 
     def mac(self, purpose: Purpose, value: str | bytes) -> bytes:
         """Return the HMAC-SHA-256 of a value under the key for a purpose."""
-        data = value.encode() if isinstance(value, str) else value
+        # A file's name may hold bytes that are not UTF-8.
+        data = value.encode(errors="surrogateescape") if isinstance(value, str) else value
         return hmac.digest(self.derive(purpose), data, hashlib.sha256)
 
 

@@ -1,9 +1,10 @@
 import pytest
 
-from qfundus.dicom.text import Identity, clean_text, decode
+from qfundus.dicom.identity import Identity
+from qfundus.dicom.text import clean_text, decode
 
-NOBODY = Identity([], [])
-JANE = Identity(["Grünthal^Jane^^Dr=王^小东"], ["MRN-4827193", "Saint Brannoc Eye Infirmary"])
+NOBODY = Identity([], [], [])
+JANE = Identity(["Grünthal^Jane^^Dr=王^小东"], ["MRN-4827193"], ["Saint Brannoc Eye Infirmary"])
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ JANE = Identity(["Grünthal^Jane^^Dr=王^小东"], ["MRN-4827193", "Saint Branno
 )
 @pytest.mark.parametrize("words", [None, frozenset()])
 def test_what_identifies_goes_and_the_words_around_stay(text, words):
-    who = JANE if text != "王小东" else Identity(["王^小东", "王小东"], [])
+    who = JANE if text != "王小东" else Identity(["王^小东"], [], [])
     assert clean_text(f"fundus {text} retina", who, words) == "fundus retina"
 
 
@@ -56,3 +57,69 @@ def test_bytes_that_are_not_of_their_character_set_do_no_harm():
     assert decode(b"J\xfcrgen", ("ISO_IR 100",)) == "Jürgen"
     assert decode(b"J\xfcrgen", ("ISO_IR 192",))
     assert decode(b"J\xfcrgen", ("NO SUCH SET",))
+
+
+BORN = Identity(["Zweigelt^Roswitha"], ["47112233"], [], "19610503")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("3 May '61", "3. Mai 61", "3 mayo 1961", "III.V.61", "3.V.61", "May 1961", "05/61"),
+        *(
+            "03_05_61",
+            "03,05,61",
+            "03|05|61",
+            "3;5;61",
+            "05 / 03 / 61",
+            "3 . 5 . 61",
+            "d 3 m 5 y 61",
+            "\uff13.\uff15.\uff16\uff11",
+        ),
+        *("4711/2233", "4711.2233", "4711_2233", "4711,2233", "4711:2233", "47 11 22 33"),
+        *("0172,5566,77", "0172/5566/77", "01.72.55.66.77"),
+        *("93 y", "101 years", "G. Y.", "Bo Xu", "\u738b\u4f1f", "\ud76c\uc911"),
+        *("daughter Rose White, Iris Stone", "seen by Rose White"),
+    ],
+)
+def test_no_way_of_writing_a_date_a_number_or_a_name_stays(text):
+    words = frozenset({"seen"})
+    assert clean_text(f"fundus {text} retina", BORN, words).replace("seen ", "") in {
+        "fundus retina",
+        "fundus y retina",
+        "fundus III retina",
+        "fundus d retina",
+    }
+
+
+@pytest.mark.parametrize("text", ["4711-2233", "47 11 22 33", "03.05.61", "3 May 1961", "4711.2233", "05031961"])
+def test_the_patients_own_numbers_go_where_no_vocabulary_is_asked_for_too(text):
+    assert clean_text(f"NW400 {text} retina", BORN) in {"NW400 retina", "retina"}
+
+
+@pytest.mark.parametrize("number", ["B42", "817", "S7"])
+def test_a_short_record_number_goes(number):
+    who = Identity([], [number], [])
+    assert clean_text(f"fundus {number} left", who, frozenset()) == "fundus left"
+    assert clean_text(f"fundus {number} left", who) == "fundus left"
+
+
+def test_a_chinese_name_goes_where_there_are_no_spaces():
+    who = Identity(["Wang^Wei=\u738b^\u4f1f"], [], [])
+    assert clean_text("NW400 \u60a3\u8005\u738b\u4f1f \u738b", who) == "NW400"
+
+
+@pytest.mark.parametrize("text", ["20/40 acuity", "field 45", "0.5 mm", "T2 3D", "optic disc 2x3", "6/12 left"])
+def test_measures_stay(text):
+    assert clean_text(text, BORN, frozenset({"acuity", "disc"})) == text
+
+
+@pytest.mark.parametrize("text", ["1.10.15.2", "3.1.2", "5.0"])
+def test_a_version_is_no_date(text):
+    assert clean_text(text, BORN) == text
+
+
+@pytest.mark.parametrize("text", ["47112233", "4711.2233", "19610503", "03051961", "610503", "-47112233.0"])
+def test_a_number_may_be_the_patients(text):
+    assert BORN.is_number(text)
+    assert not BORN.is_number("47112234")

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import signal
@@ -62,6 +63,44 @@ def test_every_input_is_accounted_for(source, tmp_path, trusting, key, workers):
     manifest = pd.read_parquet(tmp_path / "out" / "manifest.parquet")
     assert manifest["status"].value_counts().to_dict() == {"clean": 4, "ignored": 3, "quarantined": 2, "duplicate": 1}
     assert len(tree(tmp_path / "out")) == 4
+
+
+@pytest.mark.timeout(20)
+def test_links_pipes_and_devices_are_passed_over_unread(tmp_path, trusting, key):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    os.mkfifo(folder / "pipe.dcm")
+    (folder / "zero.dcm").symlink_to("/dev/zero")
+    (folder / "dangling.dcm").symlink_to(folder / "nowhere")
+    (folder / "loop").symlink_to(folder)
+    counts = deidentify_folder(folder, tmp_path / "out", trusting, key)
+    assert (counts.read, counts.ignored) == (3, 3)
+
+
+def test_a_name_that_is_no_utf8_is_read_like_any_other(tmp_path, trusting, key, photographs):
+    folder = tmp_path / "in" / os.fsdecode(b"M\xfcller")
+    folder.mkdir(parents=True)
+    (folder / os.fsdecode(b"\xff.dcm")).write_bytes(to_bytes(make_eye(photographs, 0)))
+    (folder / os.fsdecode(b"\xfe.dcm")).write_bytes(b"no image")
+    counts = deidentify_folder(tmp_path / "in", tmp_path / "out", trusting, key)
+    assert (counts.clean, counts.quarantined) == (1, 1)
+
+
+def test_a_photograph_with_a_zip_file_behind_it_is_a_photograph(tmp_path, trusting, key, photographs):
+    behind = io.BytesIO()
+    with zipfile.ZipFile(behind, "w") as archive:
+        archive.writestr("x.txt", "x")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "eye.dcm").write_bytes(to_bytes(make_eye(photographs, 0)) + behind.getvalue())
+    (tmp_path / "in" / "book.xlsx").write_bytes(behind.getvalue())
+    counts = deidentify_folder(tmp_path / "in", tmp_path / "out", trusting, key)
+    assert (counts.clean, counts.ignored, counts.read) == (1, 1, 2)
+
+
+def test_a_target_that_is_a_file_is_refused(source, tmp_path, trusting, key):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(SetupError, match="cannot be written"):
+        deidentify_folder(source, tmp_path / "out", trusting, key)
 
 
 def test_the_number_of_workers_changes_nothing(source, tmp_path, trusting, key):

@@ -1,0 +1,83 @@
+"""What identifies the patient of one file: the words, and the numbers, by which its header names them."""
+
+import re
+from collections.abc import Iterable
+
+from qfundus.dicom.vocabulary import WORD, vocabulary
+
+_SHORTEST_INSIDE = 4  # letters from which a word is looked for inside a longer one, as in a file name
+_SHORTEST_NUMBER = 5  # digits; fewer stand in too many numbers that identify nobody
+_NO_DIGIT = re.compile(r"\D+")
+
+
+class Identity:
+    """The words by which a file names its patient, those around them, and their numbers.
+
+    `names` are persons' names as DICOM writes them, `numbers` identifiers of patient and visit, `others` what else
+    leads to them, `born` the birth date in eight digits or ''. Words that are `known` identify nobody, but in names.
+    """
+
+    def __init__(
+        self,
+        names: Iterable[str],
+        numbers: Iterable[str],
+        others: Iterable[str],
+        born: str = "",
+        known: frozenset[str] = frozenset(),
+    ) -> None:
+        numbers, others = list(numbers), list(others)
+        words = {word for name in names for word in _words_of_name(name)}
+        # An eye clinic, or a kind of study, is called by the field's own words: they do not identify it.
+        for texts, shortest in ((numbers, 2), (others, _SHORTEST_INSIDE)):
+            said = {word for text in texts for word in (*_words(text), "".join(_words(text)))}
+            words |= {w for w in said if len(w) >= shortest and not (w in vocabulary() or w in known)}
+        self.words = frozenset(words)
+        # Inside a longer word only what is long and no common word is looked for; Chinese has no spaces between words.
+        self._inside = tuple(
+            w for w in words if len(w) >= (_SHORTEST_INSIDE if w.isascii() else 2) and w not in vocabulary()
+        )
+        digits = {_NO_DIGIT.sub("", text) for text in (*numbers, *others)}
+        self._numbers = frozenset(d for d in digits if len(d) >= _SHORTEST_NUMBER) | _forms_of(born)
+
+    def is_in(self, text: str) -> bool:
+        """Say whether a text holds any of the words."""
+        lowered = text.casefold()
+        words = WORD.findall(lowered.replace("_", " "))
+        return any(word in lowered for word in self._inside) or not self.words.isdisjoint(words)
+
+    def numbers_are_in(self, text: str) -> bool:
+        """Say whether the digits of a text, whatever stands between them, hold any of the numbers."""
+        digits = _NO_DIGIT.sub("", text)
+        return len(digits) >= _SHORTEST_NUMBER and any(number in digits for number in self._numbers)
+
+    def is_number(self, text: str) -> bool:
+        """Say whether a number, however it is written, is one of the patient's."""
+        digits = _NO_DIGIT.sub("", text.removesuffix(".0"))
+        return (
+            digits in self._numbers
+            or digits.lstrip("0") in self._numbers
+            or (len(digits) >= _SHORTEST_INSIDE and digits in self.words)
+        )
+
+
+def _words(text: str) -> list[str]:
+    return WORD.findall(text.casefold())
+
+
+def _words_of_name(name: str) -> Iterable[str]:
+    """Yield the words of a person's name; where there are no spaces between words, also all of a group together."""
+    for group in name.split("="):
+        words = _words(group)
+        yield from (word for word in words if len(word) > 1 or not word.isascii())
+        if not group.isascii():
+            yield from ("".join(words), "".join(reversed(words)))
+
+
+def _forms_of(born: str) -> frozenset[str]:
+    """Return a birth date of eight digits in the forms in which it is written, without what stands between."""
+    if len(born) != len("YYYYMMDD") or not born.isdecimal():
+        return frozenset()
+    year, month, day = born[:4], born[4:6], born[6:]
+    short = (day.lstrip("0"), month.lstrip("0"))
+    forms = {born, day + month + year, month + day + year, "".join(short) + year, "".join(reversed(short)) + year}
+    return frozenset(forms | {day + month + year[2:], month + day + year[2:], year[2:] + month + day})
