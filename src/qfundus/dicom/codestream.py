@@ -6,6 +6,7 @@ from qfundus.errors import Discard
 
 _START, _END, _SCAN = b"\xff\xd8", 0xD9, 0xDA
 _COMMENT = 0xFE
+_QUANTISATION, _HUFFMAN, _RESTART_INTERVAL = 0xDB, 0xC4, 0xDD
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 _FRAME_HEADS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 # APP0 (JFIF), APP14 (Adobe) and APP8 (JPEG-LS colour transform) tell the decoder the colours; their heads stay.
@@ -27,7 +28,7 @@ def strip_jpeg(stream: bytes, size: tuple[int, int] | None = None) -> bytes:
     """
     if not stream.startswith(_START):
         raise Discard("unreadable_pixels", "The pixel data is no JPEG stream.")
-    kept, position, after_scan = [_START], 2, _AFTER_SCAN
+    kept, position, after_scan, tables = [_START], 2, _AFTER_SCAN, _Tables()
     while True:
         marker, position = _next_marker(stream, position)
         if marker == _END:
@@ -37,9 +38,15 @@ def strip_jpeg(stream: bytes, size: tuple[int, int] | None = None) -> bytes:
             continue
         body = _body(stream, position)
         position += len(body) + 2
+        if marker in {_QUANTISATION, _HUFFMAN}:
+            tables.hold(marker, body)
+            continue
         if marker in _FRAME_HEADS:
             _check_size((int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")), size)
             after_scan = _AFTER_SCAN_LS if marker == 0xF7 else _AFTER_SCAN
+            kept.append(tables.for_frame(body))
+        elif marker == _SCAN:
+            kept.append(tables.for_scan(body))
         kept.append(_segment(marker, body))
         if marker == _SCAN:
             found = after_scan.search(stream, position)
@@ -78,7 +85,46 @@ def _segment(marker: int, body: bytes) -> bytes:
             body = body[:12] + b"\0\0"  # no thumbnail
     elif marker == _COMMENT or 0xE0 <= marker <= 0xEF:
         return b""
-    return bytes((0xFF, marker)) + (len(body) + 2).to_bytes(2, "big") + body
+    return _marked(marker, body[:2] if marker == _RESTART_INTERVAL else body)
+
+
+class _Tables:
+    """Quantisation and Huffman tables (T.81 B.2.4): one that no frame or scan asks for could hold anything."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[int, int], bytes] = {}
+        self._quantisations: set[int] = set()
+
+    def hold(self, marker: int, body: bytes) -> None:
+        """Keep the tables of a segment until they are asked for; one that is defined anew was not."""
+        while body:
+            if marker == _QUANTISATION:
+                number, length = body[0] & 15, 1 + 64 * (1 + (body[0] >> 4))
+            else:
+                number, length = body[0], 17 + sum(body[1:17])
+            if len(body) < length:
+                raise Discard("truncated", "A table of the JPEG stream ends early.")
+            self._held[marker, number] = body[:length]
+            body = body[length:]
+
+    def for_frame(self, head: bytes) -> bytes:
+        """Return the quantisation tables that a frame's components name."""
+        self._quantisations |= {component[2] & 15 for component in _components(head[6:], 3)}
+        return self._release({(_QUANTISATION, number) for number in self._quantisations})
+
+    def for_scan(self, head: bytes) -> bytes:
+        """Return the Huffman tables that a scan's components name, and quantisation tables that came late."""
+        coders = [component[1] for component in _components(head[1 : 1 + 2 * head[0]] if head else b"", 2)]
+        asked = {(_HUFFMAN, coder >> 4) for coder in coders} | {(_HUFFMAN, 16 | coder & 15) for coder in coders}
+        return self._release(asked | {(_QUANTISATION, number) for number in self._quantisations})
+
+    def _release(self, asked: set[tuple[int, int]]) -> bytes:
+        found = [name for name in self._held if name in asked]
+        return b"".join(_marked(name[0], self._held.pop(name)) for name in found)
+
+
+def _components(described: bytes, size: int) -> list[bytes]:
+    return [described[at : at + size] for at in range(0, len(described) - size + 1, size)]
 
 
 def _check_size(found: tuple[int, int], size: tuple[int, int] | None) -> None:

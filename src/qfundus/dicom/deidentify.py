@@ -13,6 +13,7 @@ from mmap import mmap
 from typing import NamedTuple
 
 from pydicom._uid_dict import UID_dictionary
+from pydicom.charset import python_encoding
 from pydicom.datadict import keyword_for_tag
 
 from qfundus import __version__
@@ -246,6 +247,8 @@ class _Object:
         if action == "fixed" and vr not in _WHOLE_NUMBERS:
             return None
         cleaned = self._value(tag, vr, value, action)
+        if cleaned == b"" and value.strip(b" \0") and tag != _CHARACTER_SET_TAG and self.profile.needs_value(tag, path):
+            cleaned = self._dummy(tag, vr, value)
         if cleaned is value and vr is element.vr and element.head >= 0 and not len(value) & 1:
             return bytes(self.file.data[element.head : element.start + element.length])
         return None if cleaned is None else encode(tag, vr, cleaned, self.syntax)
@@ -274,11 +277,11 @@ class _Object:
         if vr == "UI":
             return self._uids(value) if action != "keep" else value
         if action in {"date", "shift"}:
-            return self._moment(vr, value, action)
+            return self._moment(tag, vr, value, action)
         if tag == _ICC_PROFILE:
             return strip_icc(value) or None
         if vr in _FORMS:
-            return self._formed(vr, value)
+            return self._formed(tag, vr, value)
         if vr in _WHOLE_NUMBERS:
             return None if self._is_suspect_number(tag, vr, value) else value
         if action == "keep":
@@ -327,14 +330,14 @@ class _Object:
             mapped = self.uids[uid] = uid if known else pseudonymise_uid(self.key, text).encode()
         return mapped
 
-    def _moment(self, vr: str, value: bytes, action: str) -> bytes | None:
+    def _moment(self, tag: int, vr: str, value: bytes, action: str) -> bytes | None:
         """Shift dates and date-times by the patient's days; times of day and zones stay; anything else goes."""
         if action == "date" and not self.policy.options.retain_modified_dates:
-            return self._formed(vr, value) if self.policy.options.retain_full_dates else None
+            return self._formed(tag, vr, value) if self.policy.options.retain_full_dates else None
         if vr in {"DA", "DT"}:
             return b"\\".join(self._shifted(vr, moment) for moment in value.split(b"\\"))
         if vr in {"TM", "AS", "IS", "DS", "CS"}:
-            return self._formed(vr, value)
+            return self._formed(tag, vr, value)
         return value if vr == "SH" and _ZONE.fullmatch(value.strip(b" \0")) else None
 
     def _shifted(self, vr: str, moment: bytes) -> bytes:
@@ -343,14 +346,16 @@ class _Object:
             return b""
         return shift_date(text[:8].decode(), self.days).encode() + text[8:]
 
-    def _formed(self, vr: str, value: bytes) -> bytes:
+    def _formed(self, tag: int, vr: str, value: bytes) -> bytes:
         """Return a value whose VR prescribes a form, emptied of parts that have another or repeat an identifier."""
         form, stripped = _FORMS[vr], value.rstrip(b" \0")
         parts = stripped.split(b"\\")
         kept = [part if form.fullmatch(part) else b"" for part in (part.strip(b" ") for part in parts)]
         if vr == "AS":
             kept = [self._capped_age(part) for part in kept]
-        if vr == "CS":
+        if tag == _CHARACTER_SET_TAG:
+            kept = [part for part in parts if part.strip(b" ").decode("latin-1") in python_encoding]
+        elif vr == "CS":
             kept = [self._term(part) for part in parts]
         elif vr in {"IS", "DS"}:
             kept = [b"" if len(part) > 3 and self.identity.is_number(part.decode()) else part for part in kept]
@@ -375,7 +380,8 @@ class _Object:
         if tag == _CODE_MEANING and is_vocabulary(stripped, self.policy.words):
             return value
         strict = action == "clean" or tag == _CODE_MEANING or vr in {"LT", "ST", "UT"}
-        cleaned = clean_text(stripped, self.identity, self.policy.words if strict else None)
+        parts = [stripped] if vr in {"LT", "ST", "UT"} else stripped.split("\\")
+        cleaned = "\\".join(clean_text(part, self.identity, self.policy.words if strict else None) for part in parts)
         return value if cleaned == stripped else encode_text(cleaned, self.character_set)
 
     def _scheme(self, elements: list[Element]) -> bytes:
@@ -389,16 +395,13 @@ class _Object:
         numbers: list[str] = []
         others: list[str] = []
         for element in walk(self.file.elements):
-            found = (
-                names
-                if element.vr == "PN"
-                else numbers
-                if element.tag in _NUMBERS
-                else others
-                if element.tag in _OTHERS
-                else None
-            )
-            if found is not None and element.items is None:
+            if element.vr == "PN" or DICTIONARY_VRS.get(element.tag) == "PN":
+                found = names
+            elif element.tag in _NUMBERS or element.tag in _OTHERS:
+                found = numbers if element.tag in _NUMBERS else others
+            else:
+                continue
+            if element.items is None:
                 found.append(decode(self.file.value(element), self.character_set).strip(" \0"))
         return Identity(names, numbers, others, self.file.text(_BIRTH_DATE), self.policy.words)
 

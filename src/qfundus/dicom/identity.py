@@ -2,12 +2,16 @@
 
 import re
 from collections.abc import Iterable
+from unicodedata import normalize
 
 from qfundus.dicom.vocabulary import WORD, vocabulary
 
 _SHORTEST_INSIDE = 4  # letters from which a word is looked for inside a longer one, as in a file name
 _SHORTEST_NUMBER = 5  # digits; fewer stand in too many numbers that identify nobody
+_SHORTEST_SPELLED = 6  # letters from which a word is looked for with anything between its letters
+_SHORTEST_DECIMAL = 8  # digits from which a number with a point may be a record number, and no measure
 _NO_DIGIT = re.compile(r"\D+")
+_NO_LETTER = re.compile(r"[\W_]+")
 
 
 class Identity:
@@ -37,13 +41,19 @@ class Identity:
             w for w in words if len(w) >= (_SHORTEST_INSIDE if w.isascii() else 2) and w not in vocabulary()
         )
         digits = {_NO_DIGIT.sub("", text) for text in (*numbers, *others)}
-        self._numbers = frozenset(d for d in digits if len(d) >= _SHORTEST_NUMBER) | _forms_of(born)
+        self._spelled = tuple(w for w in self._inside if len(w) >= _SHORTEST_SPELLED)
+        self._numbers = frozenset(d for d in digits if len(d) >= _SHORTEST_NUMBER and d.strip("0")) | _forms_of(born)
 
     def is_in(self, text: str) -> bool:
         """Say whether a text holds any of the words."""
-        lowered = text.casefold()
+        lowered = fold(text)
         words = WORD.findall(lowered.replace("_", " "))
         return any(word in lowered for word in self._inside) or not self.words.isdisjoint(words)
+
+    def is_spelled_in(self, text: str) -> bool:
+        """Say whether a text holds one of the longer words with anything between its letters."""
+        letters = _NO_LETTER.sub("", fold(text))
+        return any(word in letters for word in self._spelled)
 
     def numbers_are_in(self, text: str) -> bool:
         """Say whether the digits of a text, whatever stands between them, hold any of the numbers."""
@@ -52,16 +62,20 @@ class Identity:
 
     def is_number(self, text: str) -> bool:
         """Say whether a number, however it is written, is one of the patient's."""
-        digits = _NO_DIGIT.sub("", text.removesuffix(".0"))
-        return (
-            digits in self._numbers
-            or digits.lstrip("0") in self._numbers
-            or (len(digits) >= _SHORTEST_INSIDE and digits in self.words)
-        )
+        whole = text.removesuffix(".0")
+        digits = _NO_DIGIT.sub("", whole)
+        if "." in whole:
+            return len(digits) >= _SHORTEST_DECIMAL and digits in self._numbers
+        return digits in self._numbers or (len(digits) >= _SHORTEST_INSIDE and digits in self.words)
+
+
+def fold(text: str) -> str:
+    """Return a text with one way of writing each letter, small."""
+    return text.casefold() if text.isascii() else normalize("NFKC", text).casefold()
 
 
 def _words(text: str) -> list[str]:
-    return WORD.findall(text.casefold())
+    return WORD.findall(fold(text))
 
 
 def _words_of_name(name: str) -> Iterable[str]:

@@ -27,7 +27,9 @@ _PICTURE_BULK = frozenset(
     {0x00281201, 0x00281202, 0x00281203, 0x00281204, 0x00281221, 0x00281222, 0x00281223, 0x00282000, 0x00283006}
 )
 # What an object says of its own de-identification is written anew.
-_STATED_ANEW = frozenset({0x00120062, 0x00120063, 0x00120064, 0x00280301, 0x00280303})
+_BURNED_IN = 0x00280301
+_STATED_ANEW = frozenset({0x00120062, 0x00120063, 0x00120064, _BURNED_IN, 0x00280303})
+_OF_A_CODE = frozenset({0x00080100, 0x00080102, 0x00080104})  # wherever a code stands, it is whole
 _PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _BULK_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 _FIXED_VRS = frozenset({"AT", "FD", "FL", "SL", "SS", "SV", "UL", "US", "UV"})
@@ -104,6 +106,8 @@ class Profile:
 
     def _decide(self, tag: int, path: str) -> Rule:  # noqa: PLR0911  (one line for each way of the standard)
         group, vr = tag >> 16, DICTIONARY_VRS.get(tag)
+        if tag == _BURNED_IN and "clean_pixel_data" not in self._on:
+            return Rule("check", "nobody looked: the camera's word")
         if tag in _STATED_ANEW:
             return Rule("remove", "stated anew")
         if group & 1:
@@ -146,10 +150,17 @@ class Profile:
         codes = basic.split("/")
         if len(codes) == 1:
             return basic
-        name = keyword_for_tag(tag)
-        kind = attribute_type(self.sop_class, f"{path}/{name}" if path else name)
+        kind = self._type(tag, path)
         wanted = {"3": "XZD", "2": "ZD", "1": "DU"}.get(kind, "DUZ")
         return next((code for letter in wanted for code in codes if code[0] == letter), codes[-1])
+
+    def needs_value(self, tag: int, path: str) -> bool:
+        """Say whether the object's IOD asks for a value where there is the attribute."""
+        return self._type(tag, path) == "1" or tag in _OF_A_CODE
+
+    def _type(self, tag: int, path: str) -> str:
+        name = keyword_for_tag(tag)
+        return attribute_type(self.sop_class, f"{path}/{name}" if path else name)
 
 
 def _by_vr(tag: int, vr: str, path: str) -> Rule:

@@ -70,6 +70,8 @@ def clean_text(text: str, identity: Identity, words: frozenset[str] | None = Non
         cleaned = _COMPOUND.sub(lambda match: match[0] if is_vocabulary(match[0], words) else " ", cleaned)
     if identity.is_in(cleaned):
         cleaned = _COMPOUND.sub(lambda match: " " if identity.is_in(match[0]) else match[0], cleaned)
+    if identity.is_spelled_in(cleaned):
+        return ""
     return text if cleaned == plain else " ".join(part for part in cleaned.split() if WORD.search(part))
 
 

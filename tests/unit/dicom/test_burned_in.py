@@ -5,7 +5,7 @@ import numpy as np
 import pydicom
 import pytest
 from conftest import REAL_DATA, make_eye
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from pydicom.pixels import pixel_array
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -53,6 +53,31 @@ def in_syntax(eye, syntax, tmp_path):
 
 def test_a_name_burned_in_is_found(enlarged):
     assert all(find_text(burn_in(image, NAME)) for image in enlarged)
+
+
+@pytest.mark.parametrize("size", [22, 30, 50, 80, 110])
+@pytest.mark.parametrize("angle", [0, 45])
+def test_the_whole_of_each_letter_is_covered(photographs, size, angle):
+    image = np.asarray(Image.fromarray(photographs.images[3]).resize((700, 700), Image.Resampling.BICUBIC))
+    ink = Image.new("L", (700, 700))
+    ImageDraw.Draw(ink).text((350, 350), "Zweigelt", fill=255, font=ImageFont.load_default(size), anchor="mm")
+    ink = np.asarray(ink.rotate(angle)) > 0
+    written = np.where(ink[..., None], np.uint8(255), image)
+    for box in find_text(written):
+        ink[box.top : box.bottom, box.left : box.right] = False
+    assert not ink.any()
+
+
+@pytest.mark.parametrize("grey", [14, 30])
+def test_letters_too_faint_for_the_eye_are_found_beside_the_disc(grey):
+    rows, columns = np.mgrid[:700, :700]
+    image = np.zeros((700, 700, 3), np.uint8)
+    image[np.hypot(rows - 350, columns - 350) < 310] = (190, 90, 40)
+    picture = Image.fromarray(image)
+    ImageDraw.Draw(picture).text((5, 5), "Zweigelt R", fill=(grey,) * 3, font=ImageFont.load_default(18))
+    [box] = find_text(np.asarray(picture))
+    assert box.bottom < 50
+    assert box.right < 150
 
 
 def test_an_eye_without_text_is_let_through(enlarged):
@@ -150,7 +175,7 @@ def test_an_image_full_of_text_is_blacked_out(tmp_path):
     assert not find_burned_in_text(file)
 
 
-def test_trusted_pixels_are_not_looked_at_and_nothing_is_claimed(photographs, policy, key, tmp_path):
+def test_trusted_pixels_are_not_looked_at_and_the_cameras_word_stays(photographs, policy, key, tmp_path):
     from qfundus.dicom.deidentify import CompiledPolicy
 
     trusting = CompiledPolicy(policy.policy.trusting_pixels())
@@ -158,4 +183,4 @@ def test_trusted_pixels_are_not_looked_at_and_nothing_is_claimed(photographs, po
     clean = pydicom.dcmread(io.BytesIO((tmp_path / "clean.dcm").read_bytes()))
     assert done.redacted == 0
     assert "113101" not in [item.CodeValue for item in clean.DeidentificationMethodCodeSequence]
-    assert clean.get("BurnedInAnnotation") != "NO"
+    assert clean.BurnedInAnnotation == make_eye(photographs).BurnedInAnnotation

@@ -30,6 +30,24 @@ def test_the_pixels_stay_and_the_margins_go(options):
     assert len(stripped) % 2 == 0
 
 
+WORDS = (b"Jane Doe 47112233 " * 4)[:64]
+UNNEEDED = {
+    "a quantisation table that no component names": b"\xff\xdb\x00\x43\x03" + WORDS,
+    "a quantisation table that is defined anew": b"\xff\xdb\x00\x43\x00" + WORDS,
+    "a Huffman table that no scan names": b"\xff\xc4\x00\x2c\x13" + bytes([0] * 11 + [25] + [0] * 4) + WORDS[:25],
+    "a restart interval with a tail": b"\xff\xdd\x00\x0c\0\0Jane Doe",
+}
+
+
+@pytest.mark.parametrize("segment", UNNEEDED.values(), ids=UNNEEDED)
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_a_segment_that_the_decoder_does_not_need_goes(segment, options):
+    plain = jpeg(**options)
+    stripped = strip_jpeg(plain[:2] + segment + plain[2:])
+    assert np.array_equal(decode(stripped), decode(plain))
+    assert b"Jane" not in stripped
+
+
 def test_a_second_time_changes_nothing():
     once = strip_jpeg(jpeg())
     assert strip_jpeg(once) == once

@@ -121,5 +121,18 @@ def test_a_version_is_no_date(text):
 
 @pytest.mark.parametrize("text", ["47112233", "4711.2233", "19610503", "03051961", "610503", "-47112233.0"])
 def test_a_number_may_be_the_patients(text):
-    assert BORN.is_number(text)
-    assert not BORN.is_number("47112234")
+    assert BORN.is_number(text) == (text != "05031961")
+
+
+@pytest.mark.parametrize("text", ["0.00001", "1.000000", "0.10241", "1024.5", "0"])
+def test_a_measure_that_holds_the_digits_of_a_short_number_is_none(text):
+    assert not Identity([], ["1024", "00000"], []).is_number(text)
+
+
+@pytest.mark.parametrize("text", ["Z w e i gelt", "Z.w.e.i.g.e.l.t", "Zwei-gelt", "_zwei_gelt_"])
+def test_a_name_that_is_spelled_goes_with_all_that_is_around_it(text):
+    assert clean_text(f"coil {text} 3", BORN) == ""
+
+
+def test_one_letter_written_in_two_ways_is_one_letter():
+    assert clean_text("coil O\u0308zil", Identity(["\u00d6zil^\u00c5se"], [], [])) == "coil"
