@@ -1,9 +1,11 @@
 """Verify a de-identified folder against its originals, by pydicom and Pillow alone.
 
-Nothing here is shared with what writes the folder but the standard's own table: a mistake made there is not made again
-here. What is found is named by file, place and kind, never by its value.
+Nothing here is shared with what writes the folder but the standard's own table and terms: a mistake made there is not
+made again here. What is found is named by file, place and kind, never by its value. Text in the pixels is not looked
+for.
 """
 
+import calendar
 import csv
 import hashlib
 import io
@@ -13,12 +15,14 @@ import os
 import re
 import warnings
 import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
+from unicodedata import normalize
 
 import pandas as pd
 import pydicom
@@ -29,19 +33,29 @@ from pydicom._uid_dict import UID_dictionary
 from pydicom.datadict import dictionary_has_tag, tag_for_keyword
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.encaps import generate_frames
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from qfundus.errors import SetupError
 
 # pydicom quotes the values that it finds wrong, in warnings and in its log: a value may be a name.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 warnings.filterwarnings("ignore", module="pydicom")
-_LETTERS = re.compile(r"\w+")
+_LETTERS = re.compile(r"[^\W_]+")
 _CODED = {"CodeMeaning", "CodeValue", "CodingSchemeDesignator"}
 _META = {0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00020012, 0x00020013}
+_NUMBER_VRS = {"IS", "DS", "FD", "FL", "UL", "SL", "US", "SS", "UV", "SV"}
+_MOST_NUMBERS = 64
+_SHORTEST = 4  # letters of a name that is looked for in paths and manifests
+_TABLES = {".parquet", ".json"}
 _TEXT_VRS = {"LO", "LT", "PN", "SH", "ST", "UC", "UT", "AE", "UR", "CS"}
 _HARMLESS = {"", "removed", "anonymous", "anonymized", "none", "unknown", "n/a"}
 _PHOTOGRAPHS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*")
 _LONG = 6  # characters from which an identifier is looked for in every byte, the pixels included
+_DIGITS = 5  # from which a number is looked for whatever stands between them
+_MOST_INFLATED = 1 << 28  # bytes
+_PUBLISHED = {"SCT", "SRT", "SNM3", "99SDM", "DCM", "LN", "UCUM", "FMA", "NCIt", "RADLEX", "MDC", "UMLS"}
+_IDENTIFIERS = {"PatientID", "OtherPatientIDs", "AccessionNumber", "StudyID", "AdmissionID"}
+_MONTHS = [m.casefold() for m in (*calendar.month_name, *calendar.month_abbr)]
 
 
 @dataclass(frozen=True)
@@ -66,17 +80,45 @@ class Verdict:
 class _Identity:
     """What identifies somebody in one original."""
 
+    names: set[str] = field(default_factory=set)
     words: set[str] = field(default_factory=set)
+    numbers: set[str] = field(default_factory=set)
     uids: set[str] = field(default_factory=set)
+    births: set[str] = field(default_factory=set)
     dates: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
 
     def add(self, other: "_Identity") -> None:
+        self.names |= other.names
         self.words |= other.words
+        self.numbers |= other.numbers
         self.uids |= other.uids
+        self.births |= other.births
+        self.dates[""] |= set().union(*other.dates.values())  # of no attribute: another's day is no leak in itself
+
+    @cached_property
+    def days(self) -> set[str]:
+        """All days that the original names, its patient's birth among them."""
+        return {day for day in self.births.union(*self.dates.values()) if len(day) == 8 and day.isdecimal()}
+
+    @cached_property
+    def anywhere(self) -> list[str]:
+        """What is so long, and no word of the standard, that it cannot stand anywhere by chance."""
+        return sorted(word for word in self.words | self.names if len(word) >= _LONG and word not in _terms())
+
+    @cached_property
+    def birth_numbers(self) -> set[str]:
+        """The birth date as it is written in digits alone."""
+        return {form for born in self.births & self.days for form in _in_digits(born)}
 
 
 def verify_folder(folder: Path, originals: Path, policy: Path) -> Verdict:
-    """Look for leaks in every DICOM file below a folder, given the originals that it was made from."""
+    """Look for leaks in every DICOM file below a folder, given the originals that it was made from.
+
+    Their paths are looked at, too, and the manifests and reasons that lie beside them.
+
+    Raises:
+        SetupError: where there is nothing to look at, or the policy cannot be read.
+    """
     options, safe = _read_policy(policy)
     after_to_before = _read_manifest(folder)
     identities: dict[str, _Identity] = {}
@@ -86,15 +128,37 @@ def verify_folder(folder: Path, originals: Path, policy: Path) -> Verdict:
         identities[hashlib.sha256(data).hexdigest()] = identity
         everybody.add(identity)
     verdict = Verdict()
-    clean = folder / "clean" if (folder / "clean").is_dir() else folder
-    for path in sorted(file for file in clean.rglob("*") if file.is_file() and file.suffix != ".parquet"):
+    is_ours = (folder / "clean").is_dir()
+    found = sorted(file for file in (folder / "clean" if is_ours else folder).rglob("*") if file.is_file())
+    if not found and not is_ours:
+        raise SetupError("There is no file to look at.")
+    for path in (file for file in found if file.suffix not in _TABLES):
         data = path.read_bytes()
         identity = identities.get(after_to_before.get(hashlib.sha256(data).hexdigest(), ""))
         verdict.files += 1
         verdict.unmatched += identity is None
         name = str(path.relative_to(folder))
-        verdict.leaks += [Leak(name, where, kind) for where, kind in _leaks(data, identity or everybody, options, safe)]
+        leaks = [*_leaks(data, identity or everybody, options, safe)]
+        leaks += [("path", kind) for kind in _in_words(name, everybody)]
+        verdict.leaks += [Leak(name, where, kind) for where, kind in leaks]
+    for path in sorted(file for file in folder.rglob("*") if file.suffix in _TABLES):
+        name = str(path.relative_to(folder))
+        verdict.leaks += [Leak(name, "file", kind) for kind in _in_words(_read_table(path), everybody)]
     return verdict
+
+
+def _read_table(path: Path) -> str:
+    return pd.read_parquet(path).to_json() if path.suffix == ".parquet" else path.read_text(errors="replace")
+
+
+def _in_words(text: str, identity: _Identity) -> Iterator[str]:
+    """Look through a path, or a text that no person wrote, in which short numbers stand by chance."""
+    folded = _fold(text)
+    said = {w for w in _LETTERS.findall(folded) if len(w) >= (_LONG if w.isdecimal() else _SHORTEST)} - _terms()
+    if said & (identity.words | identity.names) or any(word in folded for word in identity.anywhere):
+        yield "an identifier of the original"
+    if any(uid in text for uid in identity.uids if len(uid) > 12):
+        yield "a UID of the original"
 
 
 def verify_object(data: bytes, original: bytes, policy: Path) -> list[str]:
@@ -155,9 +219,17 @@ def _table() -> dict[int, dict[str, str]]:
     }
 
 
+@cache
+def _terms() -> frozenset[str]:
+    """Return the words of DICOM's own terms."""
+    return frozenset((files("qfundus.dicom") / "standard" / "words.txt").read_text().split())
+
+
 def _identity_of(data: bytes, beside: bytes, options: set[str]) -> _Identity:
     identity = _Identity()
     try:
+        if _is_bomb(data):
+            return identity
         is_photograph = data.startswith(_PHOTOGRAPHS)
         original = _told(data, beside) if is_photograph else pydicom.dcmread(io.BytesIO(data), force=True)
         for element in original.iterall():
@@ -165,6 +237,14 @@ def _identity_of(data: bytes, beside: bytes, options: set[str]) -> _Identity:
     except Exception:  # noqa: BLE001  (an original that cannot be read names nobody we could look for)
         return identity
     return identity
+
+
+def _is_bomb(data: bytes) -> bool:
+    """Say whether a deflated data set inflates beyond all measure."""
+    start = 144 + int.from_bytes(data[140:144], "little")  # behind the file meta information and what says its length
+    if data[128:136] != b"DICM\2\0\0\0" or DeflatedExplicitVRLittleEndian.encode() not in data[144:start]:
+        return False
+    return len(zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[start:], _MOST_INFLATED)) >= _MOST_INFLATED
 
 
 def _told(photograph: bytes, sidecar: bytes) -> Dataset:
@@ -191,11 +271,49 @@ def _take(identity: _Identity, element: pydicom.DataElement, options: set[str]) 
     if element.VR == "UI":
         identity.uids |= {value for value in values if value and value not in UID_dictionary}
     elif element.VR in {"DA", "DT"}:
-        identity.dates[element.keyword] |= {value[:8] for value in values if len(value) >= 8}
-    elif element.VR == "PN":
-        identity.words |= {w for value in values for w in _LETTERS.findall(value.casefold()) if len(w) > 2} - _HARMLESS
+        days = {value[:8] for value in values if len(value) >= 8}
+        identity.dates[element.keyword] |= days
+        if element.keyword == "PatientBirthDate":
+            identity.births |= days
+    elif element.VR == "PN" or element.keyword == "PatientName":
+        named = {word for value in values for word in _LETTERS.findall(_fold(value))}
+        identity.names |= {word for word in named if len(word) > 1 or not word.isascii()} - _HARMLESS
+    elif element.keyword in _IDENTIFIERS:
+        identity.words |= {_fold(value) for value in values if any(map(str.isdigit, value)) and len(value) > 1}
+        identity.words |= {_fold(value) for value in values if len(value) > 3} - _HARMLESS
+        identity.numbers |= {digits for value in values if len(digits := _digits(value)) >= _DIGITS}
     elif element.VR in _TEXT_VRS and row is not None and not any(row[option] for option in options if option in row):
-        identity.words |= {value.casefold() for value in values if len(value) > 3} - _HARMLESS
+        identity.words |= {_fold(value) for value in values if len(value) > 3} - _HARMLESS
+
+
+def _fold(text: str) -> str:
+    return normalize("NFKC", text).casefold()
+
+
+def _digits(text: str) -> str:
+    digits = "".join(filter(str.isdecimal, text))
+    return digits if digits.strip("0") else ""
+
+
+def _in_digits(day: str) -> set[str]:
+    year, month, date = day[:4], day[4:6], day[6:]
+    return {day, date + month + year, month + date + year}
+
+
+def _says_day(text: str, days: set[str]) -> bool:
+    """Say whether a text names one of the days, in digits or with the month's name."""
+    digits = _digits(text)
+    if len(digits) >= 8 and any(form in digits for day in days for form in _in_digits(day)):
+        return True
+    words = [_MONTHS.index(w) % 13 if w in _MONTHS else w for w in _LETTERS.findall(text.casefold())]
+    for day in days:
+        year, month, date = day[:4], int(day[4:6]), int(day[6:])
+        wanted = ({str(date), f"{date:02}"}, {year, year[2:]})
+        for at, word in enumerate(words):
+            around = {str(w) for w in words[max(0, at - 2) : at + 3]}
+            if word == month and all(around & form for form in wanted):
+                return True
+    return False
 
 
 def _leaks(
@@ -225,6 +343,7 @@ def _around(data: bytes, clean: FileDataset) -> Iterator[tuple[str, str]]:
 def _within(
     dataset: Dataset, path: str, identity: _Identity, options: set[str], safe: set[tuple[str, int, int]]
 ) -> Iterator[tuple[str, str]]:
+    coded = str(dataset.get("CodingSchemeDesignator", "")) in _PUBLISHED
     for element in dataset:
         where = f"{path}{element.keyword or element.tag}"
         if element.tag.is_private:
@@ -238,7 +357,7 @@ def _within(
             continue
         else:
             yield from _by_table(element, where, options)
-        yield from _values(element, where, identity, options)
+        yield from _values(element, where, identity, options, coded=coded)
 
 
 def _is_safe(element: pydicom.DataElement, safe: set[tuple[str, int, int]]) -> bool:
@@ -258,24 +377,45 @@ def _by_table(element: pydicom.DataElement, where: str, options: set[str]) -> It
 
 
 def _values(
-    element: pydicom.DataElement, where: str, identity: _Identity, options: set[str]
+    element: pydicom.DataElement, where: str, identity: _Identity, options: set[str], *, coded: bool
 ) -> Iterator[tuple[str, str]]:
     values = [str(value) for value in (element.value if element.VM > 1 else [element.value]) if value is not None]
-    if element.VR == "UI" and "retain_uids" not in options and identity.uids & set(values):
-        yield where, "a UID of the original"
-    elif element.VR in {"DA", "DT"} and "retain_full_dates" not in options:
-        if identity.dates.get(element.keyword, set()) & {value[:8] for value in values}:
+    if element.VR == "UI":
+        if "retain_uids" not in options and identity.uids & set(values):
+            yield where, "a UID of the original"
+    elif element.VR in {"DA", "DT"}:
+        days = {value[:8] for value in values}
+        if "retain_full_dates" not in options and days & (identity.dates.get(element.keyword, set()) | identity.births):
             yield where, "a date of the original"
-    elif element.VR in _TEXT_VRS - {"CS"} and element.keyword not in _CODED:
-        words = {word for value in values for word in (value.casefold().strip(), *_LETTERS.findall(value.casefold()))}
-        if words & identity.words:
-            yield where, "an identifier of the original"
+    elif element.VR in _TEXT_VRS:
+        yield from ((where, kind) for value in values for kind in _in_text(value, element, identity, coded=coded))
+    elif element.VR in _NUMBER_VRS:
+        numbers = {_digits(value.removesuffix(".0")) for value in values if len(values) <= _MOST_NUMBERS}
+        if numbers & (identity.numbers | identity.birth_numbers):
+            yield where, "a number of the original"
+
+
+def _in_text(text: str, element: pydicom.DataElement, identity: _Identity, *, coded: bool) -> Iterator[str]:
+    if coded and element.keyword in _CODED:
+        return
+    folded = _fold(text)
+    said = {folded.strip(), *_LETTERS.findall(folded)}
+    if element.VR == "CS":  # a term of the standard may be what somebody is called
+        said = {word for word in said if len(word) >= _SHORTEST} - _terms()
+    if said & (identity.words | identity.names):
+        yield "an identifier of the original"
+    elif any(word in "".join(_LETTERS.findall(folded)) for word in identity.anywhere):
+        yield "an identifier of the original, spelled"
+    elif len(digits := _digits(folded)) >= _DIGITS and any(number in digits for number in identity.numbers):
+        yield "a number of the original"
+    if _says_day(folded, identity.days):
+        yield "a date of the original"
 
 
 def _in_bytes(data: bytes, identity: _Identity) -> Iterator[tuple[str, str]]:
     lowered = data.lower()
-    for word in identity.words:
-        if len(word) >= _LONG and not word.isalpha():
+    for word in identity.anywhere:
+        if not word.isalpha() or word in identity.names:
             yield from (
                 ("bytes", f"an identifier of the original, {code}")
                 for code in ("utf-8", "utf-16-le")

@@ -1,6 +1,8 @@
 import hashlib
 import io
 import json
+from datetime import date
+from pathlib import Path
 
 import pandas as pd
 import pydicom
@@ -63,21 +65,41 @@ SPOILED = {
     "PatientAddress": ("PatientAddress", "somewhere", "E.1-1 X"),
     "a comment": ("ImageComments", "seen with {PatientName}", "identifier"),
     "a UID": ("FrameOfReferenceUID", "{SOPInstanceUID}", "UID"),
+    "a birth date among the visit's": ("SeriesDate", "{PatientBirthDate}", "date"),
+    "a birth date in a comment": ("ImageComments", "born {PatientBirthDate}", "date"),
+    "a birth date in words": ("ImageComments", "born {born:%d %B %Y}", "date"),
+    "a birth date with a short year": ("ImageComments", "born {born:%b} {born.day}, '{born:%y}", "date"),
+    "a visit's date in a comment": ("ImageComments", "since {StudyDate}", "date"),
+    "a birth date as a number": ("InstanceNumber", "{PatientBirthDate}", "number"),
+    "a record number as a number": ("AcquisitionDuration", "{digits}", "number"),
+    "a record number in pieces": (
+        "ImageComments",
+        "record {digits[0]}/{digits[1]}-{digits[2]} {digits[3]}.{rest}",
+        "number",
+    ),
+    "a name without a space": ("ImageComments", "by{family}", "spelled"),
+    "a name letter by letter": ("ReceiveCoilName", "{spelled}", "spelled"),
+    "a name as a term": ("BodyPartExamined", "{family}", "identifier"),
+    "a name in capitals": ("ProtocolName", "{FAMILY}", "identifier"),
 }
 
 
 @pytest.mark.parametrize("what", SPOILED)
 def test_a_leak_is_found_in(deidentified, photographs, what):
-    keyword, value, said = SPOILED[what]
+    keyword, value, kind = SPOILED[what]
     original = make_eye(photographs)
-    known = {e.keyword: str(e.value) for e in original if e.keyword in {"PatientName", "SOPInstanceUID", "StudyDate"}}
+    known = {e.keyword: str(e.value) for e in original if e.VR in {"PN", "UI", "DA"}}
+    family, digits = str(original.PatientName.family_name), "".join(filter(str.isdigit, original.PatientID))
+    known |= {"family": family, "FAMILY": family.upper(), "spelled": " ".join(family), "digits": digits}
+    known |= {"rest": digits[4:], "born": date.fromisoformat(original.PatientBirthDate)}
     file = next(f for f in (deidentified / "out").rglob("*.dcm"))
     clean = pydicom.dcmread(file)
-    setattr(clean, keyword, value.format(**known))
+    said = value.format(**known)
+    setattr(clean, keyword, float(said) if keyword == "AcquisitionDuration" else said)
     clean.save_as(file)
     (deidentified / "out" / "manifest.parquet").unlink()  # unmatched: anybody's identity counts
     [leak, *_] = verify(deidentified).leaks
-    assert said in leak.kind
+    assert kind in leak.kind
     assert known["PatientName"] not in str(leak)
 
 
@@ -91,6 +113,24 @@ def test_a_date_that_was_not_shifted_is_found(deidentified, photographs):
         manifest = manifest.replace(before, hashlib.sha256(file.read_bytes()).hexdigest())
     manifest.to_parquet(deidentified / "out" / "manifest.parquet")
     assert {(leak.where, leak.kind) for leak in verify(deidentified).leaks} == {("StudyDate", "a date of the original")}
+
+
+def test_a_name_in_a_path_or_a_manifest_is_found(deidentified, photographs):
+    family = str(make_eye(photographs).PatientName.family_name)
+    file = next((deidentified / "out").rglob("*.dcm"))
+    moved = file.with_name(f"{family}.dcm")
+    file.rename(moved)
+    (deidentified / "out" / "quarantine" / "x.json").write_text(f'{{"detail": "{family} cannot be read"}}')
+    table = pd.read_parquet(deidentified / "out" / "manifest.parquet").assign(reason=family)
+    table.to_parquet(deidentified / "out" / "manifest.parquet")
+    places = {Path(leak.file).name for leak in verify(deidentified).leaks}
+    assert places == {f"{family}.dcm", "x.json", "manifest.parquet"}
+
+
+def test_nothing_to_look_at_is_an_error(tmp_path, deidentified):
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(SetupError, match="no file"):
+        verify_folder(tmp_path / "nothing", deidentified / "in", policy_file())
 
 
 @pytest.mark.parametrize(

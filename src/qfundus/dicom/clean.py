@@ -81,5 +81,5 @@ def remove_burned_in_text(path: Path) -> int:
         except Exception as error:  # noqa: BLE001  (encoders raise what they like)
             raise Discard("burned_in_text", f"It cannot be blacked out ({type(error).__name__}).") from None
     if find_burned_in_text(path):
-        raise Discard("burned_in_text", f"Text is still seen after {_ROUNDS} rounds of blacking out.")
+        raise Discard("burned_in_text", f"There is text after {_ROUNDS} rounds of blacking out.")
     return redacted

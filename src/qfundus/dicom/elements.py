@@ -25,7 +25,7 @@ UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _DEEPEST = 32  # sequences within sequences; real files stay under ten
 _MOST_ELEMENTS = 200_000
-_MOST_INFLATED = 1 << 30  # bytes; a deflated data set beyond this is a bomb
+_MOST_INFLATED, _INFLATED_BY = 1 << 26, 100  # bytes beside so many times the file's own; beyond is a bomb
 _LONG_VRS = frozenset(vr.value for vr in EXPLICIT_VR_LENGTH_32)
 _VRS = {vr.value.encode(): vr.value for vr in STANDARD_VR}
 DICTIONARY_VRS: dict[int, str] = {tag: entry[0].split(" or ")[0] for tag, entry in DicomDictionary.items()}
@@ -145,13 +145,13 @@ def _guess_syntax(view: memoryview, start: int) -> tuple[Syntax, str]:
 
 
 def _inflate(deflated: memoryview) -> bytes:
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflater, most = zlib.decompressobj(-zlib.MAX_WBITS), _MOST_INFLATED + _INFLATED_BY * len(deflated)
     try:
-        inflated = inflater.decompress(deflated, _MOST_INFLATED)
+        inflated = inflater.decompress(deflated, most)
     except zlib.error:
         raise Discard("truncated", "The deflated data set is broken.") from None
     if inflater.unconsumed_tail:
-        raise Discard("too_large", f"The data set inflates to more than {_MOST_INFLATED >> 20} MiB.")
+        raise Discard("too_large", "The data set inflates beyond all measure.")
     if not inflater.eof:
         raise Discard("truncated", "The deflated data set ends early.")
     return inflated
