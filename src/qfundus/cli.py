@@ -440,7 +440,7 @@ def _open_trail() -> "AuditTrail":
     from qfundus.storage import ObjectStore
 
     settings = load_settings()
-    return AuditTrail(ObjectStore(settings), settings, _site_key(None))
+    return AuditTrail(ObjectStore(settings), settings.audit_bucket, _site_key(None))
 
 
 def _open_quarantine() -> "Quarantine":

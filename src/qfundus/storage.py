@@ -1,13 +1,15 @@
-"""Objects in S3: created only if absent, read whole, listed in order; and manifests as Parquet."""
+"""Objects in S3, or in a folder: created only if absent, read whole, listed in order; and manifests as Parquet."""
 
 import hashlib
 import io
 import json
+import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
 
 import boto3
 import pandas as pd
@@ -28,6 +30,68 @@ class StoredObject:
     etag: str
     size: int
     modified: datetime
+
+
+class Store(Protocol):
+    """What holds objects by name in buckets, one after the other in the order of their names."""
+
+    def put_if_absent(self, bucket: str, name: str, data: bytes) -> bool:
+        """Store an object unless its name is taken; return whether this call created it."""
+        ...
+
+    def put(self, bucket: str, name: str, data: bytes) -> None:
+        """Store an object over whatever has its name."""
+        ...
+
+    def list(self, bucket: str, prefix: str = "", after: str = "") -> Iterator[StoredObject]:
+        """Yield the objects below a prefix whose names come after `after`, in the order of their names."""
+        ...
+
+    def find_json(self, bucket: str, name: str) -> Any:
+        """Read a JSON object, or return None where there is none of that name."""
+        ...
+
+
+class FolderStore:
+    """A store in a folder, a subfolder for each bucket: for work without any server."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def put_if_absent(self, bucket: str, name: str, data: bytes) -> bool:
+        """Store an object unless its name is taken; return whether this call created it."""
+        draft = self._draft(bucket, name, data)
+        try:
+            os.link(draft, self._root / bucket / name)
+        except FileExistsError:
+            return False
+        finally:
+            draft.unlink()
+        return True
+
+    def put(self, bucket: str, name: str, data: bytes) -> None:
+        """Store an object over whatever has its name."""
+        self._draft(bucket, name, data).replace(self._root / bucket / name)
+
+    def list(self, bucket: str, prefix: str = "", after: str = "") -> Iterator[StoredObject]:
+        """Yield the objects below a prefix whose names come after `after`, in the order of their names."""
+        folder = self._root / bucket
+        for file in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
+            name, stat = str(file.relative_to(folder)), file.stat()
+            if name.startswith(prefix) and name > after:
+                yield StoredObject(name, "", stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC))
+
+    def find_json(self, bucket: str, name: str) -> Any:
+        """Read a JSON object, or return None where there is none of that name."""
+        file = self._root / bucket / name
+        return json.loads(file.read_bytes()) if file.is_file() else None
+
+    def _draft(self, bucket: str, name: str, data: bytes) -> Path:
+        place = self._root / bucket / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        draft = place.with_name(f".{place.name}.{os.getpid()}")
+        draft.write_bytes(data)
+        return draft
 
 
 class ObjectStore:

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.platform
 
 @pytest.fixture
 def trail(fresh):
-    trail = AuditTrail(fresh.store, fresh.settings, fresh.key)
+    trail = AuditTrail(fresh.store, fresh.settings.audit_bucket, fresh.key)
     for number in range(5):
         trail.append("110103", "R", f"ITEM{number}", "a test", count=number)
     return trail
@@ -45,7 +45,7 @@ def test_a_changed_record_is_found(trail, fresh):
 
 
 def test_a_record_signed_by_another_site_is_found(trail, fresh):
-    AuditTrail(fresh.store, fresh.settings, SiteKey(b"f" * 32)).append("110103", "R", "ITEM6", "forged")
+    AuditTrail(fresh.store, fresh.settings.audit_bucket, SiteKey(b"f" * 32)).append("110103", "R", "ITEM6", "forged")
     assert {f.what for f in trail.verify()} == {"is not signed by this site", "the head is not signed by this site"}
 
 
@@ -83,7 +83,7 @@ def test_runs_looks_and_decisions_are_recorded(fresh, photographs):
     quarantine.release(third, "mended")
     with pytest.raises(LookupError):
         quarantine.drop(second, "again")
-    trail = AuditTrail(fresh.store, fresh.settings, fresh.key)
+    trail = AuditTrail(fresh.store, fresh.settings.audit_bucket, fresh.key)
     said = [(r.event["entity"][0]["what"]["identifier"]["value"], r.event["action"]) for r in trail.records()]
     assert said == [(fresh.run, "C"), (first, "R"), (second, "D"), (third, "U")]
     assert trail.verify() == []

@@ -247,7 +247,7 @@ def test_what_a_camera_sends_lands_and_who_sent_it_is_in_the_trail(fresh, receiv
     assert all(name.startswith("archive/2.25.") for name in landed(fresh))
     assert take_in(fresh, "n1") == {"images curated": 3}
     for _ in range(50):
-        sent = [r.event for r in AuditTrail(fresh.store, fresh.settings, fresh.key).records()]
+        sent = [r.event for r in AuditTrail(fresh.store, fresh.settings.audit_bucket, fresh.key).records()]
         sent = [event for event in sent if event["entity"][0]["what"]["identifier"]["value"] == "CAMERA"]
         if len(sent) == 2:
             break

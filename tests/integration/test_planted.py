@@ -76,7 +76,7 @@ def test_planted_patients_travel_are_searched_for_and_leave_nothing(run):
     assert Quarantine(run.store, run.settings, run.key).list() == []
     left = [o.name for o in run.store.list(run.settings.curated_bucket, "objects/")]
     assert len(left) == 1
-    assert AuditTrail(run.store, run.settings, run.key).verify() == []
+    assert AuditTrail(run.store, run.settings.audit_bucket, run.key).verify() == []
 
 
 def parquet(mark):

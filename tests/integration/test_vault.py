@@ -32,7 +32,7 @@ def patient_of(curation, eye):
 def test_who_is_behind_a_pseudonym_is_told_with_a_reason_that_is_recorded(fresh, eye):
     [who] = Vault(fresh.store, fresh.settings, fresh.key).reveal(patient_of(fresh, eye), "An incidental finding.")
     assert (who.patient_id, who.issuer, who.instance) == (eye.PatientID, "BRANNOC", eye.SOPInstanceUID)
-    [asked] = [r.event for r in AuditTrail(fresh.store, fresh.settings, fresh.key).records()]
+    [asked] = [r.event for r in AuditTrail(fresh.store, fresh.settings.audit_bucket, fresh.key).records()]
     assert asked["purposeOfEvent"] == [{"text": "An incidental finding."}]
     assert asked["agent"][0]["who"]["identifier"]["value"]
 
@@ -53,7 +53,7 @@ def test_a_vault_that_is_switched_off_keeps_nothing_and_a_vain_question_is_recor
     assert list(fresh.store.list(fresh.settings.vault_bucket)) == []
     with pytest.raises(LookupError):
         Vault(off.store, off.settings, off.key).reveal("X" * 16, "A question.")
-    assert len(list(AuditTrail(off.store, off.settings, off.key).records())) == 1
+    assert len(list(AuditTrail(off.store, off.settings.audit_bucket, off.key).records())) == 1
 
 
 def test_what_is_erased_leaves_the_vault(fresh, eye):
@@ -62,7 +62,7 @@ def test_what_is_erased_leaves_the_vault(fresh, eye):
 
 
 def test_a_rotation_keeps_pseudonyms_and_signatures_and_seals_anew(fresh, eye):
-    AuditTrail(fresh.store, fresh.settings, fresh.key).append("110100", "E", "x", "Before.")
+    AuditTrail(fresh.store, fresh.settings.audit_bucket, fresh.key).append("110100", "E", "x", "Before.")
     rotated = SiteKey(secrets.token_bytes(32), (fresh.key.secret,))
     assert patient_of(replace(fresh, key=rotated), eye) == patient_of(fresh, eye)
     assert reseal(fresh.store, fresh.settings, rotated, "The yearly rotation.") == 2
@@ -72,7 +72,7 @@ def test_a_rotation_keeps_pseudonyms_and_signatures_and_seals_anew(fresh, eye):
     assert Quarantine(fresh.store, fresh.settings, rotated).show(held.source, "A test.") == b"no DICOM"
     with pytest.raises(ValueError, match="another key"):
         Vault(fresh.store, fresh.settings, fresh.key).reveal(patient_of(fresh, eye), "With the old secret alone.")
-    assert AuditTrail(fresh.store, fresh.settings, rotated).verify() == []
+    assert AuditTrail(fresh.store, fresh.settings.audit_bucket, rotated).verify() == []
 
 
 def test_the_platforms_own_secret_is_rotated_in_its_file(tmp_path, monkeypatch):

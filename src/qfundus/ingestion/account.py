@@ -32,7 +32,7 @@ def close_run(store: ObjectStore, settings: Settings, key: SiteKey, run: str, ma
     first = store.put_if_absent(settings.curated_bucket, account_name(run), to_json(counts))
     if first:
         said = digest(store.get(settings.curated_bucket, manifest))
-        AuditTrail(store, settings, key).append(
+        AuditTrail(store, settings.audit_bucket, key).append(
             "110107", "C", run, "A run of ingestion.", manifest_sha256=said, **counts
         )
     cleared = clear_landed(store, settings, key, set(landed))

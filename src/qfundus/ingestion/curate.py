@@ -90,7 +90,7 @@ def curate_image(curation: Curation, isolation: Isolation, item: LandedObject) -
     The grades of an image that it corrects follow it, each with an outcome of its own.
     """
     try:
-        instance = isolation.run(curate_landed_image, item.name, corrects=item.corrects)
+        instance = isolation.run(curate_landed_image, item.name, corrects=item.corrects, released=item.released)
     except Discard as why:
         return [_hold_landed(curation, isolation, item, why)]
     if instance is None:

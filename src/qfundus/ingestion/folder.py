@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
-from itertools import count, islice
+from itertools import islice
 from mmap import MADV_DONTNEED, mmap
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from qfundus.dicom.photograph import is_photograph, make_object
 from qfundus.dicom.policy import Policy
 from qfundus.errors import Discard, SetupError
 from qfundus.ingestion.inputs import Input, find_inputs, is_no_image
+from qfundus.ingestion.journal import Journal
 from qfundus.ingestion.manifest import FileOutcome, ManifestWriter, name_handling
 from qfundus.isolation import end_with_parent
 from qfundus.security.keys import SiteKey, pseudonymise_source
@@ -82,10 +83,11 @@ def deidentify_folder(
 
     Clean files go to `target/clean/<patient>/<study>/<instance>.dcm`, what cannot be cleaned to `target/quarantine/`,
     sealed, with a reason file beside it; `target/manifest.parquet` says what became of each input. A second run over
-    the same folders finds what the first one wrote.
+    the same folders goes on where the first one stopped, and works on what is new or has changed.
 
     Raises:
-        SetupError: where the source does not exist or lies within the target, or the target cannot be written.
+        SetupError: where the source does not exist or lies within the target, or the target cannot be written or was
+            written with another policy, key or version.
     """
     _refuse_misplaced(source, target)
     started = time.perf_counter()
@@ -96,12 +98,16 @@ def deidentify_folder(
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SetupError(f"The target cannot be written ({type(error).__name__}).") from None
+    journal = Journal(target)
+    journal.begin(policy, key)
     counts = FolderCounts()
     desk = _Desk(policy, key, drafts, target / "quarantine")
     settle = _Settler(desk, target / "clean")
     with ManifestWriter(target, policy) as manifest:
-        for item, outcome in _in_order(find_inputs(source), desk, workers):
-            settled = settle(item, outcome)
+        for entry, outcome in _in_order(_entries(find_inputs(source), desk, journal), desk, workers):
+            settled = settle(entry.item, outcome)
+            if entry.known is None:
+                journal.add(entry.stamp, settled)
             manifest.write(settled)
             counts.add(settled)
             counts.seconds = round(time.perf_counter() - started, 3)
@@ -120,30 +126,52 @@ def _refuse_misplaced(source: Path, target: Path) -> None:
         raise SetupError("The target lies within the source, where it would be read again: choose another target.")
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """One input on its way: its place in the order, what was `known` of it before, and what a person decided."""
+
+    number: int
+    item: Input
+    source: str
+    stamp: str
+    known: FileOutcome | None
+    decision: str
+
+
+def _entries(inputs: Iterable[Input], desk: "_Desk", journal: Journal) -> Iterator[_Entry]:
+    for number, item in enumerate(inputs):
+        source, stamp = pseudonymise_source(desk.key, item.name), item.stamp()
+        yield _Entry(number, item, source, stamp, journal.find(source, stamp), journal.decision(source))
+
+
 class _Desk:
     """Where one input after the other is worked on; each process has its own."""
 
     def __init__(self, policy: Policy, key: SiteKey, drafts: Path, quarantine: Path) -> None:
         self.policy = CompiledPolicy(policy)
+        self.trusting = CompiledPolicy(policy.trusting_pixels())
         self.key = key
         self.drafts = drafts
         self.quarantine = quarantine
         self.known: set[str] = set()
 
-    def process(self, item: Input, number: int) -> FileOutcome:
+    def process(self, entry: _Entry) -> FileOutcome:
         """De-identify one input into a draft, or put it into quarantine."""
-        source = pseudonymise_source(self.key, item.name)
+        item, source = entry.item, entry.source
+        if entry.decision == "drop":
+            return FileOutcome(source, "ignored", "dropped")
         try:
             if not item.is_plain or is_no_image(item.name, data := item.read()):
                 return FileOutcome(source, "ignored")
         except Discard as why:
             return self.hold(source, item, None, why)
         before = _digest(data)
-        draft = self.drafts / f"{number}.dcm"
+        draft = self.drafts / f"{entry.number}.dcm"
         try:
             if is_photograph(item.name):
                 data = make_object(bytes(data), item.read_sidecar())
-            cleaned = clean_object(data, draft, self.policy, self.key)
+            policy = self.trusting if entry.decision == "release" else self.policy
+            cleaned = clean_object(data, draft, policy, self.key)
         except Discard as why:
             return replace(self.hold(source, item, data, why), digest_before=before)
         said = cleaned.said
@@ -189,6 +217,9 @@ class _Settler:
     def __call__(self, item: Input, outcome: FileOutcome) -> FileOutcome:
         """Return the outcome as it stands once those before it are known."""
         if outcome.status != "clean":
+            return outcome
+        if not outcome.draft:  # it was settled in an earlier run
+            self._claim(outcome.target, outcome.digest_after)
             return outcome
         draft, place = Path(outcome.draft), self.clean / outcome.target
         content = outcome.digest_after
@@ -236,25 +267,24 @@ def _open_desk(policy: Policy, key: SiteKey, drafts: Path, quarantine: Path) -> 
     _desk = _Desk(policy, key, drafts, quarantine)
 
 
-def _process_batch(batch: list[tuple[int, Input]]) -> list[FileOutcome]:
+def _process_batch(batch: list[_Entry]) -> list[FileOutcome]:
     assert _desk is not None  # noqa: S101  (set by the initialiser)
-    return [_desk.process(item, number) for number, item in batch]
+    return [_desk.process(entry) for entry in batch]
 
 
-def _in_order(inputs: Iterable[Input], desk: _Desk, workers: int) -> Iterator[tuple[Input, FileOutcome]]:
+def _in_order(entries: Iterator[_Entry], desk: _Desk, workers: int) -> Iterator[tuple[_Entry, FileOutcome]]:
     """Yield each input with its outcome, in the order of inputs, at most a few batches ahead."""
-    numbered = zip(count(), inputs, strict=False)
     if workers == 1 and not desk.policy.policy.options.clean_pixel_data:
         # Without decoders nothing can bring the process down: no need for another one.
-        yield from ((item, desk.process(item, number)) for number, item in numbered)
+        yield from ((entry, entry.known or desk.process(entry)) for entry in entries)
         return
-    batches = iter(lambda: list(islice(numbered, _BATCH)), [])
-    waiting: deque[tuple[list[tuple[int, Input]], Future[list[FileOutcome]]]] = deque()
+    batches = iter(lambda: list(islice(entries, _BATCH)), [])
+    waiting: deque[tuple[list[_Entry], Future[list[FileOutcome]]]] = deque()
     pool = _pool(desk, workers)
     try:
         while True:
             while len(waiting) < workers * _AHEAD and (batch := next(batches, None)):
-                waiting.append((batch, pool.submit(_process_batch, batch)))
+                waiting.append((batch, pool.submit(_process_batch, _unknown(batch))))
             if not waiting:
                 return
             batch, future = waiting.popleft()
@@ -262,11 +292,16 @@ def _in_order(inputs: Iterable[Input], desk: _Desk, workers: int) -> Iterator[tu
                 outcomes = future.result()
             except BrokenProcessPool:
                 pool.shutdown()
-                outcomes, pool = _one_by_one(batch, desk), _pool(desk, workers)
-                waiting = deque((again, pool.submit(_process_batch, again)) for again, _ in waiting)
-            yield from zip((item for _, item in batch), outcomes, strict=True)
+                outcomes, pool = _one_by_one(_unknown(batch), desk), _pool(desk, workers)
+                waiting = deque((again, pool.submit(_process_batch, _unknown(again))) for again, _ in waiting)
+            found = iter(outcomes)
+            yield from ((entry, entry.known or next(found)) for entry in batch)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _unknown(batch: list[_Entry]) -> list[_Entry]:
+    return [entry for entry in batch if entry.known is None]
 
 
 def _pool(desk: _Desk, workers: int) -> ProcessPoolExecutor:
@@ -274,15 +309,14 @@ def _pool(desk: _Desk, workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, initializer=_open_desk, initargs=made_of)
 
 
-def _one_by_one(batch: list[tuple[int, Input]], desk: _Desk) -> list[FileOutcome]:
+def _one_by_one(batch: list[_Entry], desk: _Desk) -> list[FileOutcome]:
     """Work on a batch whose process died, each input in a process of its own: the one that kills it is held."""
     outcomes: list[FileOutcome] = []
-    for numbered in batch:
+    for entry in batch:
         with _pool(desk, 1) as pool:
             try:
-                outcomes += pool.submit(_process_batch, [numbered]).result()
+                outcomes += pool.submit(_process_batch, [entry]).result()
             except BrokenProcessPool:
-                item = numbered[1]
                 why = Discard("decoder_crashed", "A decoder crashed on its pixels.")
-                outcomes.append(desk.hold(pseudonymise_source(desk.key, item.name), item, item.read(), why))
+                outcomes.append(desk.hold(entry.source, entry.item, entry.item.read(), why))
     return outcomes

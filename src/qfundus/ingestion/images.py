@@ -1,5 +1,6 @@
 """Curate one image, in a process of its own: from its bytes to the curated object and its index entry."""
 
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,29 +21,34 @@ from qfundus.settings import Settings
 from qfundus.storage import ObjectStore, digest
 
 _own: Curation | None = None  # of a process that curates
+_own_trusting: Curation | None = None  # the same, for pixels that a person has looked at
 _described: set[str] = set()  # the handlings whose tables it has stored
 
 
 def begin_process(settings: Settings, policy: Policy, key: SiteKey, run: str) -> None:
     """Make ready the process that this runs in."""
-    global _own  # noqa: PLW0603  (a pool's initialiser has no other way to leave something for its tasks)
+    global _own, _own_trusting  # noqa: PLW0603  (a pool's initialiser has no other way to leave something for its tasks)
     _own = Curation(ObjectStore(settings), settings, key, CompiledPolicy(policy), run)
+    _own_trusting = replace(_own, policy=CompiledPolicy(policy.trusting_pixels()))
 
 
-def curate_landed_image(name: str, *, corrects: bool) -> Instance | None:
+def curate_landed_image(name: str, *, corrects: bool, released: bool) -> Instance | None:
     """Curate a landed image in this process, from bucket to bucket; None where it was taken away.
+
+    Text in the pixels is not looked for where a person has seen them and `released` it.
 
     Raises:
         Discard: where it is unusable.
     """
     assert _own is not None  # noqa: S101  (set by the initialiser)
+    assert _own_trusting is not None  # noqa: S101
     store, bucket = _own.store, _own.settings.landing_bucket
     data = store.find(bucket, name)
     if data is None:
         return None
     if is_photograph(name):
         data = make_object(data, store.find(bucket, sidecar_of(name)))
-    return curate_bytes(_own, data, corrects=corrects)
+    return curate_bytes(_own_trusting if released else _own, data, corrects=corrects)
 
 
 def curate_member(name: str, data: bytes, sidecar: bytes | None) -> Instance:

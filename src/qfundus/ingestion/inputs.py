@@ -67,6 +67,15 @@ class Input:
         """Whether this is a file's own content: no symbolic link, pipe or device."""
         return self.member >= 0 or _is_plain(self.path)
 
+    def stamp(self) -> str:
+        """Return what changes when the content does: size and time of change, of a zip member also its checksum."""
+        try:
+            stat = self.path.lstat()
+        except OSError:
+            return ""
+        stamp = f"{stat.st_size} {stat.st_mtime_ns}"
+        return f"{stamp} {_archive(self.path).infolist()[self.member].CRC}" if self.member >= 0 else stamp
+
     def read_sidecar(self) -> bytes | None:
         """Return what lies beside a plain photograph and says what it shows, or None."""
         if self.member < 0:
@@ -145,8 +154,8 @@ def find_member(archive: zipfile.ZipFile, name: str) -> bytes | None:
     Raises:
         Discard: where it cannot be read.
     """
-    names = [member.filename for member in archive.infolist()]
-    return read_member(archive, names.index(name)) if name in names else None
+    member = archive.NameToInfo.get(name)
+    return None if member is None else _read(archive, member)
 
 
 def read_member(archive: zipfile.ZipFile, number: int) -> bytes:
@@ -155,7 +164,10 @@ def read_member(archive: zipfile.ZipFile, number: int) -> bytes:
     Raises:
         Discard: where it cannot be read, or is too large for what it is.
     """
-    member = archive.infolist()[number]
+    return _read(archive, archive.infolist()[number])
+
+
+def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     size = member.file_size
     if size > _LARGEST_MEMBER or (size > _SMALL and size > _MOST_INFLATED * max(1, member.compress_size)):
         raise Discard("too_large", "A zip member inflates beyond all measure.")

@@ -14,12 +14,18 @@ ERASURE = ".erase.csv"
 
 @dataclass(frozen=True)
 class LandedObject:
-    """One landed object. Its `name` may hold a person's and never leaves this process; `source` stands for it."""
+    """One landed object. Its `name` may hold a person's and never leaves this process; `source` stands for it.
+
+    Of one that was `released` from quarantine a person has seen that no text is in its pixels. One that `corrects` may
+    take the place of an image that came before it: the archive's word is the last.
+    """
 
     name: str = field(repr=False)
     etag: str
     source: str
     planted: bool = False
+    released: bool = False
+    corrects: bool = False
 
     @property
     def is_sheet(self) -> bool:
@@ -47,11 +53,6 @@ class LandedObject:
         return self.name.lower().endswith(ERASURE)
 
     @property
-    def corrects(self) -> bool:
-        """Whether this may take the place of an image that came before it: the archive's word is the last."""
-        return self.name.startswith(ARCHIVE)
-
-    @property
     def is_archive(self) -> bool:
         """Whether this is a zip file, by its name's ending."""
         return self.name.lower().endswith(".zip")
@@ -67,15 +68,22 @@ def planted_prefix(key: SiteKey) -> str:
     return f"planted-{key.mac('plant', '')[:8].hex()}/"
 
 
+def released_prefix(key: SiteKey) -> str:
+    """Name where released photographs land: nobody without the key can pass one off as looked at."""
+    return f"released-{key.mac('plant', 'released')[:8].hex()}/"
+
+
 def list_landed(store: ObjectStore, settings: Settings, key: SiteKey) -> list[LandedObject]:
     """List what has landed; an object sent again under its name with other bytes counts as another."""
-    planted = planted_prefix(key)
+    planted, released = planted_prefix(key), released_prefix(key)
     return [
         LandedObject(
             found.name,
             found.etag,
             pseudonymise_source(key, f"{found.name}\x00{found.etag}"),
-            found.name.startswith(planted),
+            planted=found.name.startswith(planted),
+            released=found.name.startswith(released),
+            corrects=found.name.removeprefix(released).startswith(ARCHIVE),
         )
         for found in store.list(settings.landing_bucket)
     ]

@@ -14,7 +14,7 @@ from pydicom.datadict import keyword_for_tag
 from qfundus import __version__
 from qfundus.dicom.deidentify import Handled
 from qfundus.dicom.policy import Policy
-from qfundus.storage import digest
+from qfundus.storage import digest, to_json
 
 _GROUP = 1000  # rows
 _OUTCOMES = pa.schema(
@@ -111,7 +111,8 @@ def made_by(policy: Policy) -> dict[str, str]:
         "qfundus": __version__,
         "policy": policy.name,
         "edition": policy.edition,
-        "policy_digest": digest(policy.model_dump_json().encode()),
+        # A set has another order in each process.
+        "policy_digest": digest(to_json({**policy.model_dump(mode="json"), "words": sorted(policy.words)})),
     }
 
 

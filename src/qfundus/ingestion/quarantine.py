@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 
 from qfundus.errors import REMEDIES, Discard, ReasonCode
-from qfundus.ingestion.landing import ARCHIVE
+from qfundus.ingestion.landing import ARCHIVE, released_prefix
 from qfundus.security.audit import AuditTrail
 from qfundus.security.keys import SiteKey
 from qfundus.security.sealing import seal, unseal
@@ -35,7 +35,7 @@ class Quarantine:
         self._bucket = settings.quarantine_bucket
         self._landing = settings.landing_bucket
         self._key = key
-        self._trail = AuditTrail(store, settings, key)
+        self._trail = AuditTrail(store, settings.audit_bucket, key)
 
     def put(self, source: str, name: str, data: bytes, why: Discard, run: str) -> None:
         """Seal an item's name and bytes and write its reason beside them; a second time changes nothing."""
@@ -64,8 +64,11 @@ class Quarantine:
         """
         name, data = self._open(source)
         note = self._store.find_json(self._bucket, f"{source}.json")
-        if note and note["reason"] == "conflicting_instance" and not name.startswith(ARCHIVE):
+        reason = note["reason"] if note else ""
+        if reason == "conflicting_instance" and not name.startswith(ARCHIVE):
             name = ARCHIVE + name  # whoever releases one of two says that it is the right one
+        if reason == "burned_in_text":
+            name = released_prefix(self._key) + name  # and here, that what looked like text is none
         self._trail.append("110107", "U", source, why, decision="release")
         # The bytes must be safe in landing before quarantine forgets them.
         self._store.put(self._landing, name, data)

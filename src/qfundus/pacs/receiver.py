@@ -106,7 +106,7 @@ class Receiver:
         if not self._peers:
             raise SetupError("Nobody may send: list the titles of archive and cameras in QFUNDUS_RECEIVER_PEERS.")
         self._index = InstanceIndex(store, settings)
-        self._trail = AuditTrail(store, settings, key)
+        self._trail = AuditTrail(store, settings.audit_bucket, key)
         self._counts: dict[int, _Count] = {}
 
     @contextmanager

@@ -47,7 +47,9 @@ def search_planted(store: ObjectStore, settings: Settings, key: SiteKey, dag: st
     said = {"places": len(places), "looked": looked, "actions": score.actions.total(), "missed": len(score.misses)}
     page = _write_page(places, score, dag=dag, run=run, runs=runs, since=since, looked=looked, found=found)
     store.put(settings.curated_bucket, planted_name(run), page.encode())
-    AuditTrail(store, settings, key).append("110100", "E", run, "The search for planted names.", **said, found=found)
+    AuditTrail(store, settings.audit_bucket, key).append(
+        "110100", "E", run, "The search for planted names.", **said, found=found
+    )
     for place in places:
         _log.info("Searched", place=place.name, looked=place.looked, found=len(place.found))
     for content, category, missed in score.misses:

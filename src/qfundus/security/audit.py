@@ -19,8 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from qfundus.errors import Retry
 from qfundus.security.keys import SiteKey
-from qfundus.settings import Settings
-from qfundus.storage import ObjectStore, to_json
+from qfundus.storage import Store, to_json
 
 EventCode = Literal["110100", "110103", "110106", "110107", "110113"]
 _MEANINGS: dict[EventCode, str] = {
@@ -52,11 +51,11 @@ class Record:
 
 
 class AuditTrail:
-    """The trail of a site, in the audit bucket."""
+    """The trail of a site, in its audit bucket, or of a folder."""
 
-    def __init__(self, store: ObjectStore, settings: Settings, key: SiteKey) -> None:
+    def __init__(self, store: Store, bucket: str, key: SiteKey) -> None:
         self._store = store
-        self._bucket = settings.audit_bucket
+        self._bucket = bucket
         # What was signed before a rotation stays valid.
         self._signers = [Ed25519PrivateKey.from_private_bytes(g.derive("audit")) for g in key.generations()]
 

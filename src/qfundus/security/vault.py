@@ -28,7 +28,7 @@ class Vault:
         self._store = store
         self._bucket = settings.vault_bucket
         self._key = key
-        self._trail = AuditTrail(store, settings, key)
+        self._trail = AuditTrail(store, settings.audit_bucket, key)
 
     def put(self, patient: str, uid: str, who: Identified) -> None:
         """Keep who is behind a patient's pseudonym and an instance's; a second time changes nothing."""
@@ -67,5 +67,5 @@ def reseal(store: ObjectStore, settings: Settings, key: SiteKey, why: str) -> in
             if not is_current(key, sealed, name):
                 store.put(bucket, found.name, seal(key, unseal(key, sealed, name), name))
                 done += 1
-    AuditTrail(store, settings, key).append("110100", "U", "site key", why, resealed=done)
+    AuditTrail(store, settings.audit_bucket, key).append("110100", "U", "site key", why, resealed=done)
     return done

@@ -15,6 +15,8 @@ from conftest import make_eye
 from qfundus.errors import SetupError
 from qfundus.hospital.wrap import to_bytes
 from qfundus.ingestion.folder import deidentify_folder
+from qfundus.ingestion.manifest import made_by
+from qfundus.security.keys import SiteKey
 from qfundus.security.sealing import unseal
 
 
@@ -170,6 +172,45 @@ def test_an_input_that_kills_its_process_is_held_and_the_others_go_on(source, tm
     counts = deidentify_folder(source, tmp_path / "out", policy.policy, key, workers=2)
     assert counts.reasons["decoder_crashed"] == 1
     assert (counts.read, counts.clean) == (11, 4)
+
+
+def test_a_run_goes_on_where_another_was_stopped(source, tmp_path, trusting, key, monkeypatch):
+    first = deidentify_folder(source, tmp_path / "out", trusting, key, workers=2)
+    before = pd.read_parquet(tmp_path / "out" / "manifest.parquet")
+    handling = pd.read_parquet(tmp_path / "out" / "handling.parquet")
+    worked = []
+    monkeypatch.setattr("qfundus.ingestion.folder.clean_object", lambda *_: worked.append(1))
+    again = deidentify_folder(source, tmp_path / "out", trusting, key)
+    assert worked == []
+    assert {**vars(again), "seconds": 0} == {**vars(first), "seconds": 0}
+    pd.testing.assert_frame_equal(before, pd.read_parquet(tmp_path / "out" / "manifest.parquet"))
+    pd.testing.assert_frame_equal(handling, pd.read_parquet(tmp_path / "out" / "handling.parquet"))
+
+
+def test_what_has_changed_or_is_gone_is_done_again(source, tmp_path, trusting, key, photographs):
+    deidentify_folder(source, tmp_path / "out", trusting, key)
+    (source / "broken.dcm").write_bytes(to_bytes(make_eye(photographs, 9)))
+    next((tmp_path / "out" / "clean").rglob("*.dcm")).unlink()
+    counts = deidentify_folder(source, tmp_path / "out", trusting, key)
+    assert (counts.read, counts.clean, counts.quarantined) == (10, 5, 1)
+    assert len(tree(tmp_path / "out")) == 5
+    assert len(list((tmp_path / "out" / "quarantine").glob("*.json"))) == 1
+
+
+def test_a_target_of_another_policy_or_key_is_refused(source, tmp_path, trusting, policy, key):
+    deidentify_folder(source, tmp_path / "out", trusting, key)
+    for other in ((policy.policy, key), (trusting, SiteKey(b"k" * 32))):
+        with pytest.raises(SetupError, match="another policy, key"):
+            deidentify_folder(source, tmp_path / "out", *other)
+
+
+@pytest.mark.parametrize("hash_seed", ["1", "2"])
+def test_a_policy_has_one_digest_in_every_process(hash_seed, policy):
+    code = "from qfundus.ingestion.manifest import made_by; from qfundus.dicom.policy import load_policy; "
+    code += "from qfundus.layout import policy_file; print(made_by(load_policy(policy_file()))['policy_digest'])"
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert told.stdout.strip() == made_by(policy.policy)["policy_digest"]
 
 
 def test_a_run_that_was_killed_leaves_no_process_and_is_finished_by_the_next(tmp_path, photographs, key):

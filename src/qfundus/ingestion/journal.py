@@ -1,0 +1,93 @@
+"""The journal of a target folder: what became of each input, so that a run goes on where another was stopped."""
+
+import json
+import sqlite3
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from qfundus.dicom.deidentify import Handled
+from qfundus.dicom.policy import Policy
+from qfundus.errors import SetupError
+from qfundus.ingestion.manifest import FileOutcome, made_by
+from qfundus.security.keys import SiteKey
+
+_NAME = ".journal.db"
+_TABLES = """
+    CREATE TABLE IF NOT EXISTS about (said TEXT);
+    CREATE TABLE IF NOT EXISTS outcomes (source TEXT PRIMARY KEY, stamp TEXT, outcome TEXT) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS handlings (name TEXT PRIMARY KEY, handled TEXT) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS decisions (source TEXT PRIMARY KEY, decision TEXT) WITHOUT ROWID;
+"""
+
+
+class Journal:
+    """One row for each input: its pseudonym, a stamp that changes with its content, and what became of it."""
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        self._database = sqlite3.connect(target / _NAME, isolation_level=None)
+        # A killed process loses nothing then; only a power cut might, and what it loses is done again.
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = OFF")
+        self._database.executescript(_TABLES)
+
+    def begin(self, policy: Policy, key: SiteKey) -> None:
+        """Bind the folder to a policy and a key: what two of them wrote would not fit together.
+
+        Raises:
+            SetupError: where it is bound to others.
+        """
+        about = json.dumps({**made_by(policy), "key": key.mac("source", "journal").hex()})
+        found = self._database.execute("SELECT said FROM about").fetchone()
+        if found is None:
+            self._database.execute("INSERT INTO about VALUES (?)", (about,))
+        elif found[0] != about:
+            raise SetupError(
+                "The target was written with another policy, key or version of qfundus: choose another target."
+            )
+
+    def find(self, source: str, stamp: str) -> FileOutcome | None:
+        """Return what became of an input, or None where it is new, has changed, or what was written is gone."""
+        found = self._database.execute("SELECT stamp, outcome FROM outcomes WHERE source = ?", (source,)).fetchone()
+        if found is None or found[0] != stamp:
+            return None
+        outcome = FileOutcome(**json.loads(found[1]))
+        if outcome.status == "clean" and not (self._target / "clean" / outcome.target).exists():
+            return None
+        if outcome.status == "quarantined" and not self.note_of(source).exists():
+            return None
+        return replace(outcome, handled=self._handled(outcome.handling)) if outcome.handling else outcome
+
+    def add(self, stamp: str, outcome: FileOutcome) -> None:
+        """Enter what became of an input; what lies in quarantine of an earlier content goes."""
+        if outcome.status != "quarantined":
+            for file in (self.note_of(outcome.source), self.sealed_of(outcome.source)):
+                file.unlink(missing_ok=True)
+        if outcome.handled:
+            row = outcome.handling, json.dumps(outcome.handled)
+            self._database.execute("INSERT OR IGNORE INTO handlings VALUES (?, ?)", row)
+        told = {**asdict(replace(outcome, handled=())), "draft": ""}
+        row = outcome.source, stamp, json.dumps(told)
+        self._database.execute("INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?)", row)
+
+    def decide(self, source: str, decision: str) -> None:
+        """Remember what a person decided about a quarantined input, for the next run."""
+        self._database.execute("INSERT OR REPLACE INTO decisions VALUES (?, ?)", (source, decision))
+        self._database.execute("DELETE FROM outcomes WHERE source = ?", (source,))
+
+    def decision(self, source: str) -> str:
+        """Return what a person decided about an input, '' where nobody did."""
+        found = self._database.execute("SELECT decision FROM decisions WHERE source = ?", (source,)).fetchone()
+        return found[0] if found else ""
+
+    def note_of(self, source: str) -> Path:
+        """Return where the reason for a quarantined input lies."""
+        return self._target / "quarantine" / f"{source}.json"
+
+    def sealed_of(self, source: str) -> Path:
+        """Return where a quarantined input lies, sealed."""
+        return self._target / "quarantine" / f"{source}.sealed"
+
+    def _handled(self, handling: str) -> tuple[Handled, ...]:
+        found = self._database.execute("SELECT handled FROM handlings WHERE name = ?", (handling,)).fetchone()
+        return tuple(Handled(*row) for row in json.loads(found[0])) if found else ()
