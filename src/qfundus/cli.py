@@ -10,12 +10,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from qfundus.errors import AccountError, LeakError, Retry, SetupError
+from qfundus.errors import AccountError, LeakError, NightError, Retry, SetupError
 from qfundus.logs import set_up_logs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from qfundus.ingestion.folder_quarantine import FolderQuarantine
     from qfundus.ingestion.quarantine import Quarantine
     from qfundus.security.audit import AuditTrail
     from qfundus.security.keys import SiteKey
@@ -35,6 +36,13 @@ app.add_typer(vault, name="vault")
 key = typer.Typer(help="The site's secret.", no_args_is_help=True)
 app.add_typer(key, name="key")
 _console = Console()
+_Folder = Annotated[
+    Path | None, typer.Option(help="What `qfundus deidentify` wrote; without it the platform's.", exists=True)
+]
+_KeyFile = Annotated[
+    Path | None,
+    typer.Option(help="The site key, 64 hexadecimal digits; without it the state folder's.", exists=True),
+]
 
 
 @app.callback()
@@ -101,10 +109,7 @@ def deidentify(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="A folder, or a zip file.")],
     target: Annotated[Path, typer.Argument(metavar="DST", help="Where clean/, quarantine/ and manifest.parquet go.")],
     policy: Annotated[Path | None, typer.Option(help="The policy; without it configs/deidentify.yaml.")] = None,
-    key_file: Annotated[
-        Path | None,
-        typer.Option(help="The site key, 64 hexadecimal digits; without it the state folder's.", exists=True),
-    ] = None,
+    key_file: _KeyFile = None,
     trust_pixels: Annotated[bool, typer.Option("--trust-pixels", help="Do not look for burned-in text.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes to work with.")] = os.cpu_count() or 1,
     as_json: Annotated[bool, typer.Option("--json", help="End with the counts as one JSON object.")] = False,
@@ -124,8 +129,12 @@ def deidentify(
     chosen = load_policy(policy or policy_file())
     if trust_pixels:
         chosen = chosen.trusting_pixels()
-    with counting() as report:
-        counts = deidentify_folder(source, target, chosen, _site_key(key_file), workers=workers, report=report)
+    try:
+        with counting() as report:
+            counts = deidentify_folder(source, target, chosen, _site_key(key_file), workers=workers, report=report)
+    except KeyboardInterrupt:
+        typer.secho("\nInterrupted: the same command goes on from here.", err=True)
+        raise typer.Exit(130) from None
     if as_json:
         typer.echo(counts.to_json())
         return
@@ -293,9 +302,9 @@ def grade(
 
 
 @quarantine.command("list")
-def list_quarantine() -> None:
+def list_quarantine(folder: _Folder = None, key_file: _KeyFile = None) -> None:
     """List what is in quarantine, with reason and remedy."""
-    found = _open_quarantine().list()
+    found = _open_quarantine(folder, key_file).list()
     table = Table("source", "reason", "detail", "remedy")
     for item in found:
         table.add_row(item.source, item.reason, item.detail, item.remedy)
@@ -311,35 +320,37 @@ def show_quarantined(
     source: Annotated[str, typer.Argument(help="A pseudonym as `quarantine list` shows it.")],
     to: Annotated[Path, typer.Option("--to", help="The file to write the original to: it identifies a person.")],
     why: _Why,
+    folder: _Folder = None,
+    key_file: _KeyFile = None,
 ) -> None:
     """Write an item as it came to a file that only you can read; who looked, and why, is recorded."""
     from qfundus.platform.secrets import write_private_bytes
 
-    write_private_bytes(to, _decide(source, lambda held: held.show(source, why)))
+    write_private_bytes(to, _decide(source, folder, key_file, lambda held: held.show(source, why)))
     _console.print(f"{source} is in {to}. Delete it when you have looked.", soft_wrap=True)
 
 
 @quarantine.command("release")
-def release_from_quarantine(sources: _Sources, why: _Why) -> None:
-    """Put items back into the landing bucket, as they came, for the next run."""
+def release_from_quarantine(sources: _Sources, why: _Why, folder: _Folder = None, key_file: _KeyFile = None) -> None:
+    """Let the next run take items in as they came; what looked like text in their pixels is believed to be none."""
     for source in sources:
-        _decide(source, lambda held, source=source: held.release(source, why))
-        _console.print(f"{source} is back in the landing bucket.")
+        _decide(source, folder, key_file, lambda held, source=source: held.release(source, why))
+        _console.print(f"{source} will be taken in by the next run.")
 
 
 @quarantine.command("drop")
-def drop_from_quarantine(sources: _Sources, why: _Why) -> None:
+def drop_from_quarantine(sources: _Sources, why: _Why, folder: _Folder = None, key_file: _KeyFile = None) -> None:
     """Delete items for good."""
     for source in sources:
-        _decide(source, lambda held, source=source: held.drop(source, why))
+        _decide(source, folder, key_file, lambda held, source=source: held.drop(source, why))
         _console.print(f"{source} is deleted.")
 
 
 @audit.command("list")
-def list_audit() -> None:
+def list_audit(folder: _Folder = None, key_file: _KeyFile = None) -> None:
     """List who did what, when and why."""
     table = Table("", "when", "who", "what", "action", "why", "details")
-    for record in _open_trail().records():
+    for record in _open_trail(folder, key_file).records():
         event, [entity] = record.event, record.event["entity"]
         table.add_row(
             str(record.number),
@@ -354,9 +365,9 @@ def list_audit() -> None:
 
 
 @audit.command("verify")
-def verify_audit() -> None:
+def verify_audit(folder: _Folder = None, key_file: _KeyFile = None) -> None:
     """Find any changed, missing or reordered record; exits with 1 where there is one."""
-    trail = _open_trail()
+    trail = _open_trail(folder, key_file)
     findings = trail.verify()
     for finding in findings:
         _console.print(f"Record {finding.number} {finding.what}.")
@@ -415,9 +426,11 @@ def reseal_with_key(why: _Why) -> None:
     _console.print(f"{done} objects are sealed anew.")
 
 
-def _decide(source: str, decision: "Callable[[Quarantine], T]") -> "T":
+def _decide(
+    source: str, folder: Path | None, key_file: Path | None, decision: "Callable[[Quarantine | FolderQuarantine], T]"
+) -> "T":
     try:
-        return decision(_open_quarantine())
+        return decision(_open_quarantine(folder, key_file))
     except LookupError:
         raise SetupError(f"Nothing of the name {source} is in quarantine: see `qfundus quarantine list`.") from None
 
@@ -431,32 +444,41 @@ def _site_key(file: Path | None) -> "SiteKey":
         given = file.read_text().strip() if file else os.environ.get("QFUNDUS_SITE_KEY", "")
         return SiteKey.from_hex(given or load_or_make_secrets(state_folder())["site_key"])
     except ValueError:
-        raise SetupError("The site key must be 64 or more hexadecimal digits: `openssl rand -hex 32`.") from None
+        raise SetupError(
+            "The site key must be 64 or more hexadecimal digits drawn at random: `openssl rand -hex 32`."
+        ) from None
 
 
-def _open_trail() -> "AuditTrail":
+def _open_trail(folder: Path | None, key_file: Path | None) -> "AuditTrail":
     from qfundus.security.audit import AuditTrail
+
+    if folder is not None:
+        from qfundus.ingestion.folder import AUDIT
+        from qfundus.storage import FolderStore
+
+        return AuditTrail(FolderStore(folder), AUDIT, _site_key(key_file))
     from qfundus.settings import load_settings
     from qfundus.storage import ObjectStore
 
     settings = load_settings()
-    return AuditTrail(ObjectStore(settings), settings.audit_bucket, _site_key(None))
+    return AuditTrail(ObjectStore(settings), settings.audit_bucket, _site_key(key_file))
 
 
-def _open_quarantine() -> "Quarantine":
+def _open_quarantine(folder: Path | None, key_file: Path | None) -> "Quarantine | FolderQuarantine":
+    if folder is not None:
+        from qfundus.ingestion.folder_quarantine import FolderQuarantine
+
+        return FolderQuarantine(folder, _site_key(key_file))
     from qfundus.ingestion.quarantine import Quarantine
-    from qfundus.security.keys import SiteKey
     from qfundus.settings import load_settings
     from qfundus.storage import ObjectStore
 
     settings = load_settings()
-    return Quarantine(ObjectStore(settings), settings, SiteKey.from_hex(settings.site_key.get_secret_value()))
+    return Quarantine(ObjectStore(settings), settings, _site_key(key_file))
 
 
 def run() -> None:
     """Run the command line; an expected error is one message, not a traceback."""
-    from qfundus.night import NightError
-
     try:
         app()
     except (SetupError, Retry, AccountError, LeakError, NightError) as error:

@@ -91,5 +91,9 @@ class LeakError(Exception):
     """A planted patient's name was found where no name may be."""
 
 
+class NightError(Exception):
+    """A DAG run failed; the message holds the task's name, its log's last lines and the remedy."""
+
+
 class SetupError(Exception):
     """Something outside the code is missing or misplaced; the message names the remedy."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from qfundus.errors import NightError
 from qfundus.platform.airflow import ENDED, AirflowClient, TaskState
 from qfundus.settings import Settings
 
@@ -18,10 +19,6 @@ _WAITING = {"awaiting_input", "deferred"}
 _THOUGHT = 4.0  # seconds
 _STEP = re.compile(r"Executing task \S*?'([\w-]+)'")
 DAGS = ("ingest_fundus", "retrain_nightly", "promote_model")
-
-
-class NightError(Exception):
-    """A DAG run failed; the message holds the task's name, its log's last lines and the remedy."""
 
 
 @dataclass

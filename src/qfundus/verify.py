@@ -103,7 +103,8 @@ class _Identity:
     @cached_property
     def anywhere(self) -> list[str]:
         """What is so long, and no word of the standard, that it cannot stand anywhere by chance."""
-        return sorted(word for word in self.words | self.names if len(word) >= _LONG and word not in _terms())
+        long = {word for word in self.words | self.names if len(word) >= _LONG and word.strip("0")}
+        return sorted(long - _terms())
 
     @cached_property
     def birth_numbers(self) -> set[str]:
@@ -148,7 +149,7 @@ def verify_folder(folder: Path, originals: Path, policy: Path) -> Verdict:
 
 
 def _read_table(path: Path) -> str:
-    return pd.read_parquet(path).to_json() if path.suffix == ".parquet" else path.read_text(errors="replace")
+    return str(pd.read_parquet(path).to_json()) if path.suffix == ".parquet" else path.read_text(errors="replace")
 
 
 def _in_words(text: str, identity: _Identity) -> Iterator[str]:

@@ -13,11 +13,11 @@ from conftest import make_eye
 from faults import FAULTS
 from poison import MARK, marks, poison
 
-from qfundus.errors import Retry
+from qfundus.errors import NightError, Retry
 from qfundus.grading import grade_files
 from qfundus.hospital.photographs import Photographs
 from qfundus.hospital.wrap import to_bytes, wrap_photographs, write_hospital
-from qfundus.night import NightError, follow_run, run_night
+from qfundus.night import follow_run, run_night
 from qfundus.platform.airflow import AirflowClient
 
 pytestmark = pytest.mark.platform

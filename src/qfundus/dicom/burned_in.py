@@ -120,9 +120,9 @@ def _with_bright_dark(image: np.ndarray) -> np.ndarray:
     few = image[::_EVERY, ::_EVERY].max(axis=2)
     lit = few >= _DARK * float(few.max())
     # The glow around the fundus would look like a stroke.
-    near = ndimage.maximum_filter(lit, size=max(3, int(_GLOW * min(few.shape))))
-    dark = ~near.repeat(_EVERY, axis=0).repeat(_EVERY, axis=1)
-    return np.where(dark[..., None], np.minimum(image, 255 // _BRIGHTENED) * np.uint8(_BRIGHTENED), image)
+    near = np.asarray(ndimage.maximum_filter(lit, size=max(3, int(_GLOW * min(few.shape)))), bool)
+    near = near.repeat(_EVERY, axis=0).repeat(_EVERY, axis=1)
+    return np.where(near[..., None], image, np.minimum(image, 255 // _BRIGHTENED) * np.uint8(_BRIGHTENED))
 
 
 def _elongation(mask: np.ndarray) -> float:

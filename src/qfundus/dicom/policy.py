@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydicom.datadict import tag_for_keyword
 
+from qfundus.dicom.elements import DICTIONARY_VRS
 from qfundus.errors import SetupError
 
 # The code of each option (PS3.16 CID 7050), in the order in which they are written into an object.
@@ -26,6 +27,12 @@ OPTION_CODES = {
 }
 
 
+# Beside every person's name: identifiers of patient and visit, birth date, addresses, telephone numbers.
+_DIRECT_IDENTIFIERS = frozenset(
+    {0x00080050, 0x00100020, 0x00100030, 0x00101000, 0x00101002, 0x00101040, 0x00102154, 0x00102155, 0x00200010}
+)
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,6 +40,7 @@ class _Part(BaseModel):
 class Options(_Part):
     """The options of PS3.15 E.3; one that is not named is off."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     clean_pixel_data: bool = False
     clean_graphics: bool = False
     clean_structured_content: bool = False
@@ -75,12 +83,20 @@ class Policy(_Part):
         unknown = [name for name in self.attributes if attribute_tag(name) is None]
         if unknown:
             raise ValueError(f"No DICOM attributes: {', '.join(unknown)}")
+        names = [name for name, action in self.attributes.items() if action == "keep" and _names_somebody(name)]
+        if names:
+            raise ValueError(f"What names a person cannot be kept: {', '.join(names)}")
         if self.options.retain_full_dates and self.options.retain_modified_dates:
             raise ValueError("Dates are retained either in full or modified: switch one of the two options off.")
 
     def trusting_pixels(self) -> "Policy":
         """Return the policy without the search for burned-in text, for cameras that burn nothing in."""
         return self.model_copy(update={"options": self.options.model_copy(update={"clean_pixel_data": False})})
+
+
+def _names_somebody(name: str) -> bool:
+    tag = attribute_tag(name)
+    return tag is not None and (tag in _DIRECT_IDENTIFIERS or DICTIONARY_VRS.get(tag) == "PN")
 
 
 def attribute_tag(name: str) -> int | None:
@@ -98,5 +114,10 @@ def load_policy(path: Path) -> Policy:
         return Policy.model_validate(yaml.safe_load(path.read_text()))
     except OSError as error:
         raise SetupError(f"The policy {path.name} cannot be read ({type(error).__name__}).") from None
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc'])) or 'as a whole'}: {fault['msg']}" for fault in error.errors()]
+        raise SetupError(f"The policy {path.name} is wrong: {'; '.join(faults)}.") from None
     except (ValueError, yaml.YAMLError) as error:
-        raise SetupError(f"The policy {path.name} is wrong: {error}") from None
+        at = getattr(error, "problem_mark", None)
+        where = f" in line {at.line + 1}" if at else ""
+        raise SetupError(f"The policy {path.name} is no YAML{where}.") from None

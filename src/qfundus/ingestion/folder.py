@@ -23,9 +23,12 @@ from qfundus.ingestion.inputs import Input, find_inputs, is_no_image
 from qfundus.ingestion.journal import Journal
 from qfundus.ingestion.manifest import FileOutcome, ManifestWriter, name_handling
 from qfundus.isolation import end_with_parent
+from qfundus.security.audit import AuditTrail
 from qfundus.security.keys import SiteKey, pseudonymise_source
 from qfundus.security.sealing import seal
+from qfundus.storage import FolderStore
 
+AUDIT = "audit"  # the folder that holds the trail
 _BATCH = 16  # inputs a worker takes at a time: handing over costs a fraction of a millisecond
 _AHEAD = 4  # batches a worker may lie ahead, so that memory does not grow with the number of inputs
 _LARGEST_SEALED = 256 << 20  # bytes; a larger original stays only where it came from
@@ -114,6 +117,9 @@ def deidentify_folder(
             report(counts)
     shutil.rmtree(drafts)
     counts.seconds = round(time.perf_counter() - started, 3)
+    told = {name: value for name, value in vars(counts).items() if isinstance(value, int)}
+    content = _digest((target / "manifest.parquet").read_bytes())
+    AuditTrail(FolderStore(target), AUDIT, key).append("110106", "C", content, "De-identified a folder.", **told)
     return counts
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 Purpose = Literal["patient", "uid", "date", "source", "grader", "split", "seal", "audit", "plant"]
 LONGEST_SHIFT_DAYS = 730
+_FEWEST_VALUES = 16  # different bytes among 32 drawn at random: fewer come once in 10^15 draws
 _ROTATED: frozenset[Purpose] = frozenset({"seal", "audit"})
 
 
@@ -31,6 +32,8 @@ class SiteKey:
     def from_hex(cls, text: str) -> "SiteKey":
         """Read a key of 64 or more hexadecimal digits; with commas between, the newest and those before it."""
         newest, *older = [bytes.fromhex(part) for part in text.split(",")]
+        if any(len(set(secret)) < _FEWEST_VALUES for secret in (newest, *older)):
+            raise ValueError("The site key was not drawn at random.")
         return cls(newest, tuple(older))
 
     def derive(self, purpose: Purpose) -> bytes:

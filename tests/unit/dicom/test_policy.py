@@ -23,12 +23,16 @@ def test_the_policy_of_the_project_is_sound():
         "options: {clean_pixels: true}",
         "options: {retain_full_dates: true, retain_modified_dates: true}",
         "options: [",
+        "options: {clean_descriptors: 'no'}",
+        "options: {}\nattributes: {PatientName: keep}",
+        "options: {}\nattributes: {AccessionNumber: keep}",
         "",
     ],
 )
 def test_what_is_unknown_or_contradicts_itself_is_refused(tmp_path, rest):
-    with pytest.raises(SetupError, match="policy"):
+    with pytest.raises(SetupError, match="policy") as refused:
         load_policy(write(tmp_path, rest))
+    assert "http" not in str(refused.value)
 
 
 def test_a_missing_policy_is_an_error_that_says_so(tmp_path):

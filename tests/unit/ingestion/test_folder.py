@@ -12,12 +12,15 @@ import psutil
 import pytest
 from conftest import make_eye
 
-from qfundus.errors import SetupError
+from qfundus.errors import Discard, SetupError
 from qfundus.hospital.wrap import to_bytes
-from qfundus.ingestion.folder import deidentify_folder
+from qfundus.ingestion.folder import AUDIT, deidentify_folder
+from qfundus.ingestion.folder_quarantine import FolderQuarantine
 from qfundus.ingestion.manifest import made_by
+from qfundus.security.audit import AuditTrail
 from qfundus.security.keys import SiteKey
 from qfundus.security.sealing import unseal
+from qfundus.storage import FolderStore
 
 
 @pytest.fixture
@@ -202,6 +205,41 @@ def test_a_target_of_another_policy_or_key_is_refused(source, tmp_path, trusting
     for other in ((policy.policy, key), (trusting, SiteKey(b"k" * 32))):
         with pytest.raises(SetupError, match="another policy, key"):
             deidentify_folder(source, tmp_path / "out", *other)
+
+
+def test_a_person_decides_about_what_is_in_quarantine(tmp_path, photographs, policy, key):
+    (tmp_path / "in").mkdir()
+    for number in range(2):
+        eye = to_bytes(make_eye(photographs, number))
+        (tmp_path / "in" / f"{number}.dcm").write_bytes(eye[:-3000] if number else eye)
+    out = tmp_path / "out"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("qfundus.dicom.clean.remove_burned_in_text", hold)
+        counts = deidentify_folder(tmp_path / "in", out, policy.policy, key, workers=1)
+    assert counts.quarantined == 2
+    held = FolderQuarantine(out, key)
+    by_reason = {item.reason: item.source for item in held.list()}
+    source = by_reason["burned_in_text"]
+    assert held.show(source, "A look.") == (tmp_path / "in" / "0.dcm").read_bytes()
+    with pytest.raises(SetupError, match="another key"):
+        FolderQuarantine(out, SiteKey(b"k" * 32)).show(source, "A look.")
+    held.release(source, "It is the optic disc.")
+    held.drop(by_reason["truncated"], "Nobody needs it.")
+    for nothing in (source, "../../x"):
+        with pytest.raises(LookupError):
+            held.drop(nothing, "It is gone.")
+    assert held.list() == []
+    for _ in range(2):
+        counts = deidentify_folder(tmp_path / "in", out, policy.policy, key, workers=1)
+        assert (counts.clean, counts.quarantined, counts.ignored) == (1, 0, 1)
+    trail = AuditTrail(FolderStore(out), AUDIT, key)
+    assert trail.verify() == []
+    codes = [record.event["type"]["code"] for record in trail.records()]
+    assert codes == ["110106", "110103", "110103", "110103", "110106", "110106"]
+
+
+def hold(_):
+    raise Discard("burned_in_text", "It looks like text.")
 
 
 @pytest.mark.parametrize("hash_seed", ["1", "2"])

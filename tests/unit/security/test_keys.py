@@ -55,3 +55,9 @@ def test_dates_move_into_the_past_by_one_to_730_days(key):
 def test_patients_spread_evenly_over_the_splits(key):
     fractions = [split_fraction(key, f"P{n}") for n in range(4000)]
     assert 0.47 < sum(f < 0.5 for f in fractions) / 4000 < 0.53
+
+
+@pytest.mark.parametrize("text", ["00" * 32, "0123456789abcdef" * 4, "ab" * 40])
+def test_a_key_that_nobody_drew_at_random_is_refused(text):
+    with pytest.raises(ValueError, match="at random"):
+        SiteKey.from_hex(text)
