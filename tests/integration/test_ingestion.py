@@ -17,7 +17,7 @@ from conftest import make_eye
 from faults import FAULTS
 from PIL import Image
 
-from qfundus.errors import AccountError, Retry
+from qfundus.errors import AccountError, Discard, Retry
 from qfundus.hospital.wrap import to_bytes
 from qfundus.ingestion.account import close_run
 from qfundus.ingestion.curate import curate_landed, read_manifest
@@ -239,6 +239,22 @@ def test_what_is_quarantined_says_why_shows_nothing_and_can_be_released(fresh, p
     quarantine.release(item.source, "mended at the source")
     assert landed_names(fresh) == {"Doe_Jane.dcm"}
     assert quarantine.list() == []
+
+
+@pytest.mark.parametrize("name", ["Doe_Jane.dcm", "archive/eye.dcm"])
+def test_what_looked_like_text_and_was_released_is_taken_in(fresh, photographs, monkeypatch, name):
+    def hold(_):
+        raise Discard("burned_in_text", "It looks like text.")
+
+    monkeypatch.setattr("qfundus.dicom.clean.remove_burned_in_text", hold)  # the processes are forked with it
+    land(fresh, name, to_bytes(make_eye(photographs)))
+    assert close(fresh, curate_landed(fresh).manifest)["images quarantined"] == 1
+    quarantine = Quarantine(fresh.store, fresh.settings, fresh.key)
+    [item] = quarantine.list()
+    assert item.reason == "burned_in_text"
+    quarantine.release(item.source, "it is the optic disc")
+    second = replace(fresh, run="run-2")
+    assert close(second, curate_landed(second).manifest) == {"landed": 1, "images curated": 1}
 
 
 def test_a_released_row_finds_its_image_once_that_has_landed(fresh, photographs):

@@ -130,6 +130,7 @@ def wrap_eye(
     _describe_visit(eye, patient, clinic, taken, study_uid, entropy)
     _describe_equipment(eye, clinic)
     _describe_image(eye, taken, laterality, uid, phantom=phantom)
+    eye.ImageComments = " ".join((eye.ImageComments, *_in_other_words(patient)))
     _add_pixels(eye, pixels)
     return eye
 
@@ -164,8 +165,14 @@ def _words(patient: Patient, *, phantom: bool) -> dict[str, tuple[list[str], lis
     return {
         "StudyDescription": ([patient.given, patient.family], ["Diabetic", "screening"]),
         "SeriesDescription": ([patient.record_number], ["Macula", "colour", "fundus"]),
-        "ImageComments": ([], comments),
+        "ImageComments": (_in_other_words(patient), comments),
     }
+
+
+def _in_other_words(patient: Patient) -> list[str]:
+    """Return birth date and record number as people write them into comments."""
+    number = patient.record_number
+    return [f"{patient.birth_date:%d.%m.%y}", f"{number[:-4]}/{number[-4:]}"]
 
 
 def _describe_patient(eye: Dataset, patient: Patient) -> None:
