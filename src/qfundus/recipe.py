@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -47,13 +47,17 @@ class Quantum(Training):
     """The quantum circuit on a projection of the embedding."""
 
     features: int = Field(gt=0, le=1280)
-    qubits: int = Field(ge=2)
+    ansatz: Literal["chain", "ring", "brick", "all_to_all", "reupload", "real_amplitudes", "zz_feature_map"] = "chain"
+    qubits: int = Field(ge=1)
     layers: int = Field(gt=0)
+    method: Literal["auto", "state_vector", "tensor_network"] = "auto"
 
     @model_validator(mode="after")
     def _fit_the_simulator(self) -> Self:
-        if self.qubits > 14:
-            raise ValueError("The state-vector engine trains up to 14 qubits: lower `qubits`.")
+        if self.ansatz in ("all_to_all", "zz_feature_map") and self.qubits > 26:
+            raise ValueError(
+                f"The circuit {self.ansatz} can be simulated up to 26 qubits: lower `qubits`, or take chain."
+            )
         return self
 
 

@@ -18,12 +18,14 @@ def test_every_recipe_is_sound_and_named_like_its_file(file):
     ("path", "value", "said"),
     [
         (("splits", "train"), 0.9, "add up to 1"),
-        (("quantum", "qubits"), 40, "lower `qubits`"),
+        (("quantum",), {"ansatz": "all_to_all", "qubits": 40}, "lower `qubits`"),
+        (("quantum", "ansatz"), "chian", "'chain', 'ring'"),
         (("classical", "epochs"), 0, "greater than 0"),
     ],
 )
 def test_an_impossible_recipe_is_refused_with_the_remedy(path, value, said):
     data = load_recipe(RECIPES[0]).model_dump()
-    data[path[0]][path[1]] = value
+    part = data if len(path) == 1 else data[path[0]]
+    part[path[-1]] = part[path[-1]] | value if isinstance(value, dict) else value
     with pytest.raises(ValidationError, match=said):
         Recipe.model_validate(data)

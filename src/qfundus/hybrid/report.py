@@ -159,7 +159,8 @@ def _draw_calibration(told: np.ndarray, grades: np.ndarray) -> "Figure":
 def _draw_circuit(recipe: Recipe) -> "Figure":
     from qfundus.quantum.ansatz import build_ansatz
 
-    return build_ansatz(recipe.quantum.qubits, 1).draw("mpl", fold=60, scale=0.6)  # pyright: ignore[reportReturnType]
+    circuit = build_ansatz(recipe.quantum.ansatz, recipe.quantum.qubits, 1)
+    return circuit.draw("mpl", fold=60, scale=0.6)  # pyright: ignore[reportReturnType]
 
 
 def _canvas(width: float, height: float) -> tuple["Figure", Any]:

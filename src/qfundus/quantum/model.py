@@ -1,49 +1,68 @@
-"""The quantum head: a fitted projection to a few features, the circuit, and a linear reading of its observables."""
+"""The quantum head: a fitted projection to a few features, and the classifier around the circuit."""
 
-import math
 from pathlib import Path
 
 import numpy as np
 import torch
+from qiskit import QuantumCircuit
 from sklearn.decomposition import PCA
 from torch import nn
 
 from qfundus.features.embed import EMBEDDING_SIZE
 from qfundus.features.scaling import fit_scaling
 from qfundus.features.snapshot import Split
-from qfundus.quantum.statevector import expectations
+from qfundus.quantum.ansatz import build_ansatz
+from qfundus.quantum.exact import Method
+from qfundus.quantum.layer import QuantumLayer
 from qfundus.recipe import Quantum
 from qfundus.training import GRADES, Trained, fit_head
 
 
+class QuantumClassifier(nn.Module):
+    """Features `(batch, features)` to logits `(batch, classes)` by way of a circuit's expectation values.
+
+    The circuit stands between two small networks: one brings the features to its qubits, one reads its observables.
+    """
+
+    def __init__(
+        self, n_features: int, circuit: QuantumCircuit, n_classes: int = GRADES, method: Method = "auto"
+    ) -> None:
+        super().__init__()
+        self.circuit = QuantumLayer(circuit, method)
+        angles = self.circuit.n_features
+        self.encode = nn.Sequential(nn.Linear(n_features, angles), nn.Tanh(), nn.Linear(angles, angles), nn.Tanh())
+        self.read = nn.Sequential(
+            nn.Linear(len(self.circuit.observables), 64), nn.ReLU(), nn.Dropout(0.1), nn.Linear(64, n_classes)
+        )
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return logits."""
+        return self.read(self.circuit(self.encode(features)))
+
+
 class QuantumHead(nn.Module):
-    """Embeddings `(batch, 1280)` to logits `(batch, 5)` by way of `qubits` expectation values."""
+    """Embeddings `(batch, 1280)` to logits `(batch, 5)`: a projection that is fitted before, then the classifier."""
 
     centre: torch.Tensor
     projection: torch.Tensor
 
-    def __init__(self, features: int, qubits: int, layers: int) -> None:
+    def __init__(self, how: Quantum) -> None:
         super().__init__()
         self.register_buffer("centre", torch.zeros(EMBEDDING_SIZE))
-        self.register_buffer("projection", torch.zeros(EMBEDDING_SIZE, features))
-        self.encode = nn.Linear(features, qubits)
-        self.weights = nn.Parameter(torch.randn(layers, 2, qubits) * 0.1)  # near identity: no barren plateau
-        self.read = nn.Linear(qubits, GRADES)
+        self.register_buffer("projection", torch.zeros(EMBEDDING_SIZE, how.features))
+        self.classifier = QuantumClassifier(
+            how.features, build_ansatz(how.ansatz, how.qubits, how.layers), method=how.method
+        )
 
     def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Return logits."""
-        return self.read(expectations(self.angles(embeddings), self.weights))
-
-    def angles(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Return the encoding angles `(batch, qubits)`, within -pi to pi."""
-        features = (embeddings - self.centre) @ self.projection
-        return math.pi * torch.tanh(self.encode(features))
+        return self.classifier((embeddings - self.centre) @ self.projection)
 
 
 def train_quantum(train: Split, validation: Split, how: Quantum, seed: int) -> tuple[QuantumHead, Trained]:
     """Fit the projection on the training split, then train the circuit with exact gradients."""
     torch.manual_seed(seed)
-    head = QuantumHead(how.features, how.qubits, how.layers)
+    head = QuantumHead(how)
     centre, projection = fit_projection(train.embeddings, how.features, seed)
     head.centre.copy_(torch.from_numpy(centre))
     head.projection.copy_(torch.from_numpy(projection))
@@ -74,6 +93,6 @@ def load_quantum(path: Path | str) -> QuantumHead:
     """Read a head; nothing but tensors and numbers is unpickled."""
     saved = torch.load(path, weights_only=True)
     how = Quantum.model_validate(saved["recipe"])
-    head = QuantumHead(how.features, how.qubits, how.layers)
+    head = QuantumHead(how)
     head.load_state_dict(saved["weights"])
     return head.eval()

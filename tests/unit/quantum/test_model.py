@@ -19,12 +19,12 @@ def test_the_circuit_learns_what_can_be_learned():
 
 def test_the_same_seed_gives_the_same_head():
     heads = [train_quantum(separable(60, 0), separable(30, 1), HOW, 3)[0] for _ in range(2)]
-    assert torch.equal(heads[0].weights, heads[1].weights)
+    assert torch.equal(heads[0].classifier.circuit.weight, heads[1].classifier.circuit.weight)
 
 
 def test_a_saved_head_answers_alike(tmp_path):
     torch.manual_seed(0)
-    head, embeddings = QuantumHead(6, 4, 2).eval(), separable(10, 0).embeddings
+    head, embeddings = QuantumHead(HOW).eval(), separable(10, 0).embeddings
     save_quantum(head, HOW, tmp_path / "head.pt")
     assert np.array_equal(
         predict_logits(load_quantum(tmp_path / "head.pt"), embeddings), predict_logits(head, embeddings)

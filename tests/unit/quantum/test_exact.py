@@ -1,0 +1,138 @@
+import numpy as np
+import pytest
+import torch
+from circuits import by_qiskit, circuits, random_angles
+from hypothesis import given, settings
+from qiskit.quantum_info import SparsePauliOp
+
+from qfundus.quantum.ansatz import build_ansatz, chain_ansatz, layered_ansatz
+from qfundus.quantum.exact import compile_exact, estimate_costs
+from qfundus.quantum.gates import lower
+from qfundus.quantum.layer import QuantumLayer
+from qfundus.quantum.network_plan import plan_contraction
+
+METHODS = ("state_vector", "tensor_network")
+NAMED = ("chain", "ring", "brick", "all_to_all", "reupload", "real_amplitudes", "zz_feature_map")
+
+
+def layer_of(circuit, method, seed=0, **how):
+    layer = QuantumLayer(circuit, method, **how).double()
+    with torch.no_grad():
+        layer.weight.copy_(random_angles(*layer.weight.shape, seed=seed))
+    return layer
+
+
+def assert_as_qiskit(circuit, method, batch=2):
+    layer = layer_of(circuit, method)
+    features = random_angles(batch, layer.n_features, seed=1)
+    assert np.allclose(layer(features).detach(), by_qiskit(circuit, features, layer.weight.detach()), atol=1e-9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=150, deadline=None)
+@given(circuits())
+def test_random_circuits_have_the_values_of_qiskit(method, circuit):
+    assert_as_qiskit(circuit, method)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=40, deadline=None)
+@given(circuits(most_qubits=3, most_gates=12))
+def test_random_circuits_have_the_gradients_of_finite_differences(method, circuit):
+    layer = layer_of(circuit, method)
+    features = random_angles(2, layer.n_features, seed=1).requires_grad_()
+
+    def run(features, weights):
+        return torch.func.functional_call(layer, {"weight": weights}, (features,))
+
+    assert torch.autograd.gradcheck(run, (features, layer.weight.detach().requires_grad_()))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", NAMED)
+def test_each_named_circuit_has_the_values_of_qiskit(name, method):
+    assert_as_qiskit(build_ansatz(name, 4 if name != "zz_feature_map" else 3, 2), method)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("qubits", "layers"), [(1, 1), (1, 3), (2, 1), (2, 3), (3, 2), (5, 4), (9, 3)])
+def test_the_requested_circuit_has_the_values_of_qiskit(qubits, layers, method):
+    assert_as_qiskit(chain_ansatz(qubits, layers), method)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_gradients_are_those_of_the_parameter_shift_rule(method):
+    layer, features = layer_of(chain_ansatz(4, 2), method), random_angles(3, 4, seed=1).requires_grad_()
+    layer(features).sum().backward()
+    for tensor in (features, layer.weight):
+        for place in np.ndindex(tuple(tensor.shape)):
+            values = []
+            for sign in (1, -1):
+                with torch.no_grad():
+                    tensor[place] += sign * np.pi / 2
+                    values.append(layer(features).sum())
+                    tensor[place] -= sign * np.pi / 2
+            assert torch.isclose(tensor.grad[place], (values[0] - values[1]) / 2, atol=1e-10)
+
+
+@pytest.mark.parametrize("angle", [0.0, np.pi, -np.pi, np.pi / 2, 1e-9, 1e6])
+@pytest.mark.parametrize("method", METHODS)
+def test_edge_angles_give_finite_gradients_and_right_values(method, angle):
+    circuit = chain_ansatz(3, 2)
+    layer, features = layer_of(circuit, method), torch.full((1, 3), angle, dtype=torch.float64, requires_grad=True)
+    torch.nn.init.constant_(layer.weight, angle)
+    values = layer(features)
+    values.sum().backward()
+    assert np.allclose(values.detach(), by_qiskit(circuit, features.detach(), layer.weight.detach()), atol=1e-9)
+    assert features.grad.isfinite().all()
+    assert layer.weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_products_of_z_are_observables_too(method):
+    circuit, observables = layered_ansatz(4, 2, "ring"), ((0, 1), (1, 3), (0, 1, 2, 3))
+    layer, features = layer_of(circuit, method, observables=observables), random_angles(2, 4, seed=1)
+    paulis = [SparsePauliOp.from_sparse_list([("Z" * len(q), list(q), 1.0)], num_qubits=4) for q in observables]
+    wanted = by_qiskit(circuit, features, layer.weight.detach(), paulis)
+    assert np.allclose(layer(features).detach(), wanted, atol=1e-9)
+
+
+def test_both_methods_agree_in_single_precision_where_qiskit_is_too_slow():
+    first, second = (layer_of(chain_ansatz(13, 3), method).float() for method in METHODS)
+    features = [random_angles(4, 13, seed=1).float().requires_grad_() for _ in METHODS]
+    values = [layer(x) for layer, x in zip((first, second), features, strict=True)]
+    for value in values:
+        (value * torch.linspace(-1, 1, 13)).sum().backward()
+    assert torch.allclose(*values, atol=1e-5)
+    assert torch.allclose(features[0].grad, features[1].grad, atol=1e-4)
+    assert torch.allclose(first.weight.grad, second.weight.grad, atol=1e-4)
+
+
+def test_a_hundred_qubits_are_trained():
+    layer = QuantumLayer(chain_ansatz(100, 3))
+    layer(torch.rand(4, 100)).sum().backward()
+    assert layer.weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "qubits", "method"),
+    [("chain", 4, "state_vector"), ("chain", 20, "tensor_network"), ("all_to_all", 12, "state_vector")],
+)
+def test_the_cheaper_method_is_chosen(name, qubits, method):
+    layer = QuantumLayer(build_ansatz(name, qubits, 3))
+    assert type(layer.engine).__name__.lower() == method.replace("_", "")
+
+
+def test_the_cost_of_the_requested_circuit_is_linear_in_its_qubits():
+    products = []
+    for qubits in (20, 40, 80):
+        circuit = lower(chain_ansatz(qubits, 3))
+        products.append(plan_contraction(circuit, tuple((k,) for k in range(qubits))).products)
+    assert products[2] - products[1] == pytest.approx(2 * (products[1] - products[0]), rel=0.1)
+
+
+def test_a_circuit_that_cannot_fit_is_refused_with_the_remedy():
+    circuit = lower(build_ansatz("all_to_all", 40, 3))
+    with pytest.raises(ValueError, match="lower the qubits or layers"):
+        compile_exact(circuit, ((0,),))
+    assert estimate_costs(circuit, plan_contraction(circuit, ((0,),)), 1)["state_vector"].bytes == 40 * 2**40
