@@ -4,6 +4,7 @@ import io
 import struct
 
 import numpy as np
+import pydicom
 from PIL import Image, ImageCms
 from poison import MARK
 from pydicom.dataset import Dataset
@@ -299,6 +300,39 @@ def a_vr_that_is_not_the_attributes_own(eye):
     return data[:place] + wrong + data[place:]
 
 
+def _raw_before(data, tag, vr, value):
+    """Write an element of any VR at its place in an explicit little-endian file."""
+    head = struct.pack("<HH2s", tag >> 16, tag & 0xFFFF, vr)
+    head += (
+        struct.pack("<HI", 0, len(value))
+        if vr in {b"OB", b"OW", b"UN", b"UT", b"UR"}
+        else struct.pack("<H", len(value))
+    )
+    following = next(e.tag for e in pydicom.dcmread(io.BytesIO(data)) if e.tag > tag)
+    start = data.index(struct.pack("<HH", following.group, following.element), 300)
+    return data[:start] + head + value + data[start:]
+
+
+def kept_attributes_of_another_vr(eye):
+    del eye.PatientSex
+    return _raw_before(to_bytes(eye), 0x00100040, b"LO", MARK.encode() + b" ")
+
+
+def text_in_binary_numbers(eye):
+    value = MARK.encode().ljust(12)
+    data = _raw_before(to_bytes(eye), 0x00280009, b"AT", value)
+    data = _raw_before(data, 0x00186050, b"UL", value)
+    return _raw_before(data, 0x00181310, b"US", value)
+
+
+def free_text_that_no_table_names(eye):
+    eye.LensStatusDescription = f"operated by surgeon {MARK}, 15 April"
+    eye.SystemStatusComment = f"15/04 {MARK} Street 221"
+    eye.SubstanceAdministrationNotes = f"given to {MARK}"
+    eye.PlacerOrderNumberProcedure = MARK
+    return to_bytes(eye)
+
+
 def words_in_coded_attributes(eye):
     eye.PatientName = f"{MARK}^Jane"
     eye.ImageType = ["ORIGINAL", "PRIMARY", MARK, "COLOR"]
@@ -364,4 +398,7 @@ LEAKS = {
     "HL7 identifiers": hl7_identifiers,
     "a VR that is not the attribute's own": a_vr_that_is_not_the_attributes_own,
     "words in coded attributes": words_in_coded_attributes,
+    "a kept attribute of another VR": kept_attributes_of_another_vr,
+    "text in binary numbers": text_in_binary_numbers,
+    "free text that no table names": free_text_that_no_table_names,
 }

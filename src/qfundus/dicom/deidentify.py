@@ -18,6 +18,7 @@ from pydicom.datadict import keyword_for_tag
 
 from qfundus import __version__
 from qfundus.dicom.elements import (
+    ALLOWED_VRS,
     DEFLATED,
     DICTIONARY_VRS,
     Buffer,
@@ -27,8 +28,8 @@ from qfundus.dicom.elements import (
     deflate,
     encode,
     encode_items,
+    most_values,
     parse_file,
-    walk,
 )
 from qfundus.dicom.icc import strip_icc
 from qfundus.dicom.identity import Identity
@@ -36,7 +37,7 @@ from qfundus.dicom.pixels import clean_pixels
 from qfundus.dicom.policy import OPTION_CODES, Policy
 from qfundus.dicom.profile import Profile
 from qfundus.dicom.text import clean_text, decode, encode_text
-from qfundus.dicom.vocabulary import is_vocabulary
+from qfundus.dicom.vocabulary import defined_terms, is_vocabulary
 from qfundus.errors import Discard
 from qfundus.security.keys import SiteKey, date_shift, pseudonymise_patient, pseudonymise_uid
 
@@ -52,6 +53,7 @@ _NUMBERS = frozenset({0x00080050, 0x00100020, 0x00101000, 0x00101090, 0x00200010
 _OTHERS = frozenset(
     {0x00080080, 0x00080081, 0x00081010, 0x00081040, 0x00100021, 0x00101040, 0x00101080, 0x00102154, 0x00181000}
 )
+_WORDS = frozenset({"LO", "LT", "SH", "ST", "UC", "UT"})
 _WHOLE_NUMBERS = {"AT": 4, "FD": 8, "FL": 4, "SL": 4, "SS": 2, "SV": 8, "UL": 4, "US": 2, "UV": 8}
 _PHOTOMETRIC, _PALETTE = 0x00280004, frozenset(range(0x00281201, 0x00281224))
 _CODES = {"FD": "d", "FL": "f", "SL": "i", "SV": "q", "UL": "I", "US": "H", "UV": "Q", "SS": "h"}
@@ -172,7 +174,7 @@ class _Object:
         self.handled: list[Handled] = []
         self.uids: dict[bytes, bytes] = {}
         self.scheme = b""  # of the coded item at hand
-        self.character_set = self._character_set()
+        self.character_set = self._character_set(file.elements) or ("",)
         self.patient = self._pseudonym()
         self.days = -date_shift(key, self.patient)  # into the past: a date to come would give the shift away
 
@@ -244,8 +246,10 @@ class _Object:
         value = self.file.value(element)
         if vr == "UN" and self.syntax.order == "<":
             vr = DICTIONARY_VRS.get(tag, vr)
-        if action == "fixed" and vr not in _WHOLE_NUMBERS:
-            return None
+        if vr not in ALLOWED_VRS[tag]:
+            if not (vr in _WORDS and ALLOWED_VRS[tag] & _WORDS):
+                return None  # a form that the attribute does not have
+            action = "clean"
         cleaned = self._value(tag, vr, value, action)
         if cleaned == b"" and value.strip(b" \0") and tag != _CHARACTER_SET_TAG and self.profile.needs_value(tag, path):
             cleaned = self._dummy(tag, vr, value)
@@ -257,7 +261,12 @@ class _Object:
         name = keyword_for_tag(element.tag)
         within = f"{path}/{name}" if path else name
         items = [] if action == "empty" else element.items or []
-        cleaned = [self._dummies(item) if action == "replace" else self.dataset(item, within) for item in items]
+        around = self.character_set
+        cleaned: list[list[tuple[int, bytes]]] = []
+        for item in items:
+            self.character_set = self._character_set(item) or around
+            cleaned.append(self._dummies(item) if action == "replace" else self.dataset(item, within))
+        self.character_set = around
         return encode_items(element.tag, (_join(item) for item in cleaned), self.syntax)
 
     def _dummies(self, elements: list[Element]) -> list[tuple[int, bytes]]:
@@ -284,21 +293,28 @@ class _Object:
             return self._formed(tag, vr, value)
         if vr in _WHOLE_NUMBERS:
             return None if self._is_suspect_number(tag, vr, value) else value
-        if action == "keep":
+        if action == "keep" and (vr not in _WORDS or not self._names_patient(value)):
             return None if self._is_misused(tag, vr, value) else value
         return self._text(tag, vr, value, action)
+
+    def _names_patient(self, value: bytes) -> bool:
+        """Say whether a text that an option keeps, such as a device's name, holds what the patient is called."""
+        text = decode(value, self.character_set)
+        return self.person.is_in(text) or self.person.numbers_are_in(text)
 
     def _is_misused(self, tag: int, vr: str, value: bytes) -> bool:
         """Say whether bulk bytes that a picture may need name the patient, or are of no use to this picture."""
         if tag in _PALETTE and self.file.text(_PHOTOMETRIC) != "PALETTE COLOR":
             return True
-        return vr in {"OB", "OW", "UN"} and self.identity.is_in(value.decode("latin-1"))
+        return vr not in _WORDS and self.person.is_inside(value.decode("latin-1"))
 
     def _is_suspect_number(self, tag: int, vr: str, value: bytes) -> bool:
         """Say whether binary numbers are of a wrong size, or one of them is the patient's."""
         size, code = _WHOLE_NUMBERS[vr], _CODES.get(vr)
-        if len(value) % size or code is None:
-            return len(value) % size != 0
+        if len(value) % size or len(value) // size > most_values(tag) or self.person.is_inside(value.decode("latin-1")):
+            return True
+        if code is None:
+            return False
         # The image's own form is never an identifier, and long tables are no place for one.
         if tag >> 16 == _IMAGE_GROUP or not 0 < len(value) <= _MOST_NUMBERS * size:
             return False
@@ -359,6 +375,9 @@ class _Object:
             kept = [self._term(part) for part in parts]
         elif vr in {"IS", "DS"}:
             kept = [b"" if len(part) > 3 and self.identity.is_number(part.decode()) else part for part in kept]
+            whole = b"".join(kept)
+            if len(kept) > 1 and whole.isdigit() and self.identity.is_number(whole.decode()):  # cut into pieces
+                return b""
         return value if kept == parts else b"\\".join(kept)
 
     def _term(self, part: bytes) -> bytes:
@@ -371,7 +390,7 @@ class _Object:
         return b"%03dY" % oldest if age[3:] == b"Y" and int(age[:3]) >= oldest else age
 
     def _text(self, tag: int, vr: str, value: bytes, action: str) -> bytes | None:
-        if vr not in {"LO", "SH", "UC", "LT", "ST", "UT"}:
+        if vr not in _WORDS:
             return None  # PN, AE, UR and bulk values are never kept by the way
         text = decode(value, self.character_set)
         stripped = text.strip(" \0")
@@ -391,19 +410,33 @@ class _Object:
     @cached_property
     def identity(self) -> Identity:
         """The words that name the patient and those around them, wherever in the file they stand."""
-        names: list[str] = []
-        numbers: list[str] = []
-        others: list[str] = []
-        for element in walk(self.file.elements):
-            if element.vr == "PN" or DICTIONARY_VRS.get(element.tag) == "PN":
-                found = names
-            elif element.tag in _NUMBERS or element.tag in _OTHERS:
-                found = numbers if element.tag in _NUMBERS else others
-            else:
-                continue
-            if element.items is None:
-                found.append(decode(self.file.value(element), self.character_set).strip(" \0"))
+        names, numbers, others = self._identifiers
         return Identity(names, numbers, others, self.file.text(_BIRTH_DATE), self.policy.words)
+
+    @cached_property
+    def person(self) -> Identity:
+        """Persons' names and the patient's numbers alone: an option may keep what devices and places are called."""
+        names, numbers, _ = self._identifiers
+        return Identity(names, numbers, (), self.file.text(_BIRTH_DATE), self.policy.words)
+
+    @cached_property
+    def _identifiers(self) -> tuple[list[str], list[str], list[str]]:
+        found: tuple[list[str], list[str], list[str]] = ([], [], [])
+        self._collect(self.file.elements, self.character_set, found)
+        return found
+
+    def _collect(
+        self, elements: list[Element], character_set: tuple[str, ...], found: tuple[list[str], list[str], list[str]]
+    ) -> None:
+        for element in elements:
+            for item in element.items or ():
+                self._collect(item, self._character_set(item) or character_set, found)
+            if element.items is not None:
+                continue
+            is_name = element.vr == "PN" or DICTIONARY_VRS.get(element.tag) == "PN"
+            kind = 0 if is_name else 1 if element.tag in _NUMBERS else 2 if element.tag in _OTHERS else None
+            if kind is not None:
+                found[kind].append(decode(self.file.value(element), character_set).strip(" \0"))
 
     def _pseudonym(self) -> str:
         """Name the patient by their identifier, else by name and birth date, else by the study."""
@@ -420,8 +453,12 @@ class _Object:
             return ""
         return decode(self.file.value(element), self.character_set).strip(" \0")
 
-    def _character_set(self) -> tuple[str, ...]:
-        terms = self.file.text(_CHARACTER_SET_TAG).split("\\")
+    def _character_set(self, elements: list[Element]) -> tuple[str, ...]:
+        """Return the terms of a data set's own Specific Character Set, none where it has none."""
+        found = next((e for e in elements if e.tag == _CHARACTER_SET_TAG and e.items is None), None)
+        if found is None:
+            return ()
+        terms = self.file.value(found).decode("ascii", "replace").strip(" \0").split("\\")
         return tuple(term.strip() for term in terms)
 
     def _safe_private(self, elements: list[Element]) -> dict[int, str]:
@@ -473,7 +510,8 @@ def _judge_term(part: bytes, words: frozenset[str]) -> tuple[bool, bool]:
     text = part.decode("latin-1").strip().replace("_", " ")
     # Makers have abbreviations of their own; a longer word that DICOM does not know could be a name.
     short = _FORMS["CS"].fullmatch(part.strip()) is not None and all(len(word) <= 4 for word in text.split())
-    return is_vocabulary(text, words), short
+    known = part.decode("latin-1").strip() in defined_terms() or is_vocabulary(text, words)
+    return known, short
 
 
 def shift_date(text: str, days: int) -> str:

@@ -6,9 +6,9 @@ small objects, whatever the size of the pixels behind it.
 
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from mmap import mmap
 from typing import NamedTuple
 
@@ -28,6 +28,9 @@ _MOST_ELEMENTS = 200_000
 _MOST_INFLATED, _INFLATED_BY = 1 << 26, 100  # bytes beside so many times the file's own; beyond is a bomb
 _LONG_VRS = frozenset(vr.value for vr in EXPLICIT_VR_LENGTH_32)
 _VRS = {vr.value.encode(): vr.value for vr in STANDARD_VR}
+ALLOWED_VRS: dict[int, frozenset[str]] = {
+    tag: frozenset(entry[0].split(" or ")) for tag, entry in DicomDictionary.items()
+}
 DICTIONARY_VRS: dict[int, str] = {tag: entry[0].split(" or ")[0] for tag, entry in DicomDictionary.items()}
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
@@ -36,6 +39,13 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
 _HEADS = {order: tuple(struct.Struct(order + form).pack for form in ("HHI", "HH2sH", "HH2sHI")) for order in ("<", ">")}
+
+
+@cache
+def most_values(tag: int) -> int:
+    """Return how many values an attribute may have at most."""
+    most = DicomDictionary[tag][1].rsplit("-", maxsplit=1)[-1] if tag in DicomDictionary else ""
+    return int(most) if most.isdecimal() else _MOST_ELEMENTS
 
 
 class Syntax(NamedTuple):
@@ -324,14 +334,6 @@ class _Parser:
                 raise Discard("truncated", "The fragments of the pixel data are broken.")
             fragments.append((position, length))
             position += length
-
-
-def walk(elements: list[Element]) -> Iterator[Element]:
-    """Yield every element at every depth, a sequence before its items."""
-    for element in elements:
-        yield element
-        for item in element.items or ():
-            yield from walk(item)
 
 
 def encode(tag: int, vr: str, value: bytes, syntax: Syntax) -> bytes:

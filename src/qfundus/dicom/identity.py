@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Iterable
-from unicodedata import normalize
+from math import isfinite
+from unicodedata import combining, normalize
 
 from qfundus.dicom.vocabulary import WORD, vocabulary
 
 _SHORTEST_INSIDE = 4  # letters from which a word is looked for inside a longer one, as in a file name
 _SHORTEST_NUMBER = 5  # digits; fewer stand in too many numbers that identify nobody
 _SHORTEST_SPELLED = 6  # letters from which a word is looked for with anything between its letters
-_SHORTEST_DECIMAL = 8  # digits from which a number with a point may be a record number, and no measure
+_SHORTEST_DECIMAL = 7  # digits from which a number with a point may be a record number, and no measure
+_LIGATURES = str.maketrans({"\u00e6": "ae", "\u0153": "oe", "\u00f8": "o", "\u0142": "l", "\u0111": "d"})
 _NO_DIGIT = re.compile(r"\D+")
 _NO_LETTER = re.compile(r"[\W_]+")
 
@@ -35,24 +37,30 @@ class Identity:
         for texts, shortest in ((numbers, 2), (others, _SHORTEST_INSIDE)):
             said = {word for text in texts for word in (*_words(text), "".join(_words(text)))}
             words |= {w for w in said if len(w) >= shortest and not (w in vocabulary() or w in known)}
+        common = words & vocabulary()
+        words = {_plain(word) for word in words}
         self.words = frozenset(words)
         # Inside a longer word only what is long and no common word is looked for; Chinese has no spaces between words.
-        self._inside = tuple(
-            w for w in words if len(w) >= (_SHORTEST_INSIDE if w.isascii() else 2) and w not in vocabulary()
-        )
+        self._inside = tuple(w for w in words if len(w) >= (_SHORTEST_INSIDE if w.isascii() else 2) and w not in common)
         digits = {_NO_DIGIT.sub("", text) for text in (*numbers, *others)}
         self._spelled = tuple(w for w in self._inside if len(w) >= _SHORTEST_SPELLED)
+        digits |= {number.lstrip("0") for number in digits}
         self._numbers = frozenset(d for d in digits if len(d) >= _SHORTEST_NUMBER and d.strip("0")) | _forms_of(born)
 
     def is_in(self, text: str) -> bool:
         """Say whether a text holds any of the words."""
-        lowered = fold(text)
+        lowered = _plain(fold(text))
         words = WORD.findall(lowered.replace("_", " "))
         return any(word in lowered for word in self._inside) or not self.words.isdisjoint(words)
 
+    def is_inside(self, text: str) -> bool:
+        """Say whether a text, which may be bytes that are no text at all, holds any of the longer words."""
+        lowered = _plain(fold(text))
+        return any(word in lowered for word in self._inside)
+
     def is_spelled_in(self, text: str) -> bool:
         """Say whether a text holds one of the longer words with anything between its letters."""
-        letters = _NO_LETTER.sub("", fold(text))
+        letters = _NO_LETTER.sub("", _plain(fold(text)))
         return any(word in letters for word in self._spelled)
 
     def numbers_are_in(self, text: str) -> bool:
@@ -62,16 +70,31 @@ class Identity:
 
     def is_number(self, text: str) -> bool:
         """Say whether a number, however it is written, is one of the patient's."""
-        whole = text.removesuffix(".0")
+        whole = text.strip().removesuffix(".0")
+        if "e" in whole.casefold() and _is_whole(float(whole)):
+            whole = f"{float(whole):.0f}"
         digits = _NO_DIGIT.sub("", whole)
-        if "." in whole:
-            return len(digits) >= _SHORTEST_DECIMAL and digits in self._numbers
-        return digits in self._numbers or (len(digits) >= _SHORTEST_INSIDE and digits in self.words)
+        if "." in whole and len(digits) < _SHORTEST_DECIMAL:
+            return False
+        forms = {digits, digits.lstrip("0")}
+        return not forms.isdisjoint(self._numbers) or (len(digits) >= _SHORTEST_INSIDE and digits in self.words)
 
 
 def fold(text: str) -> str:
     """Return a text with one way of writing each letter, small."""
     return text.casefold() if text.isascii() else normalize("NFKC", text).casefold()
+
+
+def _plain(folded: str) -> str:
+    """Return a folded text without accents, and ae, oe, ue as a, o, u: both are written for the same name."""
+    if not folded.isascii():
+        apart = normalize("NFKD", folded.translate(_LIGATURES))
+        folded = normalize("NFKC", "".join(letter for letter in apart if not combining(letter)))
+    return folded.replace("ae", "a").replace("oe", "o").replace("ue", "u")
+
+
+def _is_whole(number: float) -> bool:
+    return isfinite(number) and number == int(number)
 
 
 def _words(text: str) -> list[str]:

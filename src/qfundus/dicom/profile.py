@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
@@ -31,8 +32,17 @@ _BURNED_IN = 0x00280301
 _STATED_ANEW = frozenset({0x00120062, 0x00120063, 0x00120064, _BURNED_IN, 0x00280303})
 _OF_A_CODE = frozenset({0x00080100, 0x00080102, 0x00080104})  # wherever a code stands, it is whole
 _PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+_WORDS = frozenset({"LO", "LT", "SH", "ST", "UC", "UT"})
 _BULK_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 _FIXED_VRS = frozenset({"AT", "FD", "FL", "SL", "SS", "SV", "UL", "US", "UV"})
+# Attributes outside Table E.1-1 whose texts name a device, a technique or a term: they stay unless they look like an
+# identifier. Words of any other text must be known.
+_TECHNICAL = re.compile(
+    r"Manufacturer(?!Comment)|ModelName|Version|SequenceName|CodingScheme|NucleusName|ImagedNucleus|ConvolutionKernel"
+    r"|CoilName|ReconstructionMethod|CorrectionMethod|PulseSequence|FilterType|Radiopharmaceutical$|RescaleType|Algorithm"
+    r"|WedgeName|SpectralSensitivity|ImageFilter$|StackID|FrameLabelVector|^CodeValue$|^LongCodeValue$"
+)
+_OTHER_CALENDARS = frozenset({0x00100033, 0x00100034, 0x00100035})  # a birth date in words of any language
 _ACTIONS = {"X": "remove", "Z": "empty", "D": "replace", "U": "uid", "U*": "uid", "K": "keep"}
 
 
@@ -163,7 +173,7 @@ class Profile:
         return attribute_type(self.sop_class, f"{path}/{name}" if path else name)
 
 
-def _by_vr(tag: int, vr: str, path: str) -> Rule:
+def _by_vr(tag: int, vr: str, path: str) -> Rule:  # noqa: PLR0911  (one line for each kind of value)
     """Decide about an attribute that is in the dictionary and not in Table E.1-1."""
     if tag in _PIXEL_TAGS:
         return Rule("remove" if path else "pixels", "pixel data" if not path else "pixel data within a sequence")
@@ -171,8 +181,14 @@ def _by_vr(tag: int, vr: str, path: str) -> Rule:
         return Rule(
             "keep" if tag in _PICTURE_BULK else "remove", "bulk value" + " of no picture" * (tag not in _PICTURE_BULK)
         )
+    if tag in _OTHER_CALENDARS:
+        return Rule("remove", "not in E.1-1, yet a date of birth or death")
     if vr in {"PN", "UR", "AE"}:
         return Rule("remove", f"not in E.1-1, yet {vr} names a person or a place")
     if vr in {"DA", "DT"}:
         return Rule("date", "not in E.1-1, yet a date")
-    return Rule("fixed" if vr in _FIXED_VRS else "check", "not in E.1-1")
+    if vr in _FIXED_VRS:
+        return Rule("fixed", "not in E.1-1")
+    if vr in _WORDS and not _TECHNICAL.search(keyword_for_tag(tag)):
+        return Rule("clean", "not in E.1-1: known words stay")
+    return Rule("check", "not in E.1-1")

@@ -24,12 +24,13 @@ _MONTH = (
     r"sept?(?:ember|embre|tiembre)?|settembre|o[ck]t(?:ober|obre)?|octubre|ottobre|nov(?:ember|embre|iembre)?|"
     r"de[cz](?:ember|embre)?|d\u00e9c(?:embre)?|dic(?:iembre|embre)?)\b"
 )
+_LONGEST = 1 << 16  # letters; a longer text is a document, and nobody looked into it
 _APART = r"[\W_]{0,4}"  # what may stand between the parts of a date
 # Five digits or more whatever stands between them, dates in every usual form, times, e-mail and web addresses, titles.
 _PATTERNS = re.compile(
     rf"""
       \b\d{{2}}(?:[-./\s]\d{{2}}){{3,}}\b
-    | \w*(?:\d[\s()/,;:|_+-]{{0,2}}){{4,}}\d\w*
+    | (?<!\w)\w*?(?:\d[\s()/,;:|_+-]{{0,2}}){{4,}}\d\w*
     | \b\d{{3}}\.\d{{3}}\.\d{{4}}\b
     | \b\d{{4}}[-./\s]\d{{1,2}}[-./\s]\d{{1,2}}\b
     | (?<!\d\.)\b\d{{1,2}}[-./\s]\d{{1,2}}[-./\s](?:\d{{2}}|\d{{4}})\b(?!\.\d)
@@ -40,9 +41,11 @@ _PATTERNS = re.compile(
     | \b[ivx]+[-./][ivx]+[-./]\s?\d{{2,4}}\b
     | \b\d{{1,2}}:\d{{2}}(?::\d{{2}})?\b
     | \b(?:9\d|1[0-2]\d)\s?-?\s?(?:y|yo|yrs?|years?|j|jahre?|ans|anni)\b
-    | \S+@\S+
-    | \w+://\S+ | \bwww\.\S+
-    | \S*\^\S*
+    | \b\d{{1,2}}(?:st|nd|rd|th)?\.?\s{{0,2}}(?:of\s+)?(?!ma[yr]\b|mai\b){_MONTH}
+    | (?!ma[yr]\b|mai\b)\b{_MONTH}\s{{0,2}}\d{{1,2}}\b
+    | (?<!\S)[^\s@]*@\S*
+    | (?<!\w)\w+://\S+ | \bwww\.\S+
+    | (?<!\S)[^\s^]*\^\S*
     | \b(?:{_TITLE}|{_RELATION}){_CAPITALISED}(?:,?{_CAPITALISED}){{0,5}}
     """,
     re.IGNORECASE | re.VERBOSE,
@@ -50,7 +53,7 @@ _PATTERNS = re.compile(
 # What a pattern could begin with, cheap to look for: without any of these no pattern matches.
 _SUSPECT = re.compile(rf"\d.{{0,4}}\d|\d\s?-?\s?[yja]|[@^]|://|www\.|\b(?:{_TITLE}|{_RELATION})", re.IGNORECASE)
 _COMPOUND = re.compile(r"\w+")
-_NUMBERED = re.compile(r"\w*\d\w*")
+_NUMBERED = re.compile(r"(?<!\w)[^\W\d]*\d\w*")
 # Numbers one after the other, with at most a letter between: parts of a date, a telephone or record number.
 _NUMBERS = re.compile(r"(?<![^\W_])\d+(?:(?:[\W_]{1,4}|[\W_]+[^\W\d_][\W_]+)\d+)+(?![^\W_])")
 _MEASURE = re.compile(r"\d{1,2}\.\d|20/\d{2,3}|6/\d{1,2}")  # a decimal, a visual acuity
@@ -62,6 +65,8 @@ def clean_text(text: str, identity: Identity, words: frozenset[str] | None = Non
     With `words` a word stays only if it is one of them or of DICOM's own vocabulary, or a number of up to three digits
     that stands alone.
     """
+    if len(text) > _LONGEST:
+        return ""
     plain = text if text.isascii() else normalize("NFKC", text)
     cleaned = _NUMBERED.sub(" ", plain) if identity.numbers_are_in(plain) else plain
     cleaned = _PATTERNS.sub(" ", cleaned) if _SUSPECT.search(cleaned) else cleaned

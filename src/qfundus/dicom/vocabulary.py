@@ -11,8 +11,20 @@ _LONGEST_MIXED = 4  # T1, 3D, 45L
 
 @cache
 def vocabulary() -> frozenset[str]:
-    """Return the words of DICOM's attribute names and code meanings (PS3.6, PS3.16), proper names left out."""
-    return frozenset((files("qfundus.dicom") / "standard" / "words.txt").read_text().split())
+    """Return the words of DICOM's attribute names and code meanings (PS3.6, PS3.16) and those of ophthalmology.
+
+    Proper names are left out.
+    """
+    folder = files("qfundus.dicom") / "standard"
+    return frozenset(
+        word for name in ("words.txt", "ophthalmology.txt") for word in (folder / name).read_text().split()
+    )
+
+
+@cache
+def defined_terms() -> frozenset[str]:
+    """Return the defined terms and enumerated values of PS3.3 that hold words beyond the vocabulary."""
+    return frozenset((files("qfundus.dicom") / "standard" / "terms.txt").read_text().splitlines())
 
 
 def is_vocabulary(text: str, words: frozenset[str]) -> bool:

@@ -145,4 +145,4 @@ def _roc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple
 
 def _auc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
     found, alarms = _roc(scores, positive, weights)
-    return np.trapezoid(found, alarms, axis=1)
+    return np.asarray(np.trapezoid(found, alarms, axis=1))

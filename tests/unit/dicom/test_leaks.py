@@ -69,6 +69,57 @@ def test_ideographic_names_go_wherever_they_stand(eye, policy, key, plant, name)
     assert b"Yamada" not in out
 
 
+@pytest.mark.parametrize("said", ["\u662d\u548c36\u5e744\u670815\u65e5", "26 Farvardin 1340", "S36.4.15"])
+def test_a_birth_date_in_another_calendar_is_removed(eye, policy, key, said):
+    eye.SpecificCharacterSet = "ISO_IR 192"
+    eye.PatientBirthDateInAlternativeCalendar = said
+    out = deidentify(to_bytes(eye), policy, key).to_bytes()
+    assert "PatientBirthDateInAlternativeCalendar" not in pydicom.dcmread(io.BytesIO(out))
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("SeriesNumber", "7654321"),
+        ("ExposureTimeInms", 7654321.0),
+        ("FrameTime", "7.654321E6"),
+        ("FrameDelay", "76543.21"),
+    ],
+)
+def test_a_record_number_is_known_however_it_is_written(eye, policy, key, keyword, value):
+    eye.PatientID = "MRN0007654321"
+    setattr(eye, keyword, value)
+    clean = pydicom.dcmread(io.BytesIO(deidentify(to_bytes(eye), policy, key).to_bytes()))
+    assert clean.get(keyword) in (None, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("M\u00fcller^J\u00f6rg", "Mueller"), ("Mueller^Joerg", "M\u00fcller"), ("Muller", "m\u00fcller")],
+)
+def test_a_name_is_known_with_and_without_its_accents(eye, policy, key, name, said):
+    eye.SpecificCharacterSet = "ISO_IR 192"
+    eye.PatientName, eye.Manufacturer = name, f"Optics {said}"
+    clean = pydicom.dcmread(io.BytesIO(deidentify(to_bytes(eye), policy, key).to_bytes()))
+    assert clean.Manufacturer == "Optics"
+
+
+def test_a_name_is_known_in_an_item_with_a_character_set_of_its_own(eye, policy, key):
+    eye.SpecificCharacterSet, eye.PatientName = "ISO_IR 100", "Br\u00e4ndvold^J\u00f6rg"
+    item = eye.AnatomicRegionSequence[0]
+    item.SpecificCharacterSet, item.ManufacturerModelName = "ISO_IR 192", "Br\u00e4ndvold"
+    clean = pydicom.dcmread(io.BytesIO(deidentify(to_bytes(eye), policy, key).to_bytes()))
+    assert clean.AnatomicRegionSequence[0].ManufacturerModelName == ""
+
+
+def test_words_of_the_clinic_and_terms_of_the_standard_stay(eye, policy, key):
+    said = "proliferative NPDR with drusen, microaneurysms and cotton wool spots, image quality good"
+    eye.StudyDescription, eye.ImageType = said, ["ORIGINAL", "PRIMARY", "", "TILED_FULL"]
+    clean = pydicom.dcmread(io.BytesIO(deidentify(to_bytes(eye), policy, key).to_bytes()))
+    assert clean.StudyDescription == said
+    assert clean.ImageType[3] == "TILED_FULL"
+
+
 def test_unused_high_bits_of_pixels_are_blank(eye, policy, key):
     planted = hidden_bits(eye)
     assert np.frombuffer(pydicom.dcmread(io.BytesIO(planted)).PixelData, np.uint16).max() > 4095

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from qfundus.dicom.identity import Identity
@@ -136,3 +138,18 @@ def test_a_name_that_is_spelled_goes_with_all_that_is_around_it(text):
 
 def test_one_letter_written_in_two_ways_is_one_letter():
     assert clean_text("coil O\u0308zil", Identity(["\u00d6zil^\u00c5se"], [], [])) == "coil"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("a1" * 16000, "a" * 32000 + "11", "ab" * 16000 + " @", "1." * 32000, "_" * 32000 + "11"),
+        *("a" * 32000 + "://", "12 " * 20000, "^" * 60000, "Dr " * 20000, "1-" * 30000, "A" * 5_000_000),
+    ],
+    ids=lambda text: text[:4],
+)
+@pytest.mark.parametrize("words", [None, frozenset()])
+def test_no_text_takes_a_second(text, words):
+    started = time.perf_counter()
+    clean_text(text, Identity(["Brandvold^Jane"], ["7654321"], [], "19610415"), words)
+    assert time.perf_counter() - started < 1
