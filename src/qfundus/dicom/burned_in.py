@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from PIL import Image
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
+from pydicom.pixels.processing import apply_color_lut, apply_rescale, apply_windowing
 from pydicom.pixels.utils import iter_pixels
 from scipy import ndimage
 
@@ -35,7 +36,13 @@ _DARK = 0.12  # share of the brightest value under which the surround of a fundu
 _WIDENED = 1.25  # times a blob's thickness, on each side
 _GLOW = 0.08  # of the shorter side, twice the width of the rim around what is lit
 _BRIGHTENED = 4  # times
-_EVERY = 4  # pixel is looked at to find what is lit; it divides _STEP
+_EVERY = 4  # pixel is looked at to find what is lit
+_ONE_LOOK = 1500  # pixels of the longer side up to which the reduced image shows the smallest letters
+_OVERLAP = 128  # pixels by which tiles overlap
+_SHARP, _FEWEST_SHARP = 40, 12  # grey levels between neighbours, and how often: no letter has less
+_MOST_WINDOWS = 4
+_LARGEST_LINE = 0.15  # of the picture
+_THICKEST = 0.2  # of the shorter side: letters that fill half of a picture are a part of it
 
 
 @dataclass(frozen=True)
@@ -47,36 +54,64 @@ class Box:
     bottom: int
     right: int
 
+    @property
+    def area(self) -> int:
+        """Its pixels."""
+        return (self.bottom - self.top) * (self.right - self.left)
+
 
 def find_burned_in_text(source: BinaryIO | Path) -> dict[int, list[Box]]:
     """Return where text stands in the frames of a DICOM file; frames without text are left out.
 
     Raises:
-        Discard: where the pixels cannot be decoded.
+        Discard: where the pixels cannot be decoded, or a line would be so large that a person should look.
     """
     found: dict[int, list[Box]] = {}
-    for number, frame in enumerate(_decoded(source)):
-        if boxes := find_text(to_rgb(frame)):
+    for number, views in enumerate(_viewed(source)):
+        boxes = [box for view in views for box in find_text(view)]
+        if any(box.area > _LARGEST_LINE * views[0][..., 0].size for box in boxes):
+            raise Discard("burned_in_text", "What looks like text covers much of the picture, or is part of it.")
+        if boxes:
             found[number] = boxes
     return found
 
 
-def _decoded(source: BinaryIO | Path) -> Iterator[np.ndarray]:
+def _viewed(source: BinaryIO | Path) -> Iterator[list[np.ndarray]]:
+    """Yield for each frame the pictures that a viewer may show of it."""
     try:
         head = dcmread(source, stop_before_pixels=True)
         if not isinstance(source, Path):
             source.seek(0)
         # pydicom decodes frame by frame from a file, but not from a deflated one.
-        yield from iter_pixels(dcmread(source) if head.file_meta.TransferSyntaxUID.is_deflated else source)
+        frames = iter_pixels(dcmread(source) if head.file_meta.TransferSyntaxUID.is_deflated else source)
+        yield from (list(_views(frame, head)) for frame in frames)
     except Exception as error:  # noqa: BLE001  (decoders raise what they like)
         raise Discard("unreadable_pixels", f"The decoder gave up ({type(error).__name__}).") from None
+
+
+def _views(frame: np.ndarray, head: Dataset) -> Iterator[np.ndarray]:
+    if head.get("PhotometricInterpretation") == "PALETTE COLOR":
+        yield to_rgb(apply_color_lut(frame, head))
+        return
+    yield to_rgb(frame)
+    if frame.ndim == 3:
+        return
+    windows = head.get("WindowCenter")
+    for number in range(min(_MOST_WINDOWS, 0 if windows is None else getattr(windows, "__len__", lambda: 1)())):
+        yield _spread(apply_windowing(apply_rescale(frame, head), head, number), 0, 100)
+    if windows is None and frame.dtype.itemsize > 1:  # somebody may turn the contrast up where most pixels are alike
+        yield _spread(np.searchsorted(np.sort(frame, axis=None), frame), 0, 100)
 
 
 def to_rgb(frame: np.ndarray) -> np.ndarray:
     """Turn any frame into `(height, width, 3)` of uint8; greys are spread over what 99.8 % of the pixels use."""
     if frame.ndim == 3 and frame.dtype == np.uint8:
         return np.ascontiguousarray(frame[..., :3])
-    low, high = np.percentile(frame, (0.1, 99.9))
+    return _spread(frame, 0.1, 99.9)
+
+
+def _spread(frame: np.ndarray, lowest: float, highest: float) -> np.ndarray:
+    low, high = np.percentile(frame, (lowest, highest))
     grey = np.clip((frame.astype(np.float32) - low) / max(float(high - low), 1e-6) * 255, 0, 255).astype(np.uint8)
     return grey if grey.ndim == 3 else np.repeat(grey[..., None], 3, axis=2)
 
@@ -86,30 +121,55 @@ def find_text(image: np.ndarray) -> list[Box]:
 
     The detector is PP-OCRv4's differentiable binarisation network (Liao et al., AAAI 2020, arXiv 1911.08947).
     """
-    probability = _text_probability(image)
-    scale = np.array(image.shape[:2]) / probability.shape
+    shown = _with_bright_dark(image)
+    boxes = _lines(image, shown, 0, 0)
+    # Reduced to what the detector takes, small letters of a large photograph are gone: its sharp parts are looked at
+    # once more as they are.
+    for top, left in _sharp_tiles(image):
+        boxes += _lines(image, shown[top : top + _SIDE, left : left + _SIDE], top, left)
+    return boxes
+
+
+def _sharp_tiles(image: np.ndarray) -> Iterator[tuple[int, int]]:
+    height, width = image.shape[:2]
+    if max(height, width) <= _ONE_LOOK:
+        return
+    for top in range(0, max(1, height - _OVERLAP), _SIDE - _OVERLAP):
+        for left in range(0, max(1, width - _OVERLAP), _SIDE - _OVERLAP):
+            tile = image[top : top + _SIDE, left : left + _SIDE, 1]
+            across, down = (np.abs(np.diff(tile.astype(np.int16), axis=axis)) > _SHARP for axis in (0, 1))
+            if across.sum() + down.sum() >= _FEWEST_SHARP:
+                yield top, left
+
+
+def _lines(image: np.ndarray, shown: np.ndarray, top: int, left: int) -> list[Box]:
+    """Return the lines of text in a part of an image, which is `shown` and begins at `top` and `left`."""
+    probability = _text_probability(shown)
+    scale = np.array(shown.shape[:2]) / probability.shape
     labels, _ = ndimage.label(probability > _IS_TEXT)  # pyright: ignore[reportGeneralTypeIssues]
     boxes: list[Box] = []
-    bright = _bright_marks(image)
     for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
         mask = labels[rows, columns] == number
         if min(mask.shape) < _THINNEST or probability[rows, columns][mask].mean() < _IS_LINE:
             continue
-        box = _widened((rows, columns), _thickness(mask), scale, image.shape[:2])
+        if _thickness(mask) > _THICKEST * min(probability.shape):
+            continue
+        found = _widened((rows, columns), _thickness(mask), scale, shown.shape[:2])
+        box = Box(found.top + top, found.left + left, found.bottom + top, found.right + left)
         if _is_off_disc(image, box):
-            boxes.append(_with_marks(box, bright, _thickness(mask) * scale.max()))
+            boxes.append(_with_marks(box, image, _thickness(mask) * scale.max()))
         elif _elongation(mask) >= _LONG:
             boxes.append(box)
     return boxes
 
 
-def _text_probability(image: np.ndarray) -> np.ndarray:
-    """Return for each pixel of the reduced image how probably it belongs to text."""
-    height, width = image.shape[:2]
+def _text_probability(shown: np.ndarray) -> np.ndarray:
+    """Return for each pixel of an image, reduced, how probably it belongs to text."""
+    height, width = shown.shape[:2]
     scale = min(_SIDE / max(height, width), _MOST_ENLARGED)
     size = [max(_STEP, round(side * scale / _STEP) * _STEP) for side in (width, height)]
-    reduced = np.asarray(Image.fromarray(image).resize((size[0], size[1]), Image.Resampling.BILINEAR))
-    batch = (_with_bright_dark(reduced)[..., ::-1] / np.float32(127.5) - 1).transpose(2, 0, 1)[None]
+    reduced = np.asarray(Image.fromarray(shown).resize((size[0], size[1]), Image.Resampling.BILINEAR))
+    batch = (reduced[..., ::-1] / np.float32(127.5) - 1).transpose(2, 0, 1)[None]
     session = _detector()
     [answer] = session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(batch)})
     return np.asarray(answer)[0, 0]
@@ -121,7 +181,7 @@ def _with_bright_dark(image: np.ndarray) -> np.ndarray:
     lit = few >= _DARK * float(few.max())
     # The glow around the fundus would look like a stroke.
     near = np.asarray(ndimage.maximum_filter(lit, size=max(3, int(_GLOW * min(few.shape)))), bool)
-    near = near.repeat(_EVERY, axis=0).repeat(_EVERY, axis=1)
+    near = near.repeat(_EVERY, axis=0).repeat(_EVERY, axis=1)[: image.shape[0], : image.shape[1]]
     return np.where(near[..., None], image, np.minimum(image, 255 // _BRIGHTENED) * np.uint8(_BRIGHTENED))
 
 
@@ -156,23 +216,15 @@ def _is_off_disc(image: np.ndarray, box: Box) -> bool:
     return float(np.median(border)) < _DARK * float(image.max())
 
 
-def _bright_marks(image: np.ndarray) -> np.ndarray:
-    """Number the bright connected marks of an image; 0 is the dark between them."""
-    bright = image.max(axis=2) > _DARK * 2 * float(image.max())
-    labels, _ = ndimage.label(bright, structure=np.ones((3, 3)))  # pyright: ignore[reportGeneralTypeIssues]
-    return labels
-
-
-def _with_marks(box: Box, marks: np.ndarray, height: float) -> Box:
+def _with_marks(box: Box, image: np.ndarray, height: float) -> Box:
     """Grow a box around marks of a letter's size in it or next to it: the detector cuts first letters off."""
     near = int(height)
     top, left = max(0, box.top - near // 3), max(0, box.left - near)
-    window = marks[top : box.bottom + near // 3, left : box.right + near]
+    window = image[top : box.bottom + near // 3, left : box.right + near].max(axis=2)
+    bright = window > _DARK * 2 * float(image.max())
+    labels, _ = ndimage.label(bright, structure=np.ones((3, 3)))  # pyright: ignore[reportGeneralTypeIssues]
     grown = [box.top, box.left, box.bottom, box.right]
-    for number, found in enumerate(ndimage.find_objects(window), 1):
-        if found is None or not np.any(window[found] == number):
-            continue
-        rows, columns = found
+    for rows, columns in ndimage.find_objects(labels):
         if rows.stop - rows.start <= 2 * height and columns.stop - columns.start <= 4 * height:
             grown[:2] = [min(grown[0], top + rows.start), min(grown[1], left + columns.start)]
             grown[2:] = [max(grown[2], top + rows.stop), max(grown[3], left + columns.stop)]

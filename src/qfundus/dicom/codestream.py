@@ -5,12 +5,11 @@ import re
 from qfundus.errors import Discard
 
 _START, _END, _SCAN = b"\xff\xd8", 0xD9, 0xDA
-_COMMENT = 0xFE
 _QUANTISATION, _HUFFMAN, _RESTART_INTERVAL = 0xDB, 0xC4, 0xDD
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 _FRAME_HEADS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
-# APP0 (JFIF), APP14 (Adobe) and APP8 (JPEG-LS colour transform) tell the decoder the colours; their heads stay.
-_KEPT_HEADS = {0xE0: (b"JFIF\0", 14), 0xE8: (b"mrfx", 5), 0xEE: (b"Adobe", 12)}
+_PRESETS, _ARITHMETIC = 0xF8, 0xCC
+_LOSSLESS_LS = 0xF7
 # In coded data JPEG stuffs a zero byte behind 0xFF and knows restart markers (T.81 B.1.1.5);
 # JPEG-LS stuffs a zero bit, so that any byte under 0x80 belongs to the data (T.87 C.1).
 _AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -43,7 +42,7 @@ def strip_jpeg(stream: bytes, size: tuple[int, int] | None = None) -> bytes:
             continue
         if marker in _FRAME_HEADS:
             _check_size((int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")), size)
-            after_scan = _AFTER_SCAN_LS if marker == 0xF7 else _AFTER_SCAN
+            after_scan = _AFTER_SCAN_LS if marker == _LOSSLESS_LS else _AFTER_SCAN
             kept.append(tables.for_frame(body))
         elif marker == _SCAN:
             kept.append(tables.for_scan(body))
@@ -75,17 +74,24 @@ def _body(stream: bytes, position: int) -> bytes:
     return body
 
 
-def _segment(marker: int, body: bytes) -> bytes:
-    if marker in _KEPT_HEADS:
-        head, length = _KEPT_HEADS[marker]
-        if not body.startswith(head):
-            return b""
-        body = body[:length]
-        if marker == 0xE0:
-            body = body[:12] + b"\0\0"  # no thumbnail
-    elif marker == _COMMENT or 0xE0 <= marker <= 0xEF:
-        return b""
-    return _marked(marker, body[:2] if marker == _RESTART_INTERVAL else body)
+def _segment(marker: int, body: bytes) -> bytes:  # noqa: PLR0911  (one line for each kind of segment)
+    """Return a segment that a decoder needs, cut to what the standard puts into it; b'' for any other."""
+    if marker in _FRAME_HEADS:
+        return _marked(marker, body[: 6 + 3 * body[5]])
+    if marker == _SCAN:
+        return _marked(marker, body[: 4 + 2 * body[0]])
+    if marker == _RESTART_INTERVAL:
+        return _marked(marker, body[:2])
+    if marker == _ARITHMETIC:
+        return _marked(marker, body[: 2 * 8])
+    if marker == _PRESETS and body[:1] == b"\1":
+        return _marked(marker, body[:11])
+    # These three tell the decoder the colours, each with one byte; what else they hold is made anew.
+    if marker == 0xE0 and body.startswith(b"JFIF\0"):
+        return _marked(marker, b"JFIF\0\1\2\0\0\1\0\1\0\0")
+    if marker == 0xEE and body.startswith(b"Adobe") and len(body) >= 12:
+        return _marked(marker, b"Adobe\0\x64\0\0\0\0" + body[11:12])
+    return _marked(marker, body[:5]) if marker == 0xE8 and body.startswith(b"mrfx") else b""
 
 
 class _Tables:
@@ -139,8 +145,9 @@ def _pad(stream: bytes) -> bytes:
 
 _SOC, _SOT, _SOD, _EOC = 0x4F, 0x90, 0x93, 0xD9
 _SIZ, _TLM = 0x51, 0x55
-# Marker segments that a decoder needs (T.800 table A.2, T.814 CAP and CPF); comments (0x64) and unknown ones go.
-_CODING = frozenset({0x50, _SIZ, 0x52, 0x53, 0x57, 0x58, 0x59, 0x5C, 0x5D, 0x5E, 0x5F, 0x60, 0x61, 0x63})
+# Marker segments that a decoder needs (T.800 table A.2, T.814 CAP and CPF); comments, lengths of packets and unknown
+# ones go.
+_CODING = frozenset({0x50, _SIZ, 0x52, 0x53, 0x59, 0x5C, 0x5D, 0x5E, 0x5F, 0x60, 0x61})
 
 
 def strip_jpeg2000(stream: bytes, size: tuple[int, int] | None = None) -> bytes:

@@ -187,15 +187,15 @@ class _Object:
         if pixels is None:
             raise Discard(*self._why_no_picture())
         head = _join(sorted(self.dataset(self.file.elements, "") + list(self.compiled.statements(self.syntax))))
-        meta = self._meta(instance)
+        meta, names = self._meta(instance), self.person.is_inside
 
         def parts() -> Iterator[Buffer]:
             yield meta
             if self.file.transfer_syntax == DEFLATED:
-                yield deflate(b"".join((head, *clean_pixels(self.file, pixels))))
+                yield deflate(b"".join((head, *clean_pixels(self.file, pixels, names))))
             else:
                 yield head
-                yield from clean_pixels(self.file, pixels)
+                yield from clean_pixels(self.file, pixels, names)
 
         return Deidentified(
             patient=self.patient,

@@ -14,7 +14,8 @@ from qfundus.errors import Discard
 _CHUNK = 1 << 24  # bytes of native pixels in memory at a time; a multiple of every sample's size
 _ITEM = struct.Struct("<HHI")
 _SEQUENCE_END = _ITEM.pack(0xFFFE, 0xE0DD, 0)
-_LARGEST_FRAME = 1 << 30  # samples
+_LARGEST_FRAME = 1 << 28  # samples
+_TAIL = 1 << 12  # bytes of a JPEG frame's end in which a name may hide behind the last coded block
 FLOAT_SAMPLES = {0x7FE00008: 32, 0x7FE00009: 64}
 RLE = "1.2.840.10008.1.2.5"
 JPEGS = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 53, 55, 57, 70, 80, 81))
@@ -81,15 +82,18 @@ def _frames(file: DicomFile) -> int:
     return int(text) if text.isdecimal() and len(text) < 10 else 0 if text else 1
 
 
-def clean_pixels(file: DicomFile, element: Element) -> Iterator[Buffer]:
+def clean_pixels(
+    file: DicomFile, element: Element, names_somebody: Callable[[str], bool] = lambda _: False
+) -> Iterator[Buffer]:
     """Yield the pixel element anew: frames without margins, each compressed one a single fragment.
 
     Raises:
-        Discard: where frames are missing, broken, or compressed in a way that cannot be looked into.
+        Discard: where frames are missing, broken, compressed in a way that cannot be looked into, or where
+            `names_somebody` says so of bytes between the coded image and its end.
     """
     shape = read_shape(file)
     if is_encapsulated(file.transfer_syntax):
-        yield from _encapsulated(file, element, shape)
+        yield from _encapsulated(file, element, shape, names_somebody)
     elif element.fragments is not None:
         raise Discard("unreadable_pixels", "The pixels are compressed, the transfer syntax is not.")
     else:
@@ -124,7 +128,9 @@ def _without_spare_bits(chunk: Buffer, shape: Shape, syntax: Syntax) -> Buffer:
     return chunk if np.array_equal(cleaned, samples) else cleaned.astype(samples.dtype, copy=False).tobytes()
 
 
-def _encapsulated(file: DicomFile, element: Element, shape: Shape) -> Iterator[Buffer]:
+def _encapsulated(
+    file: DicomFile, element: Element, shape: Shape, names_somebody: Callable[[str], bool]
+) -> Iterator[Buffer]:
     if element.fragments is None:
         raise Discard("unreadable_pixels", "The transfer syntax is compressed, the pixels are not.")
     strip = stripper(file.transfer_syntax, shape)
@@ -132,6 +138,10 @@ def _encapsulated(file: DicomFile, element: Element, shape: Shape) -> Iterator[B
     yield _ITEM.pack(0xFFFE, 0xE000, 0)  # an empty offset table: each frame is one fragment
     for frame in frames(file, element, shape):
         stripped = strip(frame)
+        # Only a decoder knows where the coded image ends. In JPEG 2000 each of its many parts may have a rest.
+        margin = stripped if file.transfer_syntax in JPEG_2000S else stripped[-_TAIL:]
+        if names_somebody(margin.decode("latin-1")):
+            raise Discard("unreadable_pixels", "Bytes among the coded pixels name the patient.")
         yield _ITEM.pack(0xFFFE, 0xE000, len(stripped))
         yield stripped
     yield _SEQUENCE_END

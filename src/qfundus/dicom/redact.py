@@ -11,6 +11,7 @@ import jpeglib
 import numpy as np
 from pydicom import dcmread
 from pydicom.pixels.encoders.base import get_encoder
+from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
@@ -65,10 +66,13 @@ def _rewritten(file: DicomFile, element: Element, found: dict[int, list[Box]], p
     subsampled = shape.photometric == "YBR_FULL_422"
     if is_encapsulated(file.transfer_syntax) or file.transfer_syntax == DEFLATED or subsampled or shape.allocated == 1:
         return iter((_native(path, found),))
-    return _patched(file, element, shape, found)
+    return _patched(file, element, shape, found, path)
 
 
-def _patched(file: DicomFile, element: Element, shape: Shape, found: dict[int, list[Box]]) -> Iterator[Buffer]:
+def _patched(
+    file: DicomFile, element: Element, shape: Shape, found: dict[int, list[Box]], path: Path
+) -> Iterator[Buffer]:
+    darkest = _darkest(path, shape.photometric)
     size = shape.rows * shape.columns * shape.samples * shape.allocated // 8
     planar = shape.samples > 1 and _planar(file)
     order = (shape.samples, shape.rows, shape.columns) if planar else (shape.rows, shape.columns, shape.samples)
@@ -79,7 +83,7 @@ def _patched(file: DicomFile, element: Element, shape: Shape, found: dict[int, l
         frame = file.data[start : start + size]
         if number in found:
             pixels = np.frombuffer(frame, dtype).reshape(order).copy()
-            _blacken(pixels.transpose(1, 2, 0) if planar else pixels, found[number], shape.photometric)
+            _blacken(pixels.transpose(1, 2, 0) if planar else pixels, found[number], shape.photometric, darkest)
             frame = pixels.tobytes()
         yield frame
     yield file.data[element.start + shape.frames * size :]
@@ -90,9 +94,20 @@ def _planar(file: DicomFile) -> bool:
     return element is not None and struct.unpack(f"{file.syntax.order}H", file.value(element))[0] == 1
 
 
-def _blacken(frame: np.ndarray, boxes: list[Box], photometric: str) -> None:
+def _darkest(path: Path, photometric: str) -> int:
+    """Return the index of a palette's darkest colour, 0 where there is no palette."""
+    if photometric != "PALETTE COLOR":
+        return 0
+    dataset = dcmread(path, stop_before_pixels=True)
+    entries, first, _ = dataset.RedPaletteColorLookupTableDescriptor
+    indices = np.arange(first, first + (entries or 1 << 16))
+    colours = apply_color_lut(indices[None].astype(np.uint16), dataset)
+    return int(indices[colours[0].astype(np.int64).sum(axis=1).argmin()])
+
+
+def _blacken(frame: np.ndarray, boxes: list[Box], photometric: str, darkest: int) -> None:
     """Write black into `(rows, columns, samples)` in place."""
-    black: object = 0
+    black: object = darkest
     if photometric.startswith("MONOCHROME"):
         black = frame.max() if photometric == "MONOCHROME1" else frame.min()
     elif photometric in {"YBR_FULL", "YBR_FULL_422"}:
@@ -122,7 +137,9 @@ def _encapsulated(
 
 def _encoded_anew(path: Path, number: int, boxes: list[Box], transfer_syntax: str, shape: Shape) -> bytes:
     pixels = np.array(pixel_array(path, index=number, raw=True))
-    _blacken(pixels if pixels.ndim == 3 else pixels[..., None], boxes, shape.photometric)
+    _blacken(
+        pixels if pixels.ndim == 3 else pixels[..., None], boxes, shape.photometric, _darkest(path, shape.photometric)
+    )
     return get_encoder(_LOSSLESS[transfer_syntax]).encode(
         pixels,
         rows=shape.rows,
@@ -177,8 +194,9 @@ def _native(path: Path, found: dict[int, list[Box]]) -> bytes:
     if dataset.SamplesPerPixel > 1:
         dataset.PlanarConfiguration = 0
     stacked = pixels.reshape(-1, dataset.Rows, dataset.Columns, dataset.SamplesPerPixel)
+    darkest = _darkest(path, dataset.PhotometricInterpretation)
     for number, boxes in found.items():
-        _blacken(stacked[number], boxes, dataset.PhotometricInterpretation)
+        _blacken(stacked[number], boxes, dataset.PhotometricInterpretation, darkest)
     dataset.PixelData = pixels.tobytes() + b"\0" * (pixels.nbytes % 2)
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)

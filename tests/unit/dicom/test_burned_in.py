@@ -184,3 +184,72 @@ def test_trusted_pixels_are_not_looked_at_and_the_cameras_word_stays(photographs
     assert done.redacted == 0
     assert "113101" not in [item.CodeValue for item in clean.DeidentificationMethodCodeSequence]
     assert clean.BurnedInAnnotation == make_eye(photographs).BurnedInAnnotation
+
+
+def test_text_in_the_colours_of_a_palette_is_found_and_painted_in_its_darkest(photographs, tmp_path):
+    eye = make_eye(photographs)
+    written = burn_in(eye.pixel_array, NAME)
+    picture = Image.fromarray(written).quantize(64)
+    palette = np.array(picture.getpalette()[: 64 * 3], np.uint16).reshape(-1, 3)[::-1]  # the darkest is not the first
+    indices = 63 - np.asarray(picture)
+    eye.decompress()
+    eye.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    eye.SamplesPerPixel, eye.PhotometricInterpretation = 1, "PALETTE COLOR"
+    del eye.PlanarConfiguration
+    for number, colour in enumerate(("Red", "Green", "Blue")):
+        setattr(eye, f"{colour}PaletteColorLookupTableDescriptor", [64, 0, 16])
+        setattr(eye, f"{colour}PaletteColorLookupTableData", (palette[:, number] * 257).astype("<u2").tobytes())
+    eye.PixelData = indices.astype(np.uint8).tobytes()
+    file = tmp_path / "eye.dcm"
+    file.write_bytes(to_bytes(eye))
+    before = find_burned_in_text(file)
+    assert before
+    assert remove_burned_in_text(file) > 0
+    clean = pydicom.dcmread(file)
+    box = before[0][0]
+    patch = clean.pixel_array[box.top : box.bottom, box.left : box.right]
+    assert palette[patch].sum(axis=-1).max() == palette.sum(axis=1).min()
+
+
+@pytest.mark.parametrize("window", [(30030, 100), None])
+def test_text_that_only_a_window_or_more_contrast_shows_is_found(window, photographs, tmp_path):
+    eye = make_eye(photographs)
+    eye.decompress()
+    pixels = np.full((280, 280), 30000, np.uint16)
+    ink = Image.new("L", (280, 280))
+    ImageDraw.Draw(ink).text((20, 120), NAME, fill=255, font=ImageFont.load_default(16))
+    pixels[np.asarray(ink) > 0] = 30060
+    pixels[:60] = 65000  # a bright part, on which any spread of the greys depends
+    pixels[-60:] = 0
+    eye.SamplesPerPixel, eye.PhotometricInterpretation = 1, "MONOCHROME2"
+    eye.BitsAllocated = eye.BitsStored = 16
+    eye.HighBit = 15
+    eye.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    del eye.PlanarConfiguration
+    if window:
+        eye.WindowCenter, eye.WindowWidth = window
+    eye.PixelData = pixels.tobytes()
+    eye["PixelData"].VR = "OW"
+    (tmp_path / "eye.dcm").write_bytes(to_bytes(eye))
+    assert find_burned_in_text(tmp_path / "eye.dcm")
+
+
+@pytest.mark.skipif(not (REAL_DATA / "chasedb1").is_dir(), reason="needs the real photographs")
+def test_small_letters_on_the_disc_of_a_large_photograph_are_found():
+    photograph = Image.open(min((REAL_DATA / "chasedb1").glob("*.jpg"))).convert("RGB")
+    large = photograph.resize((3888, 3888 * photograph.height // photograph.width), Image.Resampling.BICUBIC)
+    assert not find_text(np.asarray(large))
+    ImageDraw.Draw(large).text((1700, 1500), "Marina Petrova", fill="white", font=ImageFont.load_default(18))
+    assert find_text(np.asarray(large))
+
+
+def test_what_looks_like_text_and_is_half_the_picture_is_for_a_person(photographs, tmp_path):
+    eye = make_eye(photographs)
+    picture = Image.fromarray(np.zeros((280, 280, 3), np.uint8))
+    ImageDraw.Draw(picture).text((10, 60), "WORD", fill="white", font=ImageFont.load_default(110))
+    eye.decompress()
+    eye.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    eye.PhotometricInterpretation, eye.PixelData = "RGB", np.asarray(picture).tobytes()
+    (tmp_path / "eye.dcm").write_bytes(to_bytes(eye))
+    with pytest.raises(Discard, match="covers much of the picture"):
+        remove_burned_in_text(tmp_path / "eye.dcm")

@@ -36,6 +36,12 @@ UNNEEDED = {
     "a quantisation table that is defined anew": b"\xff\xdb\x00\x43\x00" + WORDS,
     "a Huffman table that no scan names": b"\xff\xc4\x00\x2c\x13" + bytes([0] * 11 + [25] + [0] * 4) + WORDS[:25],
     "a restart interval with a tail": b"\xff\xdd\x00\x0c\0\0Jane Doe",
+    "a JFIF head with words for numbers": b"\xff\xe0\x00\x10JFIF\0\1\2Jane Do",
+    "an Adobe head with words for numbers": b"\xff\xee\x00\x0eAdobeJane D\1",
+    **{
+        f"the segment {marker:02X}": bytes((0xFF, marker)) + b"\x00\x0aJane Doe"
+        for marker in (0x02, 0xBF, 0xC8, 0xDC, 0xDE, 0xDF, 0xF0, 0xF8, 0xFD, 0xFE)
+    },
 }
 
 
@@ -103,3 +109,14 @@ def test_jpeg_ls_keeps_its_scan_whole():
 def test_a_frame_of_another_size_than_promised_is_refused():
     with pytest.raises(Discard, match="size"):
         strip_jpeg(jpeg(), (64, 63))
+
+
+@pytest.mark.parametrize(("marker", "place"), [(b"\xff\xc0", 2), (b"\xff\xda", 2)])
+def test_a_head_that_is_longer_than_its_components_is_cut(marker, place):
+    plain = jpeg()
+    start = plain.index(marker) + place
+    length = int.from_bytes(plain[start : start + 2], "big")
+    padded = (length + 8).to_bytes(2, "big") + plain[start + 2 : start + length] + b"Jane Doe"
+    stripped = strip_jpeg(plain[:start] + padded + plain[start + length :])
+    assert np.array_equal(decode(stripped), decode(plain))
+    assert b"Jane" not in stripped

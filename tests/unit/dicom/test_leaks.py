@@ -16,8 +16,10 @@ from leaks import (
     uids_that_embed_a_record_number,
 )
 from poison import MARK
+from pydicom.encaps import encapsulate, generate_frames
 
 from qfundus.dicom.deidentify import deidentify
+from qfundus.errors import Discard
 from qfundus.hospital.wrap import to_bytes
 
 
@@ -118,6 +120,14 @@ def test_words_of_the_clinic_and_terms_of_the_standard_stay(eye, policy, key):
     clean = pydicom.dcmread(io.BytesIO(deidentify(to_bytes(eye), policy, key).to_bytes()))
     assert clean.StudyDescription == said
     assert clean.ImageType[3] == "TILED_FULL"
+
+
+def test_a_name_between_the_last_coded_block_and_the_end_of_the_image_holds_the_file(eye, policy, key):
+    frame = next(generate_frames(eye.PixelData, number_of_frames=1)).rstrip(b"\0")
+    eye.PatientName = MARK
+    eye.PixelData = encapsulate([frame[:-2] + MARK.encode() + b"\xff\xd9"])
+    with pytest.raises(Discard, match="name the patient"):
+        deidentify(to_bytes(eye), policy, key).to_bytes()
 
 
 def test_unused_high_bits_of_pixels_are_blank(eye, policy, key):
