@@ -443,6 +443,8 @@ def _site_key(file: Path | None) -> "SiteKey":
     try:
         given = file.read_text().strip() if file else os.environ.get("QFUNDUS_SITE_KEY", "")
         return SiteKey.from_hex(given or load_or_make_secrets(state_folder())["site_key"])
+    except OSError as error:
+        raise SetupError(f"The key file cannot be read ({type(error).__name__}).") from None
     except ValueError:
         raise SetupError(
             "The site key must be 64 or more hexadecimal digits drawn at random: `openssl rand -hex 32`."

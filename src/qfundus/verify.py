@@ -40,6 +40,7 @@ from qfundus.errors import SetupError
 # pydicom quotes the values that it finds wrong, in warnings and in its log: a value may be a name.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 warnings.filterwarnings("ignore", module="pydicom")
+warnings.filterwarnings("ignore", module="PIL")
 _LETTERS = re.compile(r"[^\W_]+")
 _CODED = {"CodeMeaning", "CodeValue", "CodingSchemeDesignator"}
 _META = {0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00020012, 0x00020013}
@@ -128,6 +129,8 @@ def verify_folder(folder: Path, originals: Path, policy: Path) -> Verdict:
         identity = _identity_of(data, beside, options)
         identities[hashlib.sha256(data).hexdigest()] = identity
         everybody.add(identity)
+    if not identities:
+        raise SetupError("There is no original to compare with.")
     verdict = Verdict()
     is_ours = (folder / "clean").is_dir()
     found = sorted(file for file in (folder / "clean" if is_ours else folder).rglob("*") if file.is_file())

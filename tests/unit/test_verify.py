@@ -160,7 +160,7 @@ def test_every_sample_and_test_file_is_clean_or_in_quarantine(tmp_path, policy, 
     for name, source in (("samples", SAMPLES), ("pydicom", shipped)):
         counts = deidentify_folder(source, tmp_path / name, policy.policy, key, workers=2)
         assert counts.read == counts.clean + counts.quarantined + counts.duplicates + counts.ignored
-        assert counts.clean > 50
+        assert counts.clean >= 50
         verdict = verify_folder(tmp_path / name, source, policy_file())
         assert (verdict.files, verdict.unmatched) == (counts.clean, 0)
         assert verdict.leaks == []

@@ -21,6 +21,8 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.pixels.utils import pixel_array
 
+from qfundus.errors import SetupError
+
 KEY_NAME = "answer_key.parquet"
 _BLACK = 48  # of 255: what JPEG leaves of black next to bright pixels
 _MARGIN = 48  # pixels around burned-in text within which blacking out may reach
@@ -109,7 +111,15 @@ def answers_of(
 
 
 def score_folder(folder: Path, originals: Path) -> Score:
-    """Score what `qfundus deidentify` made of a wrapped hospital; an image that is in quarantine has done nothing."""
+    """Score what `qfundus deidentify` made of a wrapped hospital; an image that is in quarantine has done nothing.
+
+    Raises:
+        SetupError: where the answer key or the manifest is missing.
+    """
+    if not (originals / KEY_NAME).is_file() or not (folder / "manifest.parquet").is_file():
+        raise SetupError(
+            f"A score needs what `qfundus wrap` wrote, with {KEY_NAME}, and what `qfundus deidentify` made of it."
+        )
     key = pd.read_parquet(originals / KEY_NAME)
     manifest = (
         pd.read_parquet(folder / "manifest.parquet").query("status == 'clean'").set_index("digest_before")["target"]

@@ -20,7 +20,7 @@ from qfundus.dicom.photograph import is_photograph, make_object
 from qfundus.dicom.policy import Policy
 from qfundus.errors import Discard, SetupError
 from qfundus.ingestion.inputs import Input, find_inputs, is_no_image
-from qfundus.ingestion.journal import Journal
+from qfundus.ingestion.journal import TRUST, Journal
 from qfundus.ingestion.manifest import FileOutcome, ManifestWriter, name_handling
 from qfundus.isolation import end_with_parent
 from qfundus.security.audit import AuditTrail
@@ -31,6 +31,7 @@ from qfundus.storage import FolderStore
 AUDIT = "audit"  # the folder that holds the trail
 _BATCH = 16  # inputs a worker takes at a time: handing over costs a fraction of a millisecond
 _AHEAD = 4  # batches a worker may lie ahead, so that memory does not grow with the number of inputs
+_ZIPPED = b"PK\3\4"
 _LARGEST_SEALED = 256 << 20  # bytes; a larger original stays only where it came from
 
 
@@ -95,14 +96,15 @@ def deidentify_folder(
     _refuse_misplaced(source, target)
     started = time.perf_counter()
     drafts = target / ".drafts"
-    shutil.rmtree(drafts, ignore_errors=True)
     try:
-        for folder in (target / "clean", target / "quarantine", drafts):
+        for folder in (target / "clean", target / "quarantine"):
             folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+        journal = Journal(target)
+        journal.begin(policy, key)
+        shutil.rmtree(drafts, ignore_errors=True)
+        drafts.mkdir()
+    except (OSError, sqlite3.OperationalError) as error:
         raise SetupError(f"The target cannot be written ({type(error).__name__}).") from None
-    journal = Journal(target)
-    journal.begin(policy, key)
     counts = FolderCounts()
     desk = _Desk(policy, key, drafts, target / "quarantine")
     settle = _Settler(desk, target / "clean")
@@ -116,6 +118,7 @@ def deidentify_folder(
             counts.seconds = round(time.perf_counter() - started, 3)
             report(counts)
     shutil.rmtree(drafts)
+    journal.close()
     counts.seconds = round(time.perf_counter() - started, 3)
     told = {name: value for name, value in vars(counts).items() if isinstance(value, int)}
     content = _digest((target / "manifest.parquet").read_bytes())
@@ -147,7 +150,7 @@ class _Entry:
 def _entries(inputs: Iterable[Input], desk: "_Desk", journal: Journal) -> Iterator[_Entry]:
     for number, item in enumerate(inputs):
         source, stamp = pseudonymise_source(desk.key, item.name), item.stamp()
-        yield _Entry(number, item, source, stamp, journal.find(source, stamp), journal.decision(source))
+        yield _Entry(number, item, source, stamp, journal.find(source, stamp), journal.decision(source, stamp))
 
 
 class _Desk:
@@ -171,12 +174,15 @@ class _Desk:
                 return FileOutcome(source, "ignored")
         except Discard as why:
             return self.hold(source, item, None, why)
+        if data[:4] == _ZIPPED:
+            why = Discard("unreadable_file", "The zip file is broken, or lies within another one.")
+            return self.hold(source, item, data, why)
         before = _digest(data)
         draft = self.drafts / f"{entry.number}.dcm"
         try:
             if is_photograph(item.name):
                 data = make_object(bytes(data), item.read_sidecar())
-            policy = self.trusting if entry.decision == "release" else self.policy
+            policy = self.trusting if entry.decision == TRUST else self.policy
             cleaned = clean_object(data, draft, policy, self.key)
         except Discard as why:
             return replace(self.hold(source, item, data, why), digest_before=before)

@@ -3,13 +3,14 @@
 import os
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from stat import S_ISREG
+from stat import S_ISDIR, S_ISREG
 
-from qfundus.dicom.photograph import sidecar_of
+from qfundus.dicom.photograph import is_photograph, sidecar_of
 from qfundus.errors import Discard
 
 _LARGEST_MEMBER = 4 << 30  # bytes
@@ -74,7 +75,13 @@ class Input:
         except OSError:
             return ""
         stamp = f"{stat.st_size} {stat.st_mtime_ns}"
-        return f"{stamp} {_archive(self.path).infolist()[self.member].CRC}" if self.member >= 0 else stamp
+        if self.member >= 0:
+            return f"{stamp} {_archive(self.path).infolist()[self.member].CRC}"
+        if is_photograph(self.name):  # what it shows is said beside it
+            with suppress(OSError):
+                beside = Path(sidecar_of(str(self.path))).lstat()
+                return f"{stamp} {beside.st_size} {beside.st_mtime_ns}"
+        return stamp
 
     def read_sidecar(self) -> bytes | None:
         """Return what lies beside a plain photograph and says what it shows, or None."""
@@ -86,15 +93,25 @@ class Input:
 
 
 def find_inputs(source: Path) -> Iterator[Input]:
-    """Yield what lies below a folder or in a zip file, in the order of names; symbolic links are not followed."""
+    """Yield what lies below a folder or in a zip file, in the order of names.
+
+    Symbolic links are not followed; they, and folders that cannot be read, are yielded themselves.
+    """
     if source.is_file():
         yield from _inputs_of(source.resolve(), source.name)
         return
-    for folder, folders, files in os.walk(source):
+    hidden: list[Path] = []
+    for folder, folders, files in os.walk(source, onerror=lambda error: hidden.append(Path(str(error.filename)))):
         folders.sort()
+        links = (path for name in folders if (path := Path(folder, name)).is_symlink())
+        for path in (*links, *hidden):
+            yield Input(str(path.relative_to(source)), path)
+        hidden.clear()
         for name in sorted(files):
             path = Path(folder, name)
             yield from _inputs_of(path, str(path.relative_to(source)))
+    for path in hidden:
+        yield Input(str(path.relative_to(source)), path)
 
 
 def _inputs_of(path: Path, name: str) -> Iterator[Input]:
@@ -106,9 +123,12 @@ def _inputs_of(path: Path, name: str) -> Iterator[Input]:
     except (zipfile.BadZipFile, OSError, ValueError):
         yield Input(name, path)
         return
+    seen: set[str] = set()
     for number, member in enumerate(members):
         if not member.is_dir():
-            yield Input(f"{name}/{member.filename}", path, number)
+            again = f"#{number}" if member.filename in seen else ""  # a name may stand twice, each for another file
+            seen.add(member.filename)
+            yield Input(f"{name}/{member.filename}{again}", path, number)
 
 
 def _is_archive(path: Path) -> bool:
@@ -124,7 +144,8 @@ def _is_archive(path: Path) -> bool:
 
 def _is_plain(path: Path) -> bool:
     try:
-        return S_ISREG(path.lstat().st_mode)
+        mode = path.lstat().st_mode
+        return S_ISREG(mode) or S_ISDIR(mode)  # a folder is yielded only where it cannot be read
     except OSError:
         return True  # it is gone, or hidden: who reads it hears so
 

@@ -3,6 +3,8 @@
 import json
 import sqlite3
 from dataclasses import asdict, replace
+from fcntl import LOCK_EX, LOCK_NB, flock
+from io import TextIOWrapper
 from pathlib import Path
 
 from qfundus.dicom.deidentify import Handled
@@ -12,11 +14,12 @@ from qfundus.ingestion.manifest import FileOutcome, made_by
 from qfundus.security.keys import SiteKey
 
 _NAME = ".journal.db"
+TRUST = "trust"  # what was held for its text alone, and released: a person has looked at its pixels
 _TABLES = """
     CREATE TABLE IF NOT EXISTS about (said TEXT);
     CREATE TABLE IF NOT EXISTS outcomes (source TEXT PRIMARY KEY, stamp TEXT, outcome TEXT) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS handlings (name TEXT PRIMARY KEY, handled TEXT) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS decisions (source TEXT PRIMARY KEY, decision TEXT) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS decisions (source TEXT PRIMARY KEY, stamp TEXT, decision TEXT) WITHOUT ROWID;
 """
 
 
@@ -25,6 +28,7 @@ class Journal:
 
     def __init__(self, target: Path) -> None:
         self._target = target
+        self._lock: TextIOWrapper | None = None
         self._database = sqlite3.connect(target / _NAME, isolation_level=None)
         # A killed process loses nothing then; only a power cut might, and what it loses is done again.
         self._database.execute("PRAGMA journal_mode = WAL")
@@ -32,11 +36,17 @@ class Journal:
         self._database.executescript(_TABLES)
 
     def begin(self, policy: Policy, key: SiteKey) -> None:
-        """Bind the folder to a policy and a key: what two of them wrote would not fit together.
+        """Take the folder for one run, and bind it to a policy and a key: what two wrote would not fit together.
 
         Raises:
-            SetupError: where it is bound to others.
+            SetupError: where another run has it, or it is bound to others.
         """
+        # Held until the process ends: two runs would overwrite each other's drafts.
+        self._lock = (self._target / ".lock").open("w")
+        try:
+            flock(self._lock, LOCK_EX | LOCK_NB)
+        except OSError:
+            raise SetupError("Another run is writing into the target: wait until it has ended.") from None
         about = json.dumps({**made_by(policy), "key": key.mac("source", "journal").hex()})
         found = self._database.execute("SELECT said FROM about").fetchone()
         if found is None:
@@ -71,14 +81,26 @@ class Journal:
         self._database.execute("INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?)", row)
 
     def decide(self, source: str, decision: str) -> None:
-        """Remember what a person decided about a quarantined input, for the next run."""
-        self._database.execute("INSERT OR REPLACE INTO decisions VALUES (?, ?)", (source, decision))
+        """Remember what a person decided about a quarantined input, as long as its content stays what it was."""
+        found = self._database.execute("SELECT stamp, outcome FROM outcomes WHERE source = ?", (source,)).fetchone()
+        if found is None:
+            return
+        if decision == "release" and json.loads(found[1])["reason"] == "burned_in_text":
+            decision = TRUST
+        self._database.execute("INSERT OR REPLACE INTO decisions VALUES (?, ?, ?)", (source, found[0], decision))
         self._database.execute("DELETE FROM outcomes WHERE source = ?", (source,))
 
-    def decision(self, source: str) -> str:
-        """Return what a person decided about an input, '' where nobody did."""
-        found = self._database.execute("SELECT decision FROM decisions WHERE source = ?", (source,)).fetchone()
+    def decision(self, source: str, stamp: str) -> str:
+        """Return what a person decided about an input with this content, '' where nobody did."""
+        query = "SELECT decision FROM decisions WHERE source = ? AND stamp = ?"
+        found = self._database.execute(query, (source, stamp)).fetchone()
         return found[0] if found else ""
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self._database.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def note_of(self, source: str) -> Path:
         """Return where the reason for a quarantined input lies."""

@@ -11,6 +11,7 @@ import pandas as pd
 import psutil
 import pytest
 from conftest import make_eye
+from PIL import Image
 
 from qfundus.errors import Discard, SetupError
 from qfundus.hospital.wrap import to_bytes
@@ -79,7 +80,7 @@ def test_links_pipes_and_devices_are_passed_over_unread(tmp_path, trusting, key)
     (folder / "dangling.dcm").symlink_to(folder / "nowhere")
     (folder / "loop").symlink_to(folder)
     counts = deidentify_folder(folder, tmp_path / "out", trusting, key)
-    assert (counts.read, counts.ignored) == (3, 3)
+    assert (counts.read, counts.ignored) == (4, 4)
 
 
 def test_a_name_that_is_no_utf8_is_read_like_any_other(tmp_path, trusting, key, photographs):
@@ -272,3 +273,71 @@ def test_a_run_that_was_killed_leaves_no_process_and_is_finished_by_the_next(tmp
     told = json.loads(finished.stdout.splitlines()[-1])
     assert (told["read"], told["clean"], told["duplicates"]) == (200, 200, 0)
     assert len(tree(tmp_path / "out")) == 200
+
+
+def decide(out, key, decision):
+    quarantine = FolderQuarantine(out, key)
+    [item] = quarantine.list()
+    getattr(quarantine, decision)(item.source, "looked at it")
+
+
+def test_a_release_holds_for_the_content_that_was_looked_at(tmp_path, photographs, policy, key):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    burned_in = to_bytes(make_eye(photographs, burned_in=True))
+    (folder / "eye.dcm").write_bytes(burned_in[:900])
+    assert deidentify_folder(folder, out, policy.policy, key).quarantined == 1
+    decide(out, key, "release")
+    (folder / "eye.dcm").write_bytes(burned_in)
+    deidentify_folder(folder, out, policy.policy, key)
+    assert pd.read_parquet(out / "manifest.parquet")["redacted"].sum() > 0
+
+
+def test_a_folder_that_cannot_be_read_is_held(source, tmp_path, trusting, key, monkeypatch):
+    (source / "locked").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):  # root may read any folder
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    (source / "linked").symlink_to(tmp_path)
+    counts = deidentify_folder(source, tmp_path / "out", trusting, key)
+    assert counts.reasons["unreadable_file"] == 1
+    assert counts.ignored == 4
+
+
+def test_two_members_of_one_name_are_two_inputs(tmp_path, trusting, key, photographs):
+    (tmp_path / "in").mkdir()
+    first, second = (to_bytes(make_eye(photographs, number))[:-3000] for number in range(2))
+    with zipfile.ZipFile(tmp_path / "in" / "two.zip", "w") as archive:
+        archive.writestr("x.dcm", first)
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("x.dcm", second)
+    assert deidentify_folder(tmp_path / "in", tmp_path / "out", trusting, key).quarantined == 2
+    assert len(FolderQuarantine(tmp_path / "out", key).list()) == 2
+
+
+def test_a_sidecar_that_comes_later_is_read(tmp_path, trusting, key, photographs):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.fromarray(photographs.images[0]).resize((280, 280)).save(folder / "eye.jpg")
+    assert deidentify_folder(folder, tmp_path / "out", trusting, key).reasons == {"missing_patient_id": 1}
+    (folder / "eye.json").write_text(json.dumps({"PatientID": "4711", "ImageLaterality": "R"}))
+    assert deidentify_folder(folder, tmp_path / "out", trusting, key).clean == 1
+
+
+def test_two_runs_do_not_share_a_target(source, tmp_path, trusting, key):
+    def begin_another(_):
+        with pytest.raises(SetupError, match="Another run"):
+            deidentify_folder(source, tmp_path / "out", trusting, key)
+
+    deidentify_folder(source, tmp_path / "out", trusting, key, report=begin_another)
+
+
+def test_a_broken_zip_file_is_called_so(tmp_path, trusting, key):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "broken.zip").write_bytes(b"PK\3\4" + b"x" * 900)
+    assert deidentify_folder(tmp_path / "in", tmp_path / "out", trusting, key).reasons == {"unreadable_file": 1}
