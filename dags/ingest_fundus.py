@@ -12,7 +12,8 @@ and database is searched for them.
 
 | a task fails | what it means | what to do |
 |---|---|---|
-| Fetch from the archive | the archive does not answer, or no longer lists much of what it had | read the message; what could be fetched has landed, so the task may be marked as succeeded to go on without the rest |
+| Fetch from the archive | the archive does not answer, a photograph cannot be had, or much is no longer listed | read the message; what could be fetched is taken in by this run all the same, and the rest is tried again by the next |
+| Say that the fetch failed | the fetch failed, so the run does, though all else went on | see above |
 | Plant invented patients | the object store does not answer | `qfundus status`; then clear the task |
 | De-identify what has landed | the object store does not answer, or fewer objects landed than `at_least` | `qfundus status`; then clear the task: objects done already are found |
 | Extract features | the object store does not answer | clear the task |
@@ -66,7 +67,7 @@ FAIL_WHAT_CANNOT_HEAL = ExceptionRetryPolicy(
         )
     },
 )
-def ingest_fundus():
+def ingest_fundus():  # noqa: C901  (one function for each task)
     """Wire the steps."""
 
     @task(task_display_name="Fetch from the archive")
@@ -75,7 +76,13 @@ def ingest_fundus():
 
         return ingestion.fetch_archive()
 
-    @task(task_display_name="Plant invented patients")
+    @task(task_display_name="Say that the fetch failed", trigger_rule="one_failed")
+    def say_fetch_failed():
+        from qfundus.errors import SetupError
+
+        raise SetupError("Not all could be fetched from the archive: see the task `fetch_archive`.")
+
+    @task(task_display_name="Plant invented patients", trigger_rule="all_done")
     def plant_patients(run_id):
         from qfundus.steps import ingestion
 
@@ -125,7 +132,9 @@ def ingest_fundus():
             raise AirflowSkipException("No eye and no grade is new.")
 
     curated = deidentify_landed()
-    fetch_archive() >> plant_patients() >> curated
+    fetched = fetch_archive()
+    fetched >> say_fetch_failed()
+    fetched >> plant_patients() >> curated
     counts = close_run(curated)
     push_features(extract_features(curated)) >> counts >> search_planted() >> announce_eyes(counts)
 

@@ -1,5 +1,8 @@
 """What a hospital corrects or takes back: the new content takes the old one's place, the erased is gone."""
 
+import io
+import time
+import zipfile
 from dataclasses import replace
 from datetime import date
 
@@ -9,9 +12,11 @@ from conftest import make_eye
 from qfundus.hospital.wrap import to_bytes
 from qfundus.ingestion.account import close_run
 from qfundus.ingestion.curate import curate_landed, read_manifest
-from qfundus.ingestion.landing import ARCHIVE
+from qfundus.ingestion.erasures import write_erasures
+from qfundus.ingestion.landing import ARCHIVE, landed_photograph
 from qfundus.ingestion.names import object_name
 from qfundus.ingestion.quarantine import Quarantine
+from qfundus.security.audit import AuditTrail
 from qfundus.security.keys import date_shift, pseudonymise_uid
 
 pytestmark = pytest.mark.platform
@@ -112,3 +117,61 @@ def test_what_a_notice_names_is_gone_with_its_grades_and_may_come_back(fresh, gr
 def test_a_notice_that_cannot_be_read_is_held(fresh):
     counts, _ = take_in(fresh, "n1", {"x.erase.csv": b"name\nDoe^Jane\n"})
     assert counts == {"notices quarantined": 1, "quarantined: unreadable_erasure": 1}
+
+
+def test_what_comes_and_is_taken_back_in_one_night_leaves_the_others_alone(fresh, photographs):
+    eye, other = make_eye(photographs, 3), make_eye(photographs, 4)
+    notice = f"SOPInstanceUID\n{eye.SOPInstanceUID}\n".encode()
+    sheet = f"SOPInstanceUID,grade,grader,date\n{eye.SOPInstanceUID},3,Dr. P,2026-07-01".encode()
+    files = {"a.dcm": to_bytes(eye), "b.dcm": to_bytes(other), "x.erase.csv": notice, "x.csv": sheet}
+    counts, outcomes = take_in(fresh, "n1", files)
+    assert counts["images curated"] == counts["images withdrawn"] == counts["grades withdrawn"] == 1
+    assert counts["erasures erased"] == 1
+    [kept] = outcomes.query("status == 'curated'")["digest"]
+    assert fresh.store.find(fresh.settings.curated_bucket, object_name(kept)) is not None
+    said = [record.event["entity"][0]["what"]["identifier"]["value"] for record in trail_of(fresh).records()]
+    assert pseudonymise_uid(fresh.key, str(eye.SOPInstanceUID)) in said
+
+
+def trail_of(curation):
+    return AuditTrail(curation.store, curation.settings.audit_bucket, curation.key)
+
+
+def test_sheets_and_notices_in_a_zip_file_are_read_as_such(fresh, graded, photographs):
+    eye = make_eye(photographs, 5)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("Jane/grades.csv", f"SOPInstanceUID,grade,grader,date\n{eye.SOPInstanceUID},2,P,2026-07-01")
+        archive.writestr("Jane/old.erase.csv", f"SOPInstanceUID\n{graded.SOPInstanceUID}\n")
+        archive.writestr("Jane/broken.csv", "no columns")
+        archive.writestr("Jane/eye.dcm", to_bytes(eye))
+    counts, _ = take_in(fresh, "n1", {"Jane.zip": packed.getvalue()})
+    assert counts == {
+        "archives read": 1,
+        "images curated": 1,
+        "sheets read": 1,
+        "grades graded": 1,
+        "notices read": 1,
+        "erasures erased": 1,
+        "sheets quarantined": 1,
+        "quarantined: unreadable_sheet": 1,
+    }
+    assert instance_of(fresh, graded) is None
+
+
+def test_what_the_archive_sends_again_after_its_notice_stays(fresh, photographs):
+    eye = make_eye(photographs, 6)
+    uid = pseudonymise_uid(fresh.key, str(eye.SOPInstanceUID))
+    place = landed_photograph(fresh.key, str(eye.SOPInstanceUID))
+    take_in(fresh, "n1", {place: to_bytes(eye)})
+    fresh.store.put(fresh.settings.landing_bucket, f"{ARCHIVE}gone.erase.csv", write_erasures([uid]))
+    time.sleep(1.1)  # the store tells seconds apart
+    counts, _ = take_in(fresh, "n2", {place: to_bytes(eye)})
+    assert counts["erasures ignored"] == 1
+    assert instance_of(fresh, eye) is not None
+
+
+def test_a_date_at_the_calendars_end_costs_its_row(fresh, graded):
+    sheet = f"SOPInstanceUID,grade,grader,date\n{graded.SOPInstanceUID},3,P,0001-01-01"
+    counts, _ = take_in(fresh, "n1", {"a.csv": sheet.encode()})
+    assert counts == {"sheets read": 1, "grades quarantined": 1, "quarantined: unreadable_grade_row": 1}

@@ -11,6 +11,7 @@ from pathlib import Path
 import orthanc
 import pytest
 from conftest import make_eye
+from dicomweb_client.api import DICOMwebClient
 from pydantic import SecretStr
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
@@ -195,6 +196,40 @@ def test_a_correction_that_could_not_be_fetched_is_fetched_the_next_time(fresh, 
         with pytest.raises(Retry, match="1 photographs could not be fetched"):
             fetch(curation, MONDAY)
     assert fetch(curation, MONDAY) == (1, 0)
+
+
+def test_one_photograph_that_cannot_be_had_does_not_stop_the_feed(fresh, archive, photographs, monkeypatch):
+    curation = replace(fresh, settings=archive.settings(fresh.settings, with_feed=True))
+    fetch(curation, MONDAY)
+    for number in (1, 2):
+        archive.send(to_bytes(eye_of(photographs, number)))
+    bad, retrieve = str(eye_of(photographs, 1).SOPInstanceUID), dicomweb.Archive.retrieve
+
+    def fail_one(self, address):
+        if address.instance == bad:
+            raise Retry("The archive answered 500.")
+        return retrieve(self, address)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(dicomweb.Archive, "retrieve", fail_one)
+        for expected in ("1 have landed", "0 have landed"):
+            with pytest.raises(Retry, match=expected):
+                fetch(curation, MONDAY)
+    assert fetch(curation, MONDAY) == (1, 0)
+
+
+def test_an_archive_that_gives_small_pages_is_read_to_its_end(fresh, archive, photographs, monkeypatch):
+    curation = replace(fresh, settings=archive.settings(fresh.settings, with_feed=False))
+    for number in range(5):
+        archive.send(to_bytes(eye_of(photographs, number, study="1.2.826.0.1.3680043.8.498.7")))
+    search = DICOMwebClient.search_for_instances
+
+    def few(self, *arguments, limit, **named):
+        return search(self, *arguments, limit=min(limit, 2), **named)
+
+    monkeypatch.setattr(DICOMwebClient, "search_for_instances", few)
+    assert fetch(curation, MONDAY) == (5, 0)
+    assert fetch(curation, MONDAY) == (0, 0)
 
 
 def test_an_archive_made_anew_is_compared_again(fresh, archive, photographs):

@@ -5,8 +5,8 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from datetime import date
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date, datetime
 from pathlib import Path
 from typing import TypeVar, cast
 from zipfile import BadZipFile, ZipFile
@@ -18,14 +18,15 @@ from qfundus.dicom.photograph import is_photograph, make_object, sidecar_of
 from qfundus.errors import Discard, ReasonCode
 from qfundus.ingestion.curation import Curation
 from qfundus.ingestion.erasures import read_erasures
-from qfundus.ingestion.grades import read_sheet, resolve_row, write_sheet
+from qfundus.ingestion.grades import read_sheet, resolve_row, shift_grading, write_sheet
 from qfundus.ingestion.images import begin_process, curate_landed_image, curate_member
 from qfundus.ingestion.inputs import find_member, is_no_image, read_member
 from qfundus.ingestion.instances import Instance, KnownGrade
-from qfundus.ingestion.landing import LandedObject, fix_landed
+from qfundus.ingestion.landing import ARCHIVE, ERASURE, LandedObject, fix_landed, is_erasure, is_sheet
 from qfundus.ingestion.names import manifest_name
 from qfundus.ingestion.outcome import Outcome, count_outcomes, to_table
 from qfundus.isolation import Isolation
+from qfundus.security.audit import AuditTrail
 from qfundus.security.keys import date_shift, pseudonymise_uid
 from qfundus.settings import Settings
 from qfundus.storage import ObjectStore, from_parquet, to_parquet
@@ -57,21 +58,25 @@ def curate_landed(curation: Curation) -> CuratedRun:
         return CuratedRun(name, count_outcomes(from_parquet(finished)))
     landed, taken_away = fix_landed(store, settings, curation.key, curation.run)
     images = [item for item in landed if item.is_image]
+    papers = [_Paper(item.source, item.name, item.landed_at) for item in landed if item.is_sheet or item.is_erasure]
     needs = (settings, curation.policy.policy, curation.key, curation.run)
     with Isolation(_PROCESSES, begin_process, *needs) as isolation:
         outcomes = _in_threads(lambda item: curate_image(curation, isolation, item), images, "images")
         for archive in landed:
             if archive.is_archive:
-                outcomes += curate_archive(curation, isolation, archive)
+                found, within = curate_archive(curation, isolation, archive)
+                outcomes += found
+                papers += within
     outcomes = mark_duplicates(outcomes)
     outcomes += settle_sidecars(curation, landed, outcomes)
-    for sheet in landed:
-        if sheet.is_sheet:
-            outcomes += curate_sheet(curation, sheet)
+    for paper in papers:
+        if is_sheet(paper.name):
+            outcomes += curate_sheet(curation, paper)
     # Last, so that what came and was taken back on one day is gone.
-    for notice in landed:
-        if notice.is_erasure:
-            outcomes += erase_named(curation, notice)
+    for paper in papers:
+        if is_erasure(paper.name):
+            outcomes += erase_named(curation, paper, landed)
+    outcomes = withdraw_erased(outcomes)
     outcomes += [Outcome(source, "image", "withdrawn") for source in taken_away]
     planted = {item.source for item in landed if item.planted}
     table = to_table([replace(o, planted=o.source in planted or o.part_of in planted) for o in outcomes])
@@ -112,31 +117,53 @@ def _hold_landed(curation: Curation, isolation: Isolation, item: LandedObject, w
     return Outcome(item.source, "image", "quarantined", why.reason)
 
 
-def curate_archive(curation: Curation, isolation: Isolation, item: LandedObject) -> list[Outcome]:
-    """De-identify the images in a zip file: one outcome for the archive and one for each member."""
+@dataclass(frozen=True)
+class _Paper:
+    """A sheet or a notice: landed by itself, or `part_of` a zip file that held its `data`."""
+
+    source: str
+    name: str = field(repr=False)
+    landed_at: datetime
+    part_of: str = ""
+    data: bytes | None = field(default=None, repr=False)
+
+    def read(self, curation: Curation) -> bytes | None:
+        """Return the content, None where somebody took it away."""
+        return self.data if self.part_of else curation.store.find(curation.settings.landing_bucket, self.name)
+
+
+def curate_archive(curation: Curation, isolation: Isolation, item: LandedObject) -> tuple[list[Outcome], list[_Paper]]:
+    """De-identify the images in a zip file: one outcome for the archive and one for each member.
+
+    The sheets and notices in it are returned as they are: they come after all images.
+    """
     data = curation.store.find(curation.settings.landing_bucket, item.name)
     if data is None:
-        return [Outcome(item.source, "archive", "withdrawn")]
+        return [Outcome(item.source, "archive", "withdrawn")], []
     try:
         archive = ZipFile(io.BytesIO(data))
     except (BadZipFile, OSError, ValueError):
         why = Discard("unreadable_file", "It is no zip file.")
         _quarantine(curation, item.source, item.name, data, why)
-        return [Outcome(item.source, "archive", "quarantined", why.reason)]
+        return [Outcome(item.source, "archive", "quarantined", why.reason)], []
     members = [number for number, member in enumerate(archive.infolist()) if not member.is_dir()]
     read = [_curate_member(curation, isolation, item, archive, number) for number in members]
-    return [Outcome(item.source, "archive", "read"), *read]
+    outcomes = [found for found in read if isinstance(found, Outcome)]
+    return [Outcome(item.source, "archive", "read"), *outcomes], [f for f in read if isinstance(f, _Paper)]
 
 
 def _curate_member(
     curation: Curation, isolation: Isolation, item: LandedObject, archive: ZipFile, number: int
-) -> Outcome:
+) -> Outcome | _Paper:
     source, name = f"{item.source}-{number + 1}", archive.infolist()[number].filename
     try:
         data = read_member(archive, number)
     except Discard as why:
         _quarantine(curation, source, f"{item.name}/{number}", b"", why)
         return Outcome(source, "image", "quarantined", why.reason, part_of=item.source)
+    if is_sheet(name) or is_erasure(name):
+        ending = ERASURE if is_erasure(name) else ".csv"
+        return _Paper(source, f"{item.name}.member{number + 1}{ending}", item.landed_at, item.source, data)
     if is_no_image(name, data):
         return Outcome(source, "image", "ignored", part_of=item.source)
     # Of the member's own name nothing is kept but its ending: it may climb out of any folder.
@@ -176,7 +203,7 @@ def _grades_that_follow(curation: Curation, outcome: Outcome) -> list[Outcome]:
     moved = date_shift(curation.key, instance.corrects_patient) - date_shift(curation.key, instance.patient)
     followed: list[Outcome] = []
     for number, old in enumerate(curation.index.grades(instance.uid, instance.corrects), 1):
-        graded_on = date.fromordinal(date.fromisoformat(old.graded_on).toordinal() + moved).isoformat()
+        graded_on = shift_grading(date.fromisoformat(old.graded_on), moved).isoformat()
         given = replace(old, graded_on=graded_on)
         first = curation.index.add_grade(instance.uid, instance.digest, given, curation.run)
         graded = replace(
@@ -202,18 +229,28 @@ def mark_duplicates(outcomes: Iterable[Outcome]) -> list[Outcome]:
     return marked
 
 
-def curate_sheet(curation: Curation, sheet: LandedObject) -> list[Outcome]:
+def withdraw_erased(outcomes: list[Outcome]) -> list[Outcome]:
+    """Let what the same run took in and erased be withdrawn: nothing after it may look for its content."""
+    erased = {outcome.instance for outcome in outcomes if outcome.kind == "erasure" and outcome.status == "erased"}
+    gone = {outcome.digest for outcome in outcomes if outcome.kind == "image" and outcome.instance in erased}
+    return [
+        replace(outcome, status="withdrawn") if outcome.digest and outcome.digest in gone else outcome
+        for outcome in outcomes
+    ]
+
+
+def curate_sheet(curation: Curation, sheet: _Paper) -> list[Outcome]:
     """Read a grading sheet: one outcome for the sheet and one for each of its rows."""
-    data = curation.store.find(curation.settings.landing_bucket, sheet.name)
+    data = sheet.read(curation)
     if data is None:
         return [Outcome(sheet.source, "sheet", "withdrawn")]
     try:
         rows = read_sheet(data)
     except Discard as why:
         _quarantine(curation, sheet.source, sheet.name, data, why)
-        return [Outcome(sheet.source, "sheet", "quarantined", why.reason)]
+        return [Outcome(sheet.source, "sheet", "quarantined", why.reason, part_of=sheet.part_of)]
     graded = _in_threads(lambda row: _curate_row(curation, sheet, *row), list(enumerate(rows, 1)), "grades")
-    return [Outcome(sheet.source, "sheet", "read"), *graded]
+    return [Outcome(sheet.source, "sheet", "read", part_of=sheet.part_of), *graded]
 
 
 def settle_sidecars(curation: Curation, landed: list[LandedObject], outcomes: list[Outcome]) -> list[Outcome]:
@@ -237,29 +274,35 @@ def settle_sidecars(curation: Curation, landed: list[LandedObject], outcomes: li
     return settled
 
 
-def erase_named(curation: Curation, notice: LandedObject) -> list[Outcome]:
-    """Erase the images that a notice names: one outcome for the notice and one for each of its rows."""
-    data = curation.store.find(curation.settings.landing_bucket, notice.name)
+def erase_named(curation: Curation, notice: _Paper, landed: list[LandedObject]) -> list[Outcome]:
+    """Erase the images that a notice names: one outcome for the notice and one for each of its rows.
+
+    What the archive sent again after its notice stays: it was deleted there, and is there again.
+    """
+    data = notice.read(curation)
     if data is None:
         return [Outcome(notice.source, "notice", "withdrawn")]
     try:
         uids = read_erasures(data, curation.key)
     except Discard as why:
         _quarantine(curation, notice.source, notice.name, data, why)
-        return [Outcome(notice.source, "notice", "quarantined", why.reason)]
+        return [Outcome(notice.source, "notice", "quarantined", why.reason, part_of=notice.part_of)]
+    back = {item.name for item in landed if item.corrects and item.landed_at > notice.landed_at}
     erased = [
-        Outcome(
-            f"{notice.source}-{number}",
-            "erasure",
-            "erased" if curation.index.erase(uid, curation.run) else "ignored",
-            part_of=notice.source,
-        )
-        for number, uid in enumerate(uids, 1)
+        _erase(curation, uid, f"{notice.source}-{number}", notice.source, back) for number, uid in enumerate(uids, 1)
     ]
-    return [Outcome(notice.source, "notice", "read"), *erased]
+    return [Outcome(notice.source, "notice", "read", part_of=notice.part_of), *erased]
 
 
-def _curate_row(curation: Curation, sheet: LandedObject, number: int, row: dict[str, str]) -> list[Outcome]:
+def _erase(curation: Curation, uid: str, source: str, notice: str, back: set[str]) -> Outcome:
+    if f"{ARCHIVE}{uid}.dcm" in back or not curation.index.erase(uid, curation.run):
+        return Outcome(source, "erasure", "ignored", part_of=notice, instance=uid)
+    trail = AuditTrail(curation.store, curation.settings.audit_bucket, curation.key)
+    trail.append("110103", "D", uid, "A notice of erasure named it.", run=curation.run, notice=notice)
+    return Outcome(source, "erasure", "erased", part_of=notice, instance=uid)
+
+
+def _curate_row(curation: Curation, sheet: _Paper, number: int, row: dict[str, str]) -> list[Outcome]:
     source = f"{sheet.source}-{number}"
     try:
         graded = resolve_row(row, source, sheet.source, curation.index, curation.key)

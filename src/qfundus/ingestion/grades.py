@@ -2,7 +2,7 @@
 
 import csv
 import io
-from datetime import date
+from datetime import date, timedelta
 
 from qfundus.errors import Discard
 from qfundus.ingestion.instances import InstanceIndex
@@ -37,6 +37,18 @@ def write_sheet(rows: list[dict[str, str]]) -> bytes:
     return text.getvalue().encode()
 
 
+def shift_grading(graded_on: date, days: int) -> date:
+    """Move the date of a grading by days.
+
+    Raises:
+        Discard: where that leaves the calendar, as dates that stand for none do.
+    """
+    try:
+        return graded_on + timedelta(days=days)
+    except OverflowError:
+        raise Discard("unreadable_grade_row", "The date is none on which a photograph was graded.") from None
+
+
 def resolve_row(row: dict[str, str], source: str, sheet: str, index: InstanceIndex, key: SiteKey) -> Outcome:
     """Find the eye that a row grades, and pseudonymise its grader; the date moves with the patient's others.
 
@@ -54,7 +66,7 @@ def resolve_row(row: dict[str, str], source: str, sheet: str, index: InstanceInd
     instance = index.find(pseudonymise_uid(key, row["SOPInstanceUID"]))
     if instance is None:
         raise Discard("grade_without_image", "No curated image has this SOP instance UID.")
-    shifted = date.fromordinal(graded_on.toordinal() - date_shift(key, instance.patient))
+    shifted = shift_grading(graded_on, -date_shift(key, instance.patient))
     return Outcome(
         source=source,
         kind="grade",

@@ -1,6 +1,7 @@
 """The landing bucket: what a hospital sent, named by pseudonym from here on."""
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from qfundus.dicom.photograph import SIDECAR, is_photograph
 from qfundus.ingestion.names import landed_name
@@ -23,6 +24,7 @@ class LandedObject:
     name: str = field(repr=False)
     etag: str
     source: str
+    landed_at: datetime
     planted: bool = False
     released: bool = False
     corrects: bool = False
@@ -30,7 +32,7 @@ class LandedObject:
     @property
     def is_sheet(self) -> bool:
         """Whether this is a grading sheet, by its name's ending."""
-        return self.name.lower().endswith(".csv") and not self.is_erasure
+        return is_sheet(self.name)
 
     @property
     def is_photograph(self) -> bool:
@@ -50,12 +52,22 @@ class LandedObject:
     @property
     def is_erasure(self) -> bool:
         """Whether this names images to erase, by its name's ending."""
-        return self.name.lower().endswith(ERASURE)
+        return is_erasure(self.name)
 
     @property
     def is_archive(self) -> bool:
         """Whether this is a zip file, by its name's ending."""
         return self.name.lower().endswith(".zip")
+
+
+def is_sheet(name: str) -> bool:
+    """Say whether a name is a grading sheet's."""
+    return name.lower().endswith(".csv") and not is_erasure(name)
+
+
+def is_erasure(name: str) -> bool:
+    """Say whether a name is a notice of erasure's."""
+    return name.lower().endswith(ERASURE)
 
 
 def landed_photograph(key: SiteKey, uid: str) -> str:
@@ -81,6 +93,7 @@ def list_landed(store: ObjectStore, settings: Settings, key: SiteKey) -> list[La
             found.name,
             found.etag,
             pseudonymise_source(key, f"{found.name}\x00{found.etag}"),
+            found.modified,
             planted=found.name.startswith(planted),
             released=found.name.startswith(released),
             corrects=found.name.removeprefix(released).startswith(ARCHIVE),

@@ -17,6 +17,7 @@ from qfundus.settings import Settings
 
 _PAGE = 1000
 _TIMEOUT = 60  # seconds without a byte
+_PATIENT = "00100020"
 _STUDY, _SERIES, _INSTANCE, _COUNT = "0020000D", "0020000E", "00080018", "00201208"
 
 
@@ -58,7 +59,7 @@ class Archive:
 
         # A study with two patient IDs is listed twice.
         counts: dict[str, int] = {}
-        for found in _pages(page):
+        for found in _pages(page, _STUDY, _PATIENT):
             uid, count = str(_value(found, _STUDY)), _value(found, _COUNT)
             counts[uid] = -1 if count is None else counts.get(uid, 0) + int(count)
         return [ListedStudy(uid, count) for uid, count in counts.items()]
@@ -72,7 +73,7 @@ class Archive:
                 study_instance_uid=study, search_filters=wanted, limit=_PAGE, offset=offset
             )
 
-        return [Address(study, str(_value(f, _SERIES)), str(_value(f, _INSTANCE))) for f in _pages(page)]
+        return [Address(study, str(_value(f, _SERIES)), str(_value(f, _INSTANCE))) for f in _pages(page, _INSTANCE)]
 
     def retrieve(self, address: Address) -> bytes | None:
         """Return an object as it lies in the archive (WADO-RS), or None where it is gone.
@@ -145,15 +146,21 @@ class _TimedAdapter(HTTPAdapter):
         return super().send(*arguments, **named)
 
 
-def _pages(page: Callable[[int], list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
-    offset = 0
+def _pages(page: Callable[[int], list[dict[str, Any]]], *named_by: str) -> Iterator[dict[str, Any]]:
+    """Yield what an archive lists, page by page, until a page holds nothing new.
+
+    An archive may give fewer than it was asked for though it has more, or the same again whatever the offset.
+    """
+    offset, seen = 0, set[tuple[str, ...]]()
     while True:
         with nameless_errors():
             found = page(offset)
-        yield from found
-        offset += len(found)
-        if len(found) < _PAGE:
+        new = {tuple(str(_value(one, tag)) for tag in named_by): one for one in found}
+        if new.keys() <= seen:
             return
+        yield from (one for name, one in new.items() if name not in seen)
+        seen |= new.keys()
+        offset += len(found)
 
 
 def _value(found: dict[str, Any], tag: str) -> Any:

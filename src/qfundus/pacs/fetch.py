@@ -47,9 +47,10 @@ def fetch_archive(store: ObjectStore, settings: Settings, key: SiteKey, today: d
         SetupError: where so much is gone at once that a wrong setting is likelier; nothing is erased then.
     """
     fetch = _Fetch(store, settings, key)
+    due = settings.orthanc_url is None or fetch.known.cursor.compared != today.isoformat()
     if settings.orthanc_url is not None:
-        fetch.follow(ChangeFeed(settings))
-    if settings.orthanc_url is None or fetch.known.cursor.compared != today.isoformat():
+        due = not fetch.follow(ChangeFeed(settings)) or due
+    if due:
         fetch.compare(today)
     _log.info("Archive fetched", **asdict(fetch.done))
     if fetch.done.failed:
@@ -65,20 +66,22 @@ class _Fetch:
         self.known = KnownArchive(store, settings)
         self.done = Fetched()
 
-    def follow(self, feed: ChangeFeed) -> None:
-        """Land what the feed names; a photograph that it names again may be a correction, and is fetched again."""
+    def follow(self, feed: ChangeFeed) -> bool:
+        """Land what the feed names; a photograph that it names again may be a correction, and is fetched again.
+
+        Returns whether the feed goes on from where it was followed to; otherwise only comparing finds everything.
+        """
         newest, cursor = feed.newest(), self.known.cursor
         if cursor.last < 0 or newest < cursor.last:
-            # The first time, or an archive made anew: comparing finds everything, and the feed begins here.
+            # The first time, or an archive made anew.
             self.known.save(Cursor(newest))
-            return
+            return False
         for page in feed.since(cursor.last):
-            if not self._land(page.photographs):
-                # A correction that failed shows nowhere but here: the next call begins at this page again.
-                self.known.save(cursor)
-                return
-            cursor = replace(cursor, last=page.last)
+            # What fails is stale, and looked for at the next comparison: the feed must not stop at it.
+            complete = self._land(page.photographs)
+            cursor = replace(cursor, last=page.last, compared=cursor.compared if complete else "")
             self.known.save(cursor)
+        return True
 
     def compare(self, today: date) -> None:
         """Compare all studies of the archive with those known, look into each that differs, and note what is gone."""
@@ -94,7 +97,8 @@ class _Fetch:
             self.known.save(self.known.cursor)
         gone = gone.union(*(study.photographs for study in unseen.values())) - listed_now
         self._erase(gone, unseen)
-        self.known.save(replace(self.known.cursor, compared=today.isoformat()))
+        # What failed is due again at the next call.
+        self.known.save(replace(self.known.cursor, compared="" if self.done.failed else today.isoformat()))
 
     def _differs(self, study: ListedStudy, unseen: dict[str, KnownStudy]) -> bool:
         known = unseen.pop(pseudonymise_uid(self._key, study.uid), None)
@@ -105,7 +109,8 @@ class _Fetch:
         known = self._known(study.uid)
         before = set(known.photographs)
         there = {pseudonymise_uid(self._key, a.instance): a for a in self._archive.photographs(study.uid)}
-        complete = self._land(address for name, address in there.items() if name not in before)
+        wanted = (address for name, address in there.items() if name not in before or name in known.stale)
+        complete = self._land(wanted)
         # What is gone stays in doubt until it is erased: the notice may fail, or a person may have to decide.
         known.count = study.count if complete and before <= set(there) else UNSURE
         self.done.studies += 1
@@ -121,9 +126,12 @@ class _Fetch:
             landed = list(pool.map(self._land_one, wanted))
         for address, result in zip(wanted, landed, strict=True):
             known = self._known(address.study)
+            name = pseudonymise_uid(self._key, address.instance)
+            known.stale.discard(name)
             if result == "landed":
-                known.photographs.add(pseudonymise_uid(self._key, address.instance))
+                known.photographs.add(name)
             elif result == "failed":
+                known.stale.add(name)
                 known.count = UNSURE
         self.done.landed += landed.count("landed")
         self.done.failed += landed.count("failed")
@@ -155,4 +163,5 @@ class _Fetch:
             del self.known.studies[name]
         for study in self.known.studies.values():
             study.photographs -= gone
+            study.stale -= gone
         self.done.erased = len(gone)

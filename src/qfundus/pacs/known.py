@@ -13,10 +13,14 @@ UNSURE = -2  # no count that an archive reports: a study to look at again
 
 @dataclass
 class KnownStudy:
-    """A study's fetched photographs; `count` is how many objects the archive said that it holds."""
+    """A study's fetched photographs; `count` is how many objects the archive said that it holds.
+
+    What is `stale` was named again by the feed and could not be fetched then.
+    """
 
     count: int = UNSURE
     photographs: set[str] = field(default_factory=set[str])
+    stale: set[str] = field(default_factory=set[str])
 
 
 @dataclass(frozen=True)
@@ -35,13 +39,21 @@ class KnownArchive:
         self._bucket = settings.curated_bucket
         found = store.find(self._bucket, ARCHIVE_KNOWN)
         rows = [] if found is None else from_parquet(found).to_dict("records")
-        self.studies = {str(row["study"]): KnownStudy(int(row["count"]), set(row["photographs"])) for row in rows}
+        self.studies = {
+            str(row["study"]): KnownStudy(int(row["count"]), set(row["photographs"]), set(row.get("stale", ())))
+            for row in rows
+        }
         self.cursor = Cursor(**(store.find_json(self._bucket, ARCHIVE_CURSOR) or {}))
 
     def save(self, cursor: Cursor) -> None:
         """Write all of it, the cursor last: what it stands for is known by then."""
         rows = [
-            {"study": name, "count": study.count, "photographs": sorted(study.photographs)}
+            {
+                "study": name,
+                "count": study.count,
+                "photographs": sorted(study.photographs),
+                "stale": sorted(study.stale),
+            }
             for name, study in sorted(self.studies.items())
         ]
         self._store.put(self._bucket, ARCHIVE_KNOWN, to_parquet(pd.DataFrame(rows)))
