@@ -48,10 +48,11 @@ def decide_quarantined():
     """Wire the step."""
 
     @task(task_display_name="Decide")
-    def decide(params):
+    def decide(params, dag_run):
         from qfundus.steps import ingestion
 
-        ingestion.decide_quarantined(params["source"], params["decision"], params["why"])
+        who = dag_run.triggering_user_name or ""
+        ingestion.decide_quarantined(params["source"], params["decision"], params["why"], who)
 
     decide()
 

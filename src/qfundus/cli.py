@@ -35,10 +35,12 @@ vault = typer.Typer(help="Who is behind a pseudonym.", no_args_is_help=True)
 app.add_typer(vault, name="vault")
 key = typer.Typer(help="The site's secret.", no_args_is_help=True)
 app.add_typer(key, name="key")
-_console = Console()
+# What is piped is for a program: values must not be cut.
+_console = Console(width=None if sys.stdout.isatty() else 400)
 _Folder = Annotated[
     Path | None, typer.Option(help="What `qfundus deidentify` wrote; without it the platform's.", exists=True)
 ]
+_AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON object for each row.")]
 _KeyFile = Annotated[
     Path | None,
     typer.Option(help="The site key, 64 hexadecimal digits; without it the state folder's.", exists=True),
@@ -302,17 +304,26 @@ def grade(
 
 
 @quarantine.command("list")
-def list_quarantine(folder: _Folder = None, key_file: _KeyFile = None) -> None:
+def list_quarantine(folder: _Folder = None, key_file: _KeyFile = None, as_json: _AsJson = False) -> None:
     """List what is in quarantine, with reason and remedy."""
     found = _open_quarantine(folder, key_file).list()
-    table = Table("source", "reason", "detail", "remedy")
-    for item in found:
-        table.add_row(item.source, item.reason, item.detail, item.remedy)
-    _console.print(table if found else "Nothing is in quarantine.")
+    rows = [(item.source, item.reason, item.detail, item.remedy) for item in found]
+    if found or as_json:
+        _print_rows(("source", "reason", "detail", "remedy"), rows, as_json=as_json)
+    else:
+        _console.print("Nothing is in quarantine.")
 
 
 _Sources = Annotated[list[str], typer.Argument(help="Pseudonyms as `quarantine list` shows them.")]
-_Why = Annotated[str, typer.Option("--why", prompt=True, help="The reason, for the audit trail.")]
+
+
+def _check_why(why: str) -> str:
+    if len(why.strip()) < 5:
+        raise typer.BadParameter("Say why in five letters or more: it is what the audit trail is for.")
+    return why
+
+
+_Why = Annotated[str, typer.Option("--why", prompt=True, callback=_check_why, help="The reason, for the audit trail.")]
 
 
 @quarantine.command("show")
@@ -326,6 +337,8 @@ def show_quarantined(
     """Write an item as it came to a file that only you can read; who looked, and why, is recorded."""
     from qfundus.platform.secrets import write_private_bytes
 
+    if to.exists():
+        raise SetupError(f"{to} exists: name another file.")
     write_private_bytes(to, _decide(source, folder, key_file, lambda held: held.show(source, why)))
     _console.print(f"{source} is in {to}. Delete it when you have looked.", soft_wrap=True)
 
@@ -347,31 +360,52 @@ def drop_from_quarantine(sources: _Sources, why: _Why, folder: _Folder = None, k
 
 
 @audit.command("list")
-def list_audit(folder: _Folder = None, key_file: _KeyFile = None) -> None:
+def list_audit(folder: _Folder = None, key_file: _KeyFile = None, as_json: _AsJson = False) -> None:
     """List who did what, when and why."""
-    table = Table("", "when", "who", "what", "action", "why", "details")
-    for record in _open_trail(folder, key_file).records():
-        event, [entity] = record.event, record.event["entity"]
-        table.add_row(
+    rows = [
+        (
             str(record.number),
             event["recorded"],
             event["agent"][0]["who"]["identifier"]["value"],
-            entity["what"]["identifier"]["value"],
+            event["entity"][0]["what"]["identifier"]["value"],
             event["action"],
             event["purposeOfEvent"][0]["text"],
-            " ".join(f"{said['type']}={said['valueString']}" for said in entity["detail"]),
+            " ".join(f"{said['type']}={said['valueString']}" for said in event["entity"][0]["detail"]),
         )
-    _console.print(table)
+        for record in _open_trail(folder, key_file).records()
+        for event in [record.event]
+    ]
+    _print_rows(("number", "when", "who", "what", "action", "why", "details"), rows, as_json=as_json)
 
 
 @audit.command("verify")
-def verify_audit(folder: _Folder = None, key_file: _KeyFile = None) -> None:
+def verify_audit(
+    folder: _Folder = None,
+    key_file: _KeyFile = None,
+    public_key: Annotated[
+        list[str] | None, typer.Option(help="Check with this alone, as a reviewer; newest first where there are more.")
+    ] = None,
+    expect: Annotated[str, typer.Option(help="NUMBER:DIGEST as an earlier call printed it: it must still stand.")] = "",
+) -> None:
     """Find any changed, missing or reordered record; exits with 1 where there is one."""
-    trail = _open_trail(folder, key_file)
+    from qfundus.security.audit import Finding
+
+    trail = _open_trail(folder, key_file, tuple(public_key or ()))
     findings = trail.verify()
+    if expect:
+        number, _, digest = expect.partition(":")
+        if not number.isdecimal() or not digest:
+            raise SetupError("--expect takes NUMBER:DIGEST, as this command prints it.")
+        if not trail.holds(int(number), digest):
+            findings.append(Finding(int(number), "is not the one that was expected"))
     for finding in findings:
         _console.print(f"Record {finding.number} {finding.what}.")
-    _console.print(f"{sum(1 for _ in trail.records())} records, {len(findings)} findings. Key: {trail.public_key}")
+    head = trail.head()
+    _console.print(
+        f"{sum(1 for _ in trail.records())} records, {len(findings)} findings. Key: {trail.public_key}. "
+        f"Note elsewhere, for --expect: {head.number}:{head.digest}",
+        soft_wrap=True,
+    )
     raise typer.Exit(bool(findings))
 
 
@@ -379,6 +413,7 @@ def verify_audit(folder: _Folder = None, key_file: _KeyFile = None) -> None:
 def reveal(
     patient: Annotated[str, typer.Argument(help="The pseudonym of a patient, or of an eye.")],
     why: _Why,
+    as_json: _AsJson = False,
 ) -> None:
     """Say who is behind a pseudonym; who asked, and why, is recorded."""
     from qfundus.security.vault import Vault
@@ -390,10 +425,8 @@ def reveal(
         found = Vault(ObjectStore(settings), settings, _site_key(None)).reveal(patient.split("-")[0], why)
     except LookupError as error:
         raise SetupError(f"{error} It keeps what came in while QFUNDUS_VAULT_BUCKET was set.") from None
-    table = Table("patient ID", "issuer", "study", "instance")
-    for who in found:
-        table.add_row(who.patient_id, who.issuer, who.study, who.instance)
-    _console.print(table)
+    rows = [(who.patient_id, who.issuer, who.study, who.instance) for who in found]
+    _print_rows(("patient ID", "issuer", "study", "instance"), rows, as_json=as_json)
 
 
 @key.command("rotate")
@@ -451,19 +484,34 @@ def _site_key(file: Path | None) -> "SiteKey":
         ) from None
 
 
-def _open_trail(folder: Path | None, key_file: Path | None) -> "AuditTrail":
+def _print_rows(names: tuple[str, ...], rows: list[tuple[str, ...]], *, as_json: bool) -> None:
+    """Print a table whose values are never cut, or a JSON object for each row."""
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps(dict(zip(names, row, strict=True))))
+        return
+    table = Table()
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    _console.print(table)
+
+
+def _open_trail(folder: Path | None, key_file: Path | None, public_keys: tuple[str, ...] = ()) -> "AuditTrail":
     from qfundus.security.audit import AuditTrail
 
     if folder is not None:
         from qfundus.ingestion.folder import AUDIT
         from qfundus.storage import FolderStore
 
-        return AuditTrail(FolderStore(folder), AUDIT, _site_key(key_file))
+        return AuditTrail(FolderStore(folder), AUDIT, None if public_keys else _site_key(key_file), public_keys)
     from qfundus.settings import load_settings
     from qfundus.storage import ObjectStore
 
     settings = load_settings()
-    return AuditTrail(ObjectStore(settings), settings.audit_bucket, _site_key(key_file))
+    key = None if public_keys else _site_key(key_file)
+    return AuditTrail(ObjectStore(settings), settings.audit_bucket, key, public_keys)
 
 
 def _open_quarantine(folder: Path | None, key_file: Path | None) -> "Quarantine | FolderQuarantine":

@@ -29,12 +29,13 @@ def close_run(store: ObjectStore, settings: Settings, key: SiteKey, run: str, ma
     check_account(landed, list(objects))
     planted = int((outcomes["planted"] & (outcomes["part_of"] == "")).sum())
     counts = {"landed": len(landed) - planted, **count_outcomes(outcomes)}
-    first = store.put_if_absent(settings.curated_bucket, account_name(run), to_json(counts))
-    if first:
+    if store.find(settings.curated_bucket, account_name(run)) is None:
         said = digest(store.get(settings.curated_bucket, manifest))
+        # Before the account: a crash between the two leaves a second record, and never none.
         AuditTrail(store, settings.audit_bucket, key).append(
             "110107", "C", run, "A run of ingestion.", manifest_sha256=said, **counts
         )
+        store.put_if_absent(settings.curated_bucket, account_name(run), to_json(counts))
     cleared = clear_landed(store, settings, key, set(landed))
     _log.info("Run closed", cleared=cleared, **counts)
     return counts
@@ -61,4 +62,4 @@ def describe_counts(counts: dict[str, int]) -> str:
     reasons = [f"{n} {name.removeprefix('quarantined: ')}" for name, n in counts.items() if ": " in name]
     parts = [f"{n} {name}" for name, n in counts.items() if ": " not in name and name != "landed"]
     because = f" ({', '.join(reasons)})" if reasons else ""
-    return f"{counts.get('landed', 0)} landed: {', '.join(parts)}{because}."
+    return f"{counts.get('landed', 0)} landed{': ' * bool(parts)}{', '.join(parts)}{because}."

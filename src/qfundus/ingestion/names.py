@@ -56,6 +56,9 @@ def vault_name(patient: str, uid: str) -> str:
     return f"{patient}/{uid}.sealed" if uid else f"{patient}/"
 
 
+PLANTED_NEWEST = "runs/planted.html"  # the page of the newest search
+
+
 def planted_name(run: str) -> str:
     """Name the page that says where a run's planted patients were looked for, and what was found."""
     return f"runs/{run}/planted.html"

@@ -56,7 +56,7 @@ class Quarantine:
         found = [self._store.find_json(self._bucket, name) for name in notes]
         return [QuarantinedItem(n["source"], n["reason"], n["detail"], n["run"]) for n in found if n]
 
-    def release(self, source: str, why: str) -> None:
+    def release(self, source: str, why: str, who: str = "") -> None:
         """Put an item back into the landing bucket, as it came, and record who decided so.
 
         Raises:
@@ -69,19 +69,19 @@ class Quarantine:
             name = ARCHIVE + name  # whoever releases one of two says that it is the right one
         if reason == "burned_in_text":
             name = released_prefix(self._key) + name  # and here, that what looked like text is none
-        self._trail.append("110107", "U", source, why, decision="release")
+        self._trail.append("110107", "U", source, why, who, decision="release")
         # The bytes must be safe in landing before quarantine forgets them.
         self._store.put(self._landing, name, data)
         self.forget(source)
 
-    def drop(self, source: str, why: str) -> None:
+    def drop(self, source: str, why: str, who: str = "") -> None:
         """Delete an item for good, and record who decided so.
 
         Raises:
             LookupError: where nothing of that pseudonym is in quarantine.
         """
         self._store.get(self._bucket, f"{source}.json")
-        self._trail.append("110103", "D", source, why, decision="drop")
+        self._trail.append("110103", "D", source, why, who, decision="drop")
         self.forget(source)
 
     def show(self, source: str, why: str) -> bytes:

@@ -15,6 +15,7 @@ from qfundus.ingestion.landing import ARCHIVE, ERASURE, landed_photograph
 from qfundus.pacs.dicomweb import Address, Archive, ListedStudy
 from qfundus.pacs.known import UNSURE, Cursor, KnownArchive, KnownStudy
 from qfundus.pacs.orthanc import ChangeFeed
+from qfundus.security.audit import AuditTrail
 from qfundus.security.keys import SiteKey, pseudonymise_uid
 from qfundus.settings import Settings
 from qfundus.storage import ObjectStore, digest
@@ -53,6 +54,9 @@ def fetch_archive(store: ObjectStore, settings: Settings, key: SiteKey, today: d
     if due:
         fetch.compare(today)
     _log.info("Archive fetched", **asdict(fetch.done))
+    if any(asdict(fetch.done).values()):
+        trail = AuditTrail(store, settings.audit_bucket, key)
+        trail.append("110107", "C", "archive", "Fetched from the archive.", **asdict(fetch.done))
     if fetch.done.failed:
         raise Retry(f"{fetch.done.failed} photographs could not be fetched; {fetch.done.landed} have landed.")
     return fetch.done

@@ -9,8 +9,8 @@ import ssl
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 import structlog
 from pydicom.dataset import Dataset
@@ -39,12 +39,13 @@ from qfundus.dicom.read import OPHTHALMIC_PHOTOGRAPHY_8_BIT
 from qfundus.errors import Retry, SetupError
 from qfundus.ingestion.instances import InstanceIndex
 from qfundus.ingestion.landing import landed_photograph
-from qfundus.security.audit import AuditTrail
+from qfundus.security.audit import AuditTrail, EventCode
 from qfundus.security.keys import SiteKey, pseudonymise_uid
 from qfundus.settings import Settings
 from qfundus.storage import ObjectStore
 
 _log = structlog.get_logger()
+_NOT_THE_OBJECT = 0xA900  # the data set does not match what the request says of it (PS3.4 B.2.3)
 _SUCCESS, _OUT_OF_RESOURCES, _PROCESSING_FAILURE, _NO_SUCH_INSTANCE = 0x0000, 0xA700, 0x0110, 0x0112
 _COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"  # the well-known instance of the push model
 _ALL_COMMITTED, _SOME_FAILED = 1, 2
@@ -93,7 +94,6 @@ class _Count:
 
     landed: int = 0
     refused: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Receiver:
@@ -115,6 +115,7 @@ class Receiver:
         logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # it writes headers and data sets out
         handlers: list[Any] = [
             (evt.EVT_ESTABLISHED, self._begin),
+            (evt.EVT_REJECTED, self._refused),
             (evt.EVT_C_STORE, self._store_one),
             (evt.EVT_N_ACTION, self._commit),
             (evt.EVT_RELEASED, self._end),
@@ -162,6 +163,9 @@ class Receiver:
         count = self._counts[id(event.assoc)]
         try:
             uid = str(cast("C_STORE", event.request).AffectedSOPInstanceUID)
+            if uid != str(event.dataset.SOPInstanceUID):  # it would land under another's name
+                count.refused += 1
+                return _NOT_THE_OBJECT
             self._store.put(self._settings.landing_bucket, landed_photograph(self._key, uid), event.encoded_dataset())
         except Retry as why:
             count.refused += 1
@@ -174,13 +178,25 @@ class Receiver:
         count.landed += 1
         return _SUCCESS
 
+    def _refused(self, event: Event) -> None:
+        # Its title is what it says, and no proof; an address is one of a machine.
+        address = str(event.assoc.requestor.address)
+        _log.warning("An association was refused", peer=_title(event), address=address)
+        self._record("110113", "E", _title(event), "A DICOM association was refused.", address=address)
+
+    def _record(self, code: EventCode, action: Literal["C", "E"], what: str, why: str, **details: str | int) -> None:
+        try:
+            self._trail.append(code, action, what, why, **details)
+        except Retry as error:  # nobody could be told but the log: the association is over
+            _log.error("The audit trail could not be written", what=what, why=str(error), **details)
+
     def _end(self, event: Event) -> None:
         count = self._counts.pop(id(event.assoc), None)
         if count is None or not (count.landed or count.refused):
             return
         peer = _title(event)
         _log.info("Received", peer=peer, landed=count.landed, refused=count.refused)
-        self._trail.append("110107", "C", peer, "Sent by DICOM C-STORE.", landed=count.landed, refused=count.refused)
+        self._record("110107", "C", peer, "Sent by DICOM C-STORE.", landed=count.landed, refused=count.refused)
 
     def _commit(self, event: Event) -> tuple[int, None]:
         try:

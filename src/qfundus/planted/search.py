@@ -5,8 +5,10 @@ import json
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import islice
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -20,6 +22,8 @@ from qfundus.storage import ObjectStore
 
 DAGS = ("ingest_fundus", "retrain_nightly", "promote_model", "decide_quarantined")
 _CHUNK = 8 << 20  # bytes
+_THREADS = 8
+_GROUP = 256  # objects whose names are in memory at a time
 _GRANULARITY = timedelta(seconds=5)  # stores and file systems round what they say of time
 _QUEUED = timedelta(days=1)  # a run is dated by when it was queued, and may plant long after that
 _NOT_SEARCHED = "seaweedfs"  # chunks are encrypted there, and what lies in them is searched through S3
@@ -69,13 +73,17 @@ class Search:
 
     def _bucket(self, name: str, bucket: str) -> Place:
         place = Place(name)
-        for found in self._store.list(bucket):
-            if found.modified < self._since:
-                continue
-            place.looked += 1
-            content = self._store.find(bucket, found.name) or b""
-            if self._text.search(found.name) or self._in_content(content):
-                place.found.append(self._nameless(found.name))
+
+        def is_marked(name: str) -> bool:
+            content = self._store.find(bucket, name) or b""
+            return bool(self._text.search(name)) or self._in_content(content)
+
+        written = (found.name for found in self._store.list(bucket) if found.modified >= self._since)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            while names := list(islice(written, _GROUP)):
+                marked = pool.map(is_marked, names)
+                place.found += [self._nameless(name) for name, hit in zip(names, marked, strict=True) if hit]
+                place.looked += len(names)
         return place
 
     def _pixels(self, objects: Iterable[str]) -> Place:

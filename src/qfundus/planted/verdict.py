@@ -10,7 +10,7 @@ from qfundus.errors import LeakError
 from qfundus.hospital.answers import Score
 from qfundus.ingestion.curate import read_manifest
 from qfundus.ingestion.instances import InstanceIndex
-from qfundus.ingestion.names import manifest_name, planted_name
+from qfundus.ingestion.names import PLANTED_NEWEST, manifest_name, planted_name
 from qfundus.ingestion.quarantine import Quarantine
 from qfundus.planted.patients import WHERE, recent_plantings, words_of
 from qfundus.planted.score import judge_photographs
@@ -46,7 +46,8 @@ def search_planted(store: ObjectStore, settings: Settings, key: SiteKey, dag: st
     looked, found = sum(place.looked for place in places), sum(len(place.found) for place in places)
     said = {"places": len(places), "looked": looked, "actions": score.actions.total(), "missed": len(score.misses)}
     page = _write_page(places, score, dag=dag, run=run, runs=runs, since=since, looked=looked, found=found)
-    store.put(settings.curated_bucket, planted_name(run), page.encode())
+    for name in (planted_name(run), PLANTED_NEWEST):
+        store.put(settings.curated_bucket, name, page.encode())
     AuditTrail(store, settings.audit_bucket, key).append(
         "110100", "E", run, "The search for planted names.", **said, found=found
     )
@@ -75,12 +76,8 @@ def forget_planted(store: ObjectStore, settings: Settings, key: SiteKey) -> None
 
 
 def newest_page(store: ObjectStore, settings: Settings) -> bytes | None:
-    """Return the page of the newest run that had planted patients, or None where none has one."""
-    for planting in reversed(recent_plantings(store, settings)):
-        page = store.find(settings.curated_bucket, planted_name(planting.run))
-        if page is not None:
-            return page
-    return None
+    """Return the page of the newest search, or None where there was none."""
+    return store.find(settings.curated_bucket, PLANTED_NEWEST)
 
 
 def _planted_outcomes(store: ObjectStore, settings: Settings, runs: list[str]) -> dict[str, list[dict[str, str]]]:

@@ -59,8 +59,8 @@ class AirflowClient:
 
     def runs_since(self, dag: str, moment: str) -> list[str]:
         """Return the ids of a DAG's runs that were queued at or after a moment (ISO 8601), oldest first."""
-        listed = self._call("GET", f"/dags/{dag}/dagRuns", params={"order_by": "run_after", "run_after_gte": moment})
-        return [run["dag_run_id"] for run in listed["dag_runs"]]
+        wanted = {"order_by": "run_after", "run_after_gte": moment}
+        return [run["dag_run_id"] for run in self._pages(f"/dags/{dag}/dagRuns", "dag_runs", wanted)]
 
     def started_by(self, dag: str, run: str) -> list[tuple[str, str]]:
         """Return the DAG runs, as pairs of DAG and run id, that the assets of a run have started."""
@@ -110,7 +110,7 @@ class AirflowClient:
         for task in self.tasks(dag, run):
             own = f"{path}/taskInstances/{task.name}"
             yield f"{dag}.{task.name}", json.dumps(self._call("GET", own))
-            for entry in self._call("GET", f"{own}/xcomEntries")["xcom_entries"]:
+            for entry in self._pages(f"{own}/xcomEntries", "xcom_entries"):
                 value = self._call("GET", f"{own}/xcomEntries/{quote(entry['key'], safe='')}", missing=True)
                 yield f"{dag}.{task.name} XCom {entry['key']}", json.dumps(value)
             for attempt in range(1, task.tries + 1):
@@ -138,6 +138,13 @@ class AirflowClient:
     def import_errors(self) -> list[str]:
         """Return what Airflow could not import."""
         return [error["stack_trace"] for error in self._call("GET", "/importErrors")["import_errors"]]
+
+    def _pages(self, path: str, what: str, wanted: dict[str, str] | None = None) -> Iterator[dict[str, Any]]:
+        """Yield all that is listed: Airflow gives no more than it likes at once."""
+        offset = 0
+        while found := self._call("GET", path, params={**(wanted or {}), "limit": 100, "offset": offset})[what]:
+            yield from found
+            offset += len(found)
 
     def _call(self, method: str, path: str, *, missing: bool = False, **request: Any) -> Any:
         """Return an answer; where it may be `missing`, None for what is not there."""

@@ -7,14 +7,14 @@ created only if absent: two writers can never take one place in the chain.
 import getpass
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from qfundus.errors import Retry
@@ -30,6 +30,8 @@ _MEANINGS: dict[EventCode, str] = {
     "110113": "Security Alert",
 }
 _HEAD = "head.json"
+_RECORDS = "records/"
+_LOST_HEAD = "The trail had lost its head: what stood behind the record before this one is not known."
 _FIRST = "0" * 64
 _ATTEMPTS = 50  # writers at one place of the chain
 
@@ -50,110 +52,187 @@ class Record:
     event: dict[str, Any] = field(repr=False)
 
 
-class AuditTrail:
-    """The trail of a site, in its audit bucket, or of a folder."""
+@dataclass(frozen=True)
+class Head:
+    """The end of the chain: the last record's number and digest."""
 
-    def __init__(self, store: Store, bucket: str, key: SiteKey) -> None:
+    number: int
+    digest: str
+
+
+class AuditTrail:
+    """The trail of a site, in its audit bucket, or of a folder.
+
+    Whoever has `public_keys` alone, newest first, can verify it and write nothing.
+    """
+
+    def __init__(self, store: Store, bucket: str, key: SiteKey | None, public_keys: Sequence[str] = ()) -> None:
         self._store = store
         self._bucket = bucket
+        seeds = [generation.derive("audit") for generation in key.generations()] if key else []
+        self._signers = [Ed25519PrivateKey.from_private_bytes(seed) for seed in seeds]
         # What was signed before a rotation stays valid.
-        self._signers = [Ed25519PrivateKey.from_private_bytes(g.derive("audit")) for g in key.generations()]
+        self._keys = [
+            *(signer.public_key() for signer in self._signers),
+            *(Ed25519PublicKey.from_public_bytes(bytes.fromhex(text)) for text in public_keys),
+        ]
 
     @property
     def public_key(self) -> str:
         """The key by which anybody can check the signatures, in hexadecimal."""
-        return self._signers[0].public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
+        return self._keys[0].public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
 
     def append(
-        self, code: EventCode, action: Literal["C", "R", "U", "D", "E"], what: str, why: str, **details: str | int
+        self,
+        code: EventCode,
+        action: Literal["C", "R", "U", "D", "E"],
+        what: str,
+        why: str,
+        who: str = "",
+        /,
+        **details: str | int,
     ) -> int:
         """Write one record and return its number.
 
-        `what` names the object by pseudonym, `why` is the reason that was given; no value here may identify a patient.
+        `what` names the object by pseudonym, `why` is the reason that was given, `who` the person, unless given the
+        user of this process; no value here may identify a patient.
 
         Raises:
             Retry: where the store does not answer, or too many write at once.
         """
-        event = _event(code, action, what, why, details)
+        event = _event(code, action, what, why, who or getpass.getuser(), details)
         for _ in range(_ATTEMPTS):
-            number, previous = self._last()
-            record = {"number": number + 1, "previous": previous, "event": event}
-            digest = _digest(record)
-            signed = {**record, "digest": digest, "signature": self._sign(digest)}
-            if self._store.put_if_absent(self._bucket, _name(number + 1), to_json(signed)):
-                self._write_head(number + 1, digest)
-                return number + 1
+            head, sound = self._last()
+            if not sound:
+                self._write(head, _event("110113", "E", "audit trail", _LOST_HEAD, "qfundus", {}))
+            elif self._write(head, event):
+                return head.number + 1
         raise Retry("The audit trail is written by too many at once.")
+
+    def head(self) -> Head:
+        """Return the end of the chain."""
+        return self._last()[0]
+
+    def holds(self, number: int, digest: str) -> bool:
+        """Say whether a record has a digest, of which the beginning may do."""
+        return bool(digest) and str(self._read(_name(number)).get("digest", "")).startswith(digest)
 
     def records(self) -> Iterator[Record]:
         """Yield the records in order."""
-        for entry in self._store.list(self._bucket, prefix="records/"):
-            found = self._store.find_json(self._bucket, entry.name)
-            if found is not None:
-                yield Record(found["number"], found["event"])
+        for _, record in self._entries():
+            if record:
+                yield Record(int(record["number"]), record["event"])
 
     def verify(self) -> list[Finding]:
         """Return every record that is changed, missing, repeated or out of order; an empty list for a sound trail."""
         findings: list[Finding] = []
-        expected, previous = 1, _FIRST
-        for entry in self._store.list(self._bucket, prefix="records/"):
-            place = int(entry.name.removeprefix("records/").removesuffix(".json"))
+        expected, previous, newest = 1, _FIRST, len(self._keys)
+        for place, record in self._entries():
+            if place < 0:
+                findings.append(Finding(expected, "is followed by an object that is no record"))
+                continue
             while expected < place:
                 findings.append(Finding(expected, "is missing"))
                 expected, previous = expected + 1, ""
-            record = self._store.find_json(self._bucket, entry.name) or {}
             findings += [Finding(place, what) for what in self._faults(record, place, previous)]
+            signed_by = self._signed_by(str(record.get("digest", "")), str(record.get("signature", "")))
+            if signed_by is not None and signed_by > newest:
+                findings.append(Finding(place, "is signed with a key that was retired before it"))
+            newest = newest if signed_by is None else min(newest, signed_by)
             expected, previous = place + 1, str(record.get("digest", ""))
+        if expected == 1:
+            return [Finding(0, "is missing: there is no record at all")]
         return findings + self._faults_of_head(expected - 1, previous)
+
+    def _entries(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield each object among the records with its place, -1 where its name is none; {} for what is no record."""
+        for entry in self._store.list(self._bucket, prefix=_RECORDS):
+            name = entry.name.removeprefix(_RECORDS).removesuffix(".json")
+            place = int(name) if name.isdecimal() and entry.name == _name(int(name)) else -1
+            yield place, self._read(entry.name) if place > 0 else {}
+
+    def _read(self, name: str) -> dict[str, Any]:
+        try:
+            found = self._store.find_json(self._bucket, name)
+        except ValueError:  # somebody wrote something else there
+            return {}
+        is_record = isinstance(found, dict) and isinstance(found.get("number"), int)
+        return cast("dict[str, Any]", found) if is_record else {}
 
     def _faults(self, record: dict[str, Any], place: int, previous: str) -> Iterator[str]:
         digest = str(record.get("digest", ""))
         body = {name: record.get(name) for name in ("number", "previous", "event")}
         if _digest(body) != digest:
             yield "was changed"
-        elif not self._is_signed(digest, str(record.get("signature", ""))):
-            yield "is not signed by this site"
+        elif self._signed_by(digest, str(record.get("signature", ""))) is None:
+            yield "is not signed by this site: with another key, name it"
+        elif str(body["event"]).count(_LOST_HEAD):
+            yield "says that the head was lost: records before it may be missing"
         if record.get("number") != place:
             yield "stands in another's place"
         if previous and record.get("previous") != previous:
             yield "does not follow the record before it"
 
     def _faults_of_head(self, number: int, digest: str) -> list[Finding]:
-        head = self._store.find_json(self._bucket, _HEAD)
-        if head is None:
-            return [Finding(number, "the trail has lost its head")] if number else []
-        if not self._is_signed(f"{head['number']} {head['digest']}", head["signature"]):
-            return [Finding(number, "the head is not signed by this site")]
+        head = self._read(_HEAD)
+        if not head:
+            return [Finding(number, "is the last: the trail has lost its head")]
+        if not self._is_head(head):
+            return [Finding(number, "is the last: the head is not signed by this site")]
         if head["number"] > number:
             return [Finding(n, "is missing at the end") for n in range(number + 1, head["number"] + 1)]
         if head["number"] == number and head["digest"] != digest:
             return [Finding(number, "is not the record that the head names")]
         return []
 
-    def _last(self) -> tuple[int, str]:
-        """Find the end of the chain: the head may lag behind where a writer stopped between record and head."""
-        head = self._store.find_json(self._bucket, _HEAD)
-        number, digest = (head["number"], head["digest"]) if head else (0, _FIRST)
-        while (after := self._store.find_json(self._bucket, _name(number + 1))) is not None:
-            number, digest = number + 1, after["digest"]
-        return number, digest
+    def _is_head(self, head: dict[str, Any]) -> bool:
+        said = f"{head['number']} {head.get('digest')}"
+        return self._signed_by(said, str(head.get("signature", ""))) is not None
 
-    def _write_head(self, number: int, digest: str) -> None:
-        signature = self._sign(f"{number} {digest}")
-        self._store.put(self._bucket, _HEAD, to_json({"number": number, "digest": digest, "signature": signature}))
+    def _last(self) -> tuple[Head, bool]:
+        """Find the end of the chain, and say whether a head that holds leads to it.
+
+        The head may lag behind where a writer stopped between record and head.
+        """
+        while True:
+            head = self._read(_HEAD)
+            number, digest = (head["number"], str(head.get("digest"))) if head else (0, _FIRST)
+            while after := self._read(_name(number + 1)):
+                number, digest = number + 1, str(after.get("digest"))
+            if head:
+                return Head(number, digest), self._is_head(head)
+            if number < 2:
+                return Head(number, digest), True
+            if not self._read(_HEAD):  # nobody has written one in the meantime
+                return Head(number, digest), False
+
+    def _write(self, last: Head, event: dict[str, Any]) -> bool:
+        """Write a record behind the last one; return whether nobody else was faster."""
+        number = last.number + 1
+        record = {"number": number, "previous": last.digest, "event": event}
+        digest = _digest(record)
+        signed = {**record, "digest": digest, "signature": self._sign(digest)}
+        if not self._store.put_if_absent(self._bucket, _name(number), to_json(signed)):
+            return False
+        head = {"number": number, "digest": digest, "signature": self._sign(f"{number} {digest}")}
+        self._store.put(self._bucket, _HEAD, to_json(head))
+        return True
 
     def _sign(self, text: str) -> str:
         return self._signers[0].sign(text.encode()).hex()
 
-    def _is_signed(self, text: str, signature: str) -> bool:
-        for signer in self._signers:
+    def _signed_by(self, text: str, signature: str) -> int | None:
+        """Return which key signed a text, 0 for the newest, None where none did."""
+        for number, key in enumerate(self._keys):
             with suppress(InvalidSignature, ValueError):
-                signer.public_key().verify(bytes.fromhex(signature), text.encode())
-                return True
-        return False
+                key.verify(bytes.fromhex(signature), text.encode())
+                return number
+        return None
 
 
-def _event(code: EventCode, action: str, what: str, why: str, details: dict[str, str | int]) -> dict[str, Any]:
+def _event(
+    code: EventCode, action: str, what: str, why: str, who: str, details: dict[str, str | int]
+) -> dict[str, Any]:
     return {
         "resourceType": "AuditEvent",
         "type": {"system": "http://dicom.nema.org/resources/ontology/DCM", "code": code, "display": _MEANINGS[code]},
@@ -161,7 +240,7 @@ def _event(code: EventCode, action: str, what: str, why: str, details: dict[str,
         "recorded": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "outcome": "0",
         "purposeOfEvent": [{"text": why}],
-        "agent": [{"who": {"identifier": {"value": getpass.getuser()}}, "requestor": True}],
+        "agent": [{"who": {"identifier": {"value": who}}, "requestor": True}],
         "source": {"observer": {"display": "qfundus"}},
         "entity": [
             {
@@ -177,4 +256,4 @@ def _digest(record: dict[str, Any]) -> str:
 
 
 def _name(number: int) -> str:
-    return f"records/{number:012d}.json"
+    return f"{_RECORDS}{number:012d}.json"

@@ -108,8 +108,8 @@ def search_planted(dag: str, run: str) -> dict[str, int]:
         forget_planted(store, settings, key)
 
 
-def decide_quarantined(source: str, decision: str, why: str) -> None:
-    """Release or drop an item of the quarantine.
+def decide_quarantined(source: str, decision: str, why: str, who: str) -> None:
+    """Release or drop an item of the quarantine; the audit trail names who decided.
 
     Raises:
         SetupError: where nothing of that pseudonym is in quarantine, or the decision is neither.
@@ -122,7 +122,7 @@ def decide_quarantined(source: str, decision: str, why: str) -> None:
     if decision not in decisions:
         raise SetupError("The decision must be release or drop.")
     try:
-        decisions[decision](source, why)
+        decisions[decision](source, why, who)
     except LookupError:
         raise SetupError("Nothing of that pseudonym is in quarantine: see `qfundus quarantine list`.") from None
 
