@@ -45,14 +45,13 @@ IMPLEMENTATION_UID = "2.25.302042361713929370817320127905837041421"
 _ENCAPSULATED_DOCUMENT, _ICC_PROFILE, _CODE_MEANING = 0x00420011, 0x00282000, 0x00080104
 _PIXEL_ELEMENTS = (0x7FE00010, 0x7FE00008, 0x7FE00009)
 _PATIENT_ID, _ISSUER, _PATIENT_NAME, _BIRTH_DATE = 0x00100020, 0x00100021, 0x00100010, 0x00100030
+_ADDRESS = 0x00101040
 _CODE_VALUE, _CODING_SCHEME = 0x00080100, 0x00080102
 _CHARACTER_SET_TAG = 0x00080005
 _SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
 # Beside every person's name: identifiers of patient and visit, and what else leads to them or to who treated them.
 _NUMBERS = frozenset({0x00080050, 0x00100020, 0x00101000, 0x00101090, 0x00200010, 0x00380010})
-_OTHERS = frozenset(
-    {0x00080080, 0x00080081, 0x00081010, 0x00081040, 0x00100021, 0x00101040, 0x00101080, 0x00102154, 0x00181000}
-)
+_OTHERS = frozenset({0x00080080, 0x00080081, 0x00081010, 0x00081040, 0x00100021, 0x00101080, 0x00102154, 0x00181000})
 _WORDS = frozenset({"LO", "LT", "SH", "ST", "UC", "UT"})
 _WHOLE_NUMBERS = {"AT": 4, "FD": 8, "FL": 4, "SL": 4, "SS": 2, "SV": 8, "UL": 4, "US": 2, "UV": 8}
 _PHOTOMETRIC, _PALETTE = 0x00280004, frozenset(range(0x00281201, 0x00281224))
@@ -433,7 +432,8 @@ class _Object:
                 self._collect(item, self._character_set(item) or character_set, found)
             if element.items is not None:
                 continue
-            is_name = element.vr == "PN" or DICTIONARY_VRS.get(element.tag) == "PN"
+            # Where somebody lives may be called by any word, as somebody may.
+            is_name = "PN" in (element.vr, DICTIONARY_VRS.get(element.tag)) or element.tag == _ADDRESS
             kind = 0 if is_name else 1 if element.tag in _NUMBERS else 2 if element.tag in _OTHERS else None
             if kind is not None:
                 found[kind].append(decode(self.file.value(element), character_set).strip(" \0"))

@@ -5,20 +5,19 @@ from functools import cache
 from importlib.resources import files
 
 WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
+_LISTS = ("words.txt", "ophthalmology.txt", "english.txt")
 _MOST_DIGITS = 3  # a year, a house and a record number have more
 _LONGEST_MIXED = 4  # T1, 3D, 45L
 
 
 @cache
 def vocabulary() -> frozenset[str]:
-    """Return the words of DICOM's attribute names and code meanings (PS3.6, PS3.16) and those of ophthalmology.
+    """Return the words of DICOM's attribute names and code meanings (PS3.6, PS3.16), ophthalmology's and English.
 
     Proper names are left out.
     """
     folder = files("qfundus.dicom") / "standard"
-    return frozenset(
-        word for name in ("words.txt", "ophthalmology.txt") for word in (folder / name).read_text().split()
-    )
+    return frozenset(word for name in _LISTS for word in (folder / name).read_text().split())
 
 
 @cache

@@ -5,12 +5,15 @@ action that was done or was not: identifiers gone, dates shifted alike, UIDs and
 research kept and words of identity removed from texts, burned-in pixels hidden, all other pixels and metadata kept.
 """
 
+import csv
 import hashlib
 import io
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,15 +30,19 @@ KEY_NAME = "answer_key.parquet"
 _BLACK = 48  # of 255: what JPEG leaves of black next to bright pixels
 _MARGIN = 48  # pixels around burned-in text within which blacking out may reach
 
-Category = Literal["gone", "kept", "shifted", "mapped", "patient", "words lost", "words kept", "hidden", "pixels kept"]
+Category = Literal[
+    *("gone", "nowhere", "kept", "shifted", "mapped", "patient", "words lost", "words kept", "hidden", "pixels kept")
+]
+_SHORTEST = 4  # letters of a word that must not be left of what is gone
+_OF_FORM = frozenset({"CS", "US", "IS", "DS", "FD", "FL", "SS", "UL"})  # what no table names stays in these forms
 _GONE = (
     *(
         "PatientBirthDate",
         "PatientAddress",
         "PatientTelephoneNumbers",
-        "PatientComments",
         "PatientName",
         "IssuerOfPatientID",
+        "OtherPatientNames",
     ),
     *("AccessionNumber", "StudyID", "ReferringPhysicianName", "OperatorsName", "InstitutionName", "InstitutionAddress"),
     *("InstitutionalDepartmentName", "StationName", "DeviceSerialNumber", "OtherPatientIDsSequence/PatientID"),
@@ -62,7 +69,7 @@ _KEPT = (
 )
 _SHIFTED = ("StudyDate", "SeriesDate", "ContentDate", "AcquisitionDate", "AcquisitionDateTime")
 _MAPPED = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SynchronizationFrameOfReferenceUID")
-_TEXTS = ("StudyDescription", "SeriesDescription", "ImageComments")
+_TEXTS = ("PatientComments", "StudyDescription", "SeriesDescription", "ImageComments", "LensStatusDescription")
 
 
 @dataclass
@@ -99,6 +106,8 @@ def answers_of(
     rows: list[tuple[str, str, str]] = []
     for category, places in (("gone", _GONE), ("kept", _KEPT), ("shifted", _SHIFTED), ("mapped", _MAPPED)):
         rows += [(category, place, value) for place in places if (value := _value(eye, place)) is not None]
+    rows += [("kept", place, value) for place, value in _formed(eye)]
+    rows += [("nowhere", "any attribute", mark) for mark in sorted(_marks(eye))]
     rows.append(("patient", "PatientID", str(eye.PatientID)))
     for keyword in _TEXTS:
         lost, kept = words.get(keyword, ([], []))
@@ -108,6 +117,37 @@ def answers_of(
     where = " ".join(map(str, box))
     rows += [("hidden", "PixelData", where)] * bool(box) + [("pixels kept", "PixelData", where)]
     return [{"digest": digest, "category": c, "place": place, "value": value} for c, place, value in rows]
+
+
+def _formed(eye: Dataset) -> Iterator[tuple[str, str]]:
+    """Yield the coded and numeric attributes that the standard's table does not name, beside those listed above."""
+    text = (files("qfundus.dicom") / "standard" / "confidentiality.csv").read_text()
+    named = {row["tag"] for row in csv.DictReader(text.splitlines())}
+    for element in eye:
+        listed = element.keyword in _KEPT or element.keyword == "BurnedInAnnotation"  # that one is said anew
+        if not listed and element.VR in _OF_FORM and f"{int(element.tag):08x}" not in named and not element.is_empty:
+            yield element.keyword, str(_value(eye, element.keyword))
+
+
+def _marks(eye: Dataset) -> set[str]:
+    """Return what of the patient and those around them must not stand anywhere: words of names, numbers, dates."""
+    people = [str(eye.get(name, "")) for name in ("PatientName", "ReferringPhysicianName", "OperatorsName")]
+    names = {word for name in people for word in re.findall(r"[^\W\d_]+", name) if len(word) >= _SHORTEST}
+    numbers = {str(eye.get(name, "")) for name in ("PatientID", "AccessionNumber", "StudyID", "DeviceSerialNumber")}
+    born = str(eye.get("PatientBirthDate", ""))
+    dates = {born, f"{born[6:]}.{born[4:6]}.{born[2:4]}", f"{born[6:]}.{born[4:6]}.{born[:4]}"} if born else set[str]()
+    return {mark for mark in names | numbers | dates if mark}
+
+
+def _everything(dataset: Dataset) -> str:
+    """Return all that the attributes say, the pixels left out."""
+    said: list[str] = []
+    for element in dataset.iterall():
+        if element.keyword == "PixelData" or element.VR == "SQ":
+            continue
+        value = element.value
+        said.append(value.decode("latin-1") if isinstance(value, bytes) else str(value))
+    return "\n".join(said).casefold()
 
 
 def score_folder(folder: Path, originals: Path) -> Score:
@@ -153,10 +193,14 @@ def score_object(
 ) -> None:
     """Score what was made of one file, given its rows of the key; nothing was done where `clean` is None."""
     dataset = Dataset() if clean is None else pydicom.dcmread(io.BytesIO(clean))
+    everything = _everything(dataset)
     patient = next(row["value"] for row in rows if row["category"] == "patient")
     for row in rows:
         after = _value(dataset, row["place"])
-        done = clean is not None and _is_done(row, after, patient, known, original, clean)
+        if row["category"] == "nowhere":
+            done = clean is not None and row["value"].casefold() not in everything
+        else:
+            done = clean is not None and _is_done(row, after, patient, known, original, clean)
         score.add(row["digest"], row["category"], row["place"], done=done)
 
 
@@ -171,7 +215,8 @@ def _is_done(  # noqa: PLR0911  (one line a category)
     before: str = row["value"]
     match row["category"]:
         case "gone":
-            return after is None or before.casefold() not in after.casefold() or not before
+            words = {before, *(word for word in re.findall(r"[^\W_]+", before) if len(word) >= _SHORTEST)} - {""}
+            return not any(word.casefold() in (after or "").casefold() for word in words)
         case "kept":
             return after == before
         case "shifted":
@@ -183,7 +228,8 @@ def _is_done(  # noqa: PLR0911  (one line a category)
         case "words lost":
             return not any(word.casefold() in (after or "").casefold() for word in before.split())
         case "words kept":
-            return all(word.casefold() in (after or "").casefold().split() for word in before.split())
+            left = re.findall(r"[^\W_]+", (after or "").casefold())
+            return all(word.casefold() in left for word in before.split())
         case _:
             return _pixels_are_right(row, original, clean)
 

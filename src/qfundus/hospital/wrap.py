@@ -3,6 +3,7 @@
 import csv
 import io
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -26,6 +27,17 @@ SMALLEST_SIDE = 280
 JPEG_QUALITY = 95
 SHEET_NAME = "grading_sheet.csv"
 SHEET_COLUMNS = ("SOPInstanceUID", "grade", "grader", "date")
+# As reports say it, without a word chosen for what the policy knows.
+_FINDINGS = (
+    "mild nonproliferative retinopathy with few microaneurysms temporal to the fovea",
+    "severe NPDR, venous beading in two quadrants, refer",
+    "proliferative changes at the disc, neovascularization, vitreous haemorrhage below",
+    "hard exudates within one disc diameter of the macula, oedema suspected",
+    "no retinopathy, drusen in the posterior pole",
+    "ungradable because of cataract, repeat with dilated pupils",
+    "laser scars after panretinal photocoagulation, stable",
+    "image quality good, optic disc cupping noted",
+)
 
 
 @dataclass(frozen=True)
@@ -130,7 +142,8 @@ def wrap_eye(
     _describe_visit(eye, patient, clinic, taken, study_uid, entropy)
     _describe_equipment(eye, clinic)
     _describe_image(eye, taken, laterality, uid, phantom=phantom)
-    eye.ImageComments = " ".join((eye.ImageComments, *_in_other_words(patient)))
+    finding = "" if phantom else _finding(patient)
+    eye.ImageComments = " ".join((eye.ImageComments, finding, *_in_other_words(patient)))
     _add_pixels(eye, pixels)
     return eye
 
@@ -161,12 +174,20 @@ def _burned_text(patient: Patient) -> str:
 
 def _words(patient: Patient, *, phantom: bool) -> dict[str, tuple[list[str], list[str]]]:
     """Return for each text the words that must go and those that must stay."""
-    comments = ["no"] if phantom else ["Compared", "with", "last", "year"]
+    comments = ["no"] if phantom else ["Compared", "with", "last", "year", *re.findall(r"\w+", _finding(patient))]
+    lives = [word for word in patient.address.split() if len(word) > 3 or word.isdigit()]
     return {
+        "PatientComments": ([patient.given, *lives], ["with", "sister"]),
         "StudyDescription": ([patient.given, patient.family], ["Diabetic", "screening"]),
         "SeriesDescription": ([patient.record_number], ["Macula", "colour", "fundus"]),
         "ImageComments": (_in_other_words(patient), comments),
+        "LensStatusDescription": ([patient.family, patient.birth_date.strftime("%d.%m.%Y")], ["clear", "lens"]),
     }
+
+
+def _finding(patient: Patient) -> str:
+    """Return what a clinician might have seen, the same for all of a patient's photographs."""
+    return _FINDINGS[sum(patient.record_number.encode()) % len(_FINDINGS)]
 
 
 def _in_other_words(patient: Patient) -> list[str]:
@@ -186,6 +207,8 @@ def _describe_patient(eye: Dataset, patient: Patient) -> None:
     eye.PatientTelephoneNumbers = patient.phone
     eye.PatientComments = f"Lives at {patient.address} with {patient.given}'s sister"
     eye.OtherPatientIDsSequence = [_other_id(patient)]
+    eye.OtherPatientNames = f"{patient.family}^{patient.given}"
+    eye.LensStatusDescription = f"clear lens, {patient.family} born {patient.birth_date:%d.%m.%Y}"
 
 
 def _other_id(patient: Patient) -> Dataset:

@@ -59,7 +59,8 @@ def test_every_action_of_the_key_is_done(hospital, deidentified):
     assert {category for _, category, _ in score.misses} <= {"pixels kept"}  # a false alarm on a bright eye
     assert score.actions.total() > EYES * 70
     assert set(score.actions) == {
-        *("gone", "kept", "shifted", "mapped", "patient", "words lost", "words kept", "hidden", "pixels kept")
+        *("gone", "nowhere", "kept", "shifted", "mapped"),
+        *("patient", "words lost", "words kept", "hidden", "pixels kept"),
     }
 
 
@@ -75,9 +76,26 @@ def test_who_empties_everything_scores_badly(hospital, tmp_path):
     assert score.correct["kept"] < 0.3 * score.actions["kept"]
 
 
+def test_a_name_anywhere_is_a_miss(hospital, deidentified, tmp_path):
+    spoiled = shutil.copytree(deidentified, tmp_path / "spoiled")
+    names = {
+        hashlib.sha256(file.read_bytes()).hexdigest(): str(pydicom.dcmread(file).PatientName.family_name)
+        for file in hospital.glob("*.dcm")
+    }
+    manifest = pd.read_parquet(spoiled / "manifest.parquet").query("status == 'clean'")
+    row = next(row for row in manifest.itertuples() if len(names[row.digest_before]) >= 4)
+    file = spoiled / "clean" / row.target
+    dataset = pydicom.dcmread(file)
+    dataset.EthnicGroup = names[row.digest_before]
+    dataset.save_as(file)
+    score = score_folder(spoiled, hospital)
+    assert [miss[1] for miss in score.misses if miss[1] == "nowhere"]
+
+
 def test_who_does_nothing_scores_badly(hospital, tmp_path):
     score = score_folder(pretend(hospital, tmp_path, lambda _: None), hospital)
-    assert [score.correct[c] for c in ("gone", "shifted", "mapped", "patient", "words lost", "hidden")] == [0] * 6
+    undone = ("gone", "nowhere", "shifted", "mapped", "patient", "words lost", "hidden")
+    assert [score.correct[c] for c in undone] == [0] * 7
 
 
 def test_a_miss_is_named_by_its_place(hospital, deidentified, tmp_path):
