@@ -5,7 +5,6 @@ made again here. What is found is named by file, place and kind, never by its va
 for.
 """
 
-import calendar
 import csv
 import hashlib
 import io
@@ -18,7 +17,9 @@ import zipfile
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -43,6 +44,8 @@ warnings.filterwarnings("ignore", module="pydicom")
 warnings.filterwarnings("ignore", module="PIL")
 _LETTERS = re.compile(r"[^\W_]+")
 _CODED = {"CodeMeaning", "CodeValue", "CodingSchemeDesignator"}
+_ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii")
+_DATE = re.compile(r"(?<![\d.])(\d{1,4})[-./ ]{1,2}(\d{1,2}|[ivx]{1,4})[-./ ]{1,2}(\d{1,4})(?![\d.]*\d)")
 _META = {0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00020012, 0x00020013}
 _NUMBER_VRS = {"IS", "DS", "FD", "FL", "UL", "SL", "US", "SS", "UV", "SV"}
 _MOST_NUMBERS = 64
@@ -56,7 +59,15 @@ _DIGITS = 5  # from which a number is looked for whatever stands between them
 _MOST_INFLATED = 1 << 28  # bytes
 _PUBLISHED = {"SCT", "SRT", "SNM3", "99SDM", "DCM", "LN", "UCUM", "FMA", "NCIt", "RADLEX", "MDC", "UMLS"}
 _IDENTIFIERS = {"PatientID", "OtherPatientIDs", "AccessionNumber", "StudyID", "AdmissionID"}
-_MONTHS = [m.casefold() for m in (*calendar.month_name, *calendar.month_abbr)]
+_PLACES = {"PatientAddress", "InstitutionName", "InstitutionAddress", "PatientTelephoneNumbers"}
+_TELEPHONE = 7  # digits
+_OLDEST = 90  # years; older patients are known by their age (45 CFR 164.514)
+# English, German, French, Spanish and Italian, by their first letters; the number of each is its place.
+_MONTHS = [
+    *((), ("jan", "ene", "gen"), ("feb", "f\u00e9v", "fev"), ("mar", "m\u00e4r", "mrz"), ("apr", "avr", "abr")),
+    *(("may", "mai", "mag"), ("jun", "juin", "giu"), ("jul", "juil", "lug"), ("aug", "ao\u00fb", "ago")),
+    *(("sep", "set"), ("oct", "okt", "ott"), ("nov",), ("dec", "dez", "d\u00e9c", "dic")),
+]
 
 
 @dataclass(frozen=True)
@@ -86,11 +97,14 @@ class _Identity:
     numbers: set[str] = field(default_factory=set)
     uids: set[str] = field(default_factory=set)
     births: set[str] = field(default_factory=set)
+    identifiers: set[str] = field(default_factory=set)
+    patient: str = ""
     dates: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
 
     def add(self, other: "_Identity") -> None:
         self.names |= other.names
         self.words |= other.words
+        self.identifiers |= other.identifiers
         self.numbers |= other.numbers
         self.uids |= other.uids
         self.births |= other.births
@@ -106,6 +120,12 @@ class _Identity:
         """What is so long, and no word of the standard, that it cannot stand anywhere by chance."""
         long = {word for word in self.words | self.names if len(word) >= _LONG and word.strip("0")}
         return sorted(long - _terms())
+
+    @cached_property
+    def long(self) -> frozenset[str]:
+        """What names this patient also in another's file: long names, and record numbers."""
+        long = {word for word in self.names | self.identifiers if len(word) >= _LONG and word.strip("0")}
+        return frozenset(long - _terms())
 
     @cached_property
     def birth_numbers(self) -> set[str]:
@@ -131,7 +151,7 @@ def verify_folder(folder: Path, originals: Path, policy: Path) -> Verdict:
         everybody.add(identity)
     if not identities:
         raise SetupError("There is no original to compare with.")
-    verdict = Verdict()
+    verdict, shifts = Verdict(), dict[str, set[int]]()
     is_ours = (folder / "clean").is_dir()
     found = sorted(file for file in (folder / "clean" if is_ours else folder).rglob("*") if file.is_file())
     if not found and not is_ours:
@@ -143,12 +163,50 @@ def verify_folder(folder: Path, originals: Path, policy: Path) -> Verdict:
         verdict.unmatched += identity is None
         name = str(path.relative_to(folder))
         leaks = [*_leaks(data, identity or everybody, options, safe)]
+        if identity is not None and _names(data, everybody, identity):
+            leaks.append(("header", "another patient's identifier"))
+        if identity is not None and "retain_modified_dates" in options:
+            patient, by = _days_moved(data, identity)
+            moved = shifts.setdefault(patient, set())
+            moved |= by
+            leaks += [("header", "dates of one patient are moved by different numbers of days")] * (len(moved) > 1)
         leaks += [("path", kind) for kind in _in_words(name, everybody)]
         verdict.leaks += [Leak(name, where, kind) for where, kind in leaks]
     for path in sorted(file for file in folder.rglob("*") if file.suffix in _TABLES):
         name = str(path.relative_to(folder))
         verdict.leaks += [Leak(name, "file", kind) for kind in _in_words(_read_table(path), everybody)]
     return verdict
+
+
+def _days_moved(data: bytes, identity: _Identity) -> tuple[str, set[int]]:
+    """Return whose a file is now, and by how many days attributes were moved that have one date before and after."""
+    try:
+        dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True)
+        after = {e.keyword: str(e.value)[:8] for e in dataset if e.VR in {"DA", "DT"} and e.value and e.VM == 1}
+    except Exception:  # noqa: BLE001  (as above)
+        return "", set()
+    moved = set[int]()
+    for keyword, day in after.items():
+        before = identity.dates.get(keyword, set())
+        if len(before) == 1:
+            with suppress(ValueError):
+                moved.add((_day(day) - _day(next(iter(before)))).days)
+    return str(dataset.get("PatientID")), moved
+
+
+def _day(text: str) -> date:
+    return date(int(text[:4]), int(text[4:6]), int(text[6:8]))
+
+
+def _names(data: bytes, everybody: _Identity, own: _Identity) -> bool:
+    """Say whether a file names anybody else of the originals: the mix-up of two patients."""
+    try:
+        dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True)
+        texts = [str(e.value) for e in dataset.iterall() if e.VR in _TEXT_VRS and not e.tag.is_private]
+    except Exception:  # noqa: BLE001  (that it cannot be read is said elsewhere)
+        return False
+    said = {word for text in texts for word in (_fold(text).strip(), *_LETTERS.findall(_fold(text)))}
+    return bool(said & (everybody.long - own.long - own.words - own.names))
 
 
 def _read_table(path: Path) -> str:
@@ -236,7 +294,8 @@ def _identity_of(data: bytes, beside: bytes, options: set[str]) -> _Identity:
             return identity
         is_photograph = data.startswith(_PHOTOGRAPHS)
         original = _told(data, beside) if is_photograph else pydicom.dcmread(io.BytesIO(data), force=True)
-        for element in original.iterall():
+        meta = getattr(original, "file_meta", None)
+        for element in (*original.iterall(), *(meta or ())):
             _take(identity, element, options)
     except Exception:  # noqa: BLE001  (an original that cannot be read names nobody we could look for)
         return identity
@@ -279,15 +338,23 @@ def _take(identity: _Identity, element: pydicom.DataElement, options: set[str]) 
         identity.dates[element.keyword] |= days
         if element.keyword == "PatientBirthDate":
             identity.births |= days
+            identity.dates.pop(element.keyword)
     elif element.VR == "PN" or element.keyword == "PatientName":
         named = {word for value in values for word in _LETTERS.findall(_fold(value))}
         identity.names |= {word for word in named if len(word) > 1 or not word.isascii()} - _HARMLESS
     elif element.keyword in _IDENTIFIERS:
+        if element.keyword == "PatientID":
+            identity.patient = identity.patient or "".join(values)
+        identity.identifiers |= {_fold(value) for value in values}
         identity.words |= {_fold(value) for value in values if any(map(str.isdigit, value)) and len(value) > 1}
         identity.words |= {_fold(value) for value in values if len(value) > 3} - _HARMLESS
         identity.numbers |= {digits for value in values if len(digits := _digits(value)) >= _DIGITS}
     elif element.VR in _TEXT_VRS and row is not None and not any(row[option] for option in options if option in row):
         identity.words |= {_fold(value) for value in values if len(value) > 3} - _HARMLESS
+        if element.keyword in _PLACES:  # a part of one may be enough
+            parts = {part for value in values for part in _LETTERS.findall(_fold(value))}
+            identity.words |= {part for part in parts if len(part) >= _LONG} - _terms()
+        identity.numbers |= {digits for value in values if len(digits := _digits(value)) >= _TELEPHONE}
 
 
 def _fold(text: str) -> str:
@@ -309,7 +376,14 @@ def _says_day(text: str, days: set[str]) -> bool:
     digits = _digits(text)
     if len(digits) >= 8 and any(form in digits for day in days for form in _in_digits(day)):
         return True
-    words = [_MONTHS.index(w) % 13 if w in _MONTHS else w for w in _LETTERS.findall(text.casefold())]
+    for parts in _DATE.findall(text):
+        numbers = [_number(part) for part in parts]
+        for day in days:
+            year, month, date = int(day[:4]), int(day[4:6]), int(day[6:])
+            for written in ((date, month), (month, date)):
+                if numbers in ([*written, year % 100], [*written, year], [year % 100, *written], [year, *written]):
+                    return True
+    words = [_month(word) or word for word in _LETTERS.findall(text.casefold())]
     for day in days:
         year, month, date = day[:4], int(day[4:6]), int(day[6:])
         wanted = ({str(date), f"{date:02}"}, {year, year[2:]})
@@ -318,6 +392,18 @@ def _says_day(text: str, days: set[str]) -> bool:
             if word == month and all(around & form for form in wanted):
                 return True
     return False
+
+
+def _month(word: str) -> int:
+    """Return the number of a month that a word is the name of, 0 where it is none."""
+    if word.isdecimal():
+        return 0
+    return next((number for number, begins in enumerate(_MONTHS) if begins and word.startswith(begins)), 0)
+
+
+def _number(text: str) -> int:
+    """Return a number in Arabic or, for a month, Roman digits."""
+    return int(text) if text.isdecimal() else _ROMAN.index(text) + 1 if text in _ROMAN else 0
 
 
 def _leaks(
@@ -332,8 +418,12 @@ def _leaks(
     yield from _within(clean, "", identity, options, safe)
     yield from _in_bytes(data, identity)
     yield from _in_frames(clean)
-    if clean.get("PatientIdentityRemoved") != "YES" or "DeidentificationMethodCodeSequence" not in clean:
-        yield "header", "does not say that it is de-identified"
+    said = clean.get("PatientIdentityRemoved") == "YES" and clean.get("DeidentificationMethod")
+    codes = {str(item.get("CodeValue")) for item in clean.get("DeidentificationMethodCodeSequence") or ()}
+    if not said or "113100" not in codes:
+        yield "header", "does not say that it is de-identified, and how"
+    if "clean_pixel_data" in options and "113101" in codes and clean.get("BurnedInAnnotation") != "NO":
+        yield "header", "does not say that no text is burned in"
 
 
 def _around(data: bytes, clean: FileDataset) -> Iterator[tuple[str, str]]:
@@ -388,9 +478,13 @@ def _values(
         if "retain_uids" not in options and identity.uids & set(values):
             yield where, "a UID of the original"
     elif element.VR in {"DA", "DT"}:
-        days = {value[:8] for value in values}
-        if "retain_full_dates" not in options and days & (identity.dates.get(element.keyword, set()) | identity.births):
+        # Of one patient any day; of several, that are moved by different numbers, one may become another's.
+        known = identity.days if identity.patient else identity.births
+        if "retain_full_dates" not in options and {value[:8] for value in values} & known:
             yield where, "a date of the original"
+    elif element.VR == "AS":
+        if any(value[3:] == "Y" and value[:3].isdecimal() and int(value[:3]) > _OLDEST for value in values):
+            yield where, f"an age above {_OLDEST} years"
     elif element.VR in _TEXT_VRS:
         yield from ((where, kind) for value in values for kind in _in_text(value, element, identity, coded=coded))
     elif element.VR in _NUMBER_VRS:
@@ -422,7 +516,7 @@ def _in_bytes(data: bytes, identity: _Identity) -> Iterator[tuple[str, str]]:
         if not word.isalpha() or word in identity.names:
             yield from (
                 ("bytes", f"an identifier of the original, {code}")
-                for code in ("utf-8", "utf-16-le")
+                for code in ("utf-8", "utf-16-le", "utf-16-be")
                 if word.encode(code) in lowered
             )
     yield from (("bytes", "a UID of the original") for uid in identity.uids if len(uid) > 12 and uid.encode() in data)

@@ -39,6 +39,75 @@ def test_a_clean_folder_has_no_leak(deidentified):
     assert (verdict.files, verdict.unmatched, verdict.leaks) == (3, 0, [])
 
 
+SPOILS = {
+    "a birth date with two digits of the year": lambda eye, born: f"born {born:%d.%m.%y}",
+    "a birth date in the American way": lambda eye, born: f"{born.month}/{born.day}/{born:%y}",
+    "a birth date with a Roman month": lambda eye, born: f"{born.day}/{ROMAN[born.month - 1]}/{born.year}",
+    "a birth date with a French month": lambda eye, born: f"{born.day}. {FRENCH[born.month - 1]} {born.year}",
+    "a telephone number": lambda eye, born: f"call {eye.PatientTelephoneNumbers}",
+    "a word of the institution": lambda eye, born: str(eye.InstitutionName).split()[1],
+}
+ROMAN = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII")
+FRENCH = ("Janvier", "F\u00e9vrier", "Mars", "Avril", "Mai", "Juin", "Juillet")
+FRENCH += ("Ao\u00fbt", "Septembre", "Octobre", "Novembre", "D\u00e9cembre")
+
+
+def spoil(folder, change, number=0):
+    """Change one clean file by hand, given its original, and let the manifest know its new digest."""
+    manifest = folder / "out" / "manifest.parquet"
+    table = pd.read_parquet(manifest)
+    row = table.iloc[number]
+    file = folder / "out" / "clean" / row["target"]
+    originals = {hashlib.sha256(f.read_bytes()).hexdigest(): f for f in (folder / "in").iterdir()}
+    clean = pydicom.dcmread(file)
+    change(clean, pydicom.dcmread(originals[row["digest_before"]]))
+    clean.save_as(file)
+    table.loc[number, "digest_after"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    table.to_parquet(manifest)
+    return [leak.kind for leak in verify(folder).leaks]
+
+
+@pytest.mark.parametrize("said", SPOILS.values(), ids=SPOILS)
+def test_a_leak_is_found_however_it_is_written(deidentified, said):
+    def change(clean, original):
+        original.InstitutionName = original.InstitutionName or "Saint Brannoc Infirmary"
+        born = date.fromisoformat(original.PatientBirthDate)
+        clean.SpecificCharacterSet = "ISO_IR 192"
+        clean.ImageComments = said(original, born)
+
+    assert spoil(deidentified, change)
+
+
+def test_two_patients_that_are_mixed_up_are_found(deidentified, photographs):
+    other = make_eye(photographs, 2).PatientID
+
+    def change(clean, _):
+        clean.ImageComments = f"see {other}"
+
+    assert "another patient's identifier" in spoil(deidentified, change)
+
+
+def test_dates_that_are_moved_apart_are_found(deidentified):
+    def change(clean, _):
+        clean.SeriesDate = "20010101"
+
+    assert "dates of one patient are moved by different numbers of days" in spoil(deidentified, change)
+
+
+@pytest.mark.parametrize("statement", ["DeidentificationMethod", "DeidentificationMethodCodeSequence"])
+def test_an_object_that_does_not_say_how_it_was_de_identified_is_found(deidentified, statement):
+    def change(clean, _):
+        clean[statement].value = [] if "Sequence" in statement else ""
+
+    assert "does not say that it is de-identified, and how" in spoil(deidentified, change)
+
+
+def test_nothing_to_compare_with_is_an_error(deidentified):
+    (deidentified / "empty").mkdir()
+    with pytest.raises(SetupError, match="no original"):
+        verify_folder(deidentified / "out", deidentified / "empty", policy_file())
+
+
 def test_who_is_on_a_plain_photograph_is_known_from_its_sidecar(tmp_path, photographs, policy, key):
     (tmp_path / "in").mkdir()
     Image.fromarray(photographs.images[0]).resize((280, 280)).save(tmp_path / "in" / "eye.jpg")
@@ -112,7 +181,10 @@ def test_a_date_that_was_not_shifted_is_found(deidentified, photographs):
         clean.save_as(file)
         manifest = manifest.replace(before, hashlib.sha256(file.read_bytes()).hexdigest())
     manifest.to_parquet(deidentified / "out" / "manifest.parquet")
-    assert {(leak.where, leak.kind) for leak in verify(deidentified).leaks} == {("StudyDate", "a date of the original")}
+    assert {(leak.where, leak.kind) for leak in verify(deidentified).leaks} == {
+        ("StudyDate", "a date of the original"),
+        ("header", "dates of one patient are moved by different numbers of days"),
+    }
 
 
 def test_a_name_in_a_path_or_a_manifest_is_found(deidentified, photographs):

@@ -175,7 +175,7 @@ def _burned_text(patient: Patient) -> str:
 def _words(patient: Patient, *, phantom: bool) -> dict[str, tuple[list[str], list[str]]]:
     """Return for each text the words that must go and those that must stay."""
     comments = ["no"] if phantom else ["Compared", "with", "last", "year", *re.findall(r"\w+", _finding(patient))]
-    lives = [word for word in patient.address.split() if len(word) > 3 or word.isdigit()]
+    lives = [word for word in patient.address.split() if len(word) > 3 or (word.isdigit() and len(word) > 1)]
     return {
         "PatientComments": ([patient.given, *lives], ["with", "sister"]),
         "StudyDescription": ([patient.given, patient.family], ["Diabetic", "screening"]),
