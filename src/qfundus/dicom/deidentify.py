@@ -186,7 +186,7 @@ class _Object:
         if pixels is None:
             raise Discard(*self._why_no_picture())
         head = _join(sorted(self.dataset(self.file.elements, "") + list(self.compiled.statements(self.syntax))))
-        meta, names = self._meta(instance), self.person.is_inside
+        meta, names = self._meta(instance), self.identity.is_in_bytes
 
         def parts() -> Iterator[Buffer]:
             yield meta
@@ -305,12 +305,12 @@ class _Object:
         """Say whether bulk bytes that a picture may need name the patient, or are of no use to this picture."""
         if tag in _PALETTE and self.file.text(_PHOTOMETRIC) != "PALETTE COLOR":
             return True
-        return vr not in _WORDS and self.person.is_inside(value.decode("latin-1"))
+        return vr not in _WORDS and self.identity.is_in_bytes(value)
 
     def _is_suspect_number(self, tag: int, vr: str, value: bytes) -> bool:
         """Say whether binary numbers are of a wrong size, or one of them is the patient's."""
         size, code = _WHOLE_NUMBERS[vr], _CODES.get(vr)
-        if len(value) % size or len(value) // size > most_values(tag) or self.person.is_inside(value.decode("latin-1")):
+        if len(value) % size or len(value) // size > most_values(tag) or self.identity.is_in_bytes(value):
             return True
         if code is None:
             return False

@@ -33,6 +33,7 @@ class Identity:
     ) -> None:
         numbers, others = list(numbers), list(others)
         words = {word for name in names for word in _words_of_name(name)}
+        called = words | {word for text in numbers for word in _words(text)}
         # An eye clinic, or a kind of study, is called by the field's own words: they do not identify it.
         for texts, shortest in ((numbers, 2), (others, _SHORTEST_INSIDE)):
             said = {word for text in texts for word in (*_words(text), "".join(_words(text)))}
@@ -43,6 +44,8 @@ class Identity:
         self.words = frozenset(words)
         # Inside a longer word only what is long and no common word is looked for; Chinese has no spaces between words.
         self._inside = tuple(w for w in words if len(w) >= (_SHORTEST_INSIDE if w.isascii() else 2) and w not in common)
+        long = {w for w in called if len(w) >= _SHORTEST_INSIDE and w not in vocabulary()}
+        self._in_bytes = frozenset(w.encode(code, "ignore") for w in long for code in ("utf-8", "latin-1")) - {b""}
         digits = {_NO_DIGIT.sub("", text) for text in (*numbers, *others)}
         self._spelled = tuple(w for w in self._inside if len(w) >= _SHORTEST_SPELLED)
         digits |= {number.lstrip("0") for number in digits}
@@ -54,10 +57,10 @@ class Identity:
         words = WORD.findall(lowered.replace("_", " "))
         return any(word in lowered for word in self._inside) or not self.words.isdisjoint(words)
 
-    def is_inside(self, text: str) -> bool:
-        """Say whether a text, which may be bytes that are no text at all, holds any of the longer words."""
-        lowered = _plain(fold(text))
-        return any(word in lowered for word in self._inside)
+    def is_in_bytes(self, data: bytes) -> bool:
+        """Say whether bytes, which may be no text at all, hold any of the longer words of names and numbers."""
+        lowered = data.lower()
+        return any(word in lowered for word in self._in_bytes)
 
     def is_spelled_in(self, text: str) -> bool:
         """Say whether a text holds one of the longer words with anything between its letters."""

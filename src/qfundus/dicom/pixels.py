@@ -83,7 +83,7 @@ def _frames(file: DicomFile) -> int:
 
 
 def clean_pixels(
-    file: DicomFile, element: Element, names_somebody: Callable[[str], bool] = lambda _: False
+    file: DicomFile, element: Element, names_somebody: Callable[[bytes], bool] = lambda _: False
 ) -> Iterator[Buffer]:
     """Yield the pixel element anew: frames without margins, each compressed one a single fragment.
 
@@ -129,7 +129,7 @@ def _without_spare_bits(chunk: Buffer, shape: Shape, syntax: Syntax) -> Buffer:
 
 
 def _encapsulated(
-    file: DicomFile, element: Element, shape: Shape, names_somebody: Callable[[str], bool]
+    file: DicomFile, element: Element, shape: Shape, names_somebody: Callable[[bytes], bool]
 ) -> Iterator[Buffer]:
     if element.fragments is None:
         raise Discard("unreadable_pixels", "The transfer syntax is compressed, the pixels are not.")
@@ -140,7 +140,7 @@ def _encapsulated(
         stripped = strip(frame)
         # Only a decoder knows where the coded image ends. In JPEG 2000 each of its many parts may have a rest.
         margin = stripped if file.transfer_syntax in JPEG_2000S else stripped[-_TAIL:]
-        if names_somebody(margin.decode("latin-1")):
+        if names_somebody(margin):
             raise Discard("unreadable_pixels", "Bytes among the coded pixels name the patient.")
         yield _ITEM.pack(0xFFFE, 0xE000, len(stripped))
         yield stripped
