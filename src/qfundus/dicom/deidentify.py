@@ -32,7 +32,7 @@ from qfundus.dicom.elements import (
     parse_file,
 )
 from qfundus.dicom.icc import strip_icc
-from qfundus.dicom.identity import Identity
+from qfundus.dicom.identity import Identity, words_of
 from qfundus.dicom.pixels import clean_pixels
 from qfundus.dicom.policy import OPTION_CODES, Policy
 from qfundus.dicom.profile import Profile
@@ -365,13 +365,14 @@ class _Object:
         """Return a value whose VR prescribes a form, emptied of parts that have another or repeat an identifier."""
         form, stripped = _FORMS[vr], value.rstrip(b" \0")
         parts = stripped.split(b"\\")
+        if vr == "CS" and tag != _CHARACTER_SET_TAG:
+            kept = [self._term(part) for part in parts]
+            return value if kept == parts else b"\\".join(kept)
         kept = [part if form.fullmatch(part) else b"" for part in (part.strip(b" ") for part in parts)]
         if vr == "AS":
             kept = [self._capped_age(part) for part in kept]
         if tag == _CHARACTER_SET_TAG:
             kept = [part for part in parts if part.strip(b" ").decode("latin-1") in python_encoding]
-        elif vr == "CS":
-            kept = [self._term(part) for part in parts]
         elif vr in {"IS", "DS"}:
             kept = [b"" if len(part) > 3 and self.identity.is_number(part.decode()) else part for part in kept]
             whole = b"".join(kept)
@@ -382,7 +383,7 @@ class _Object:
     def _term(self, part: bytes) -> bytes:
         # A coded term made of DICOM's own words stays even where a patient is called so: it is a code, no name.
         known, short = _judge_term(part, self.policy.words)
-        return part if known or (short and not self.identity.is_in(part.decode("latin-1"))) else b""
+        return part if known or (short is not None and self.identity.words.isdisjoint(short)) else b""
 
     def _capped_age(self, age: bytes) -> bytes:
         oldest = self.policy.oldest_age
@@ -505,13 +506,13 @@ class _Object:
 
 
 @lru_cache(maxsize=4096)
-def _judge_term(part: bytes, words: frozenset[str]) -> tuple[bool, bool]:
-    """Say whether a coded term is made of known words, and whether it is at least well formed and of short words."""
+def _judge_term(part: bytes, words: frozenset[str]) -> tuple[bool, tuple[str, ...] | None]:
+    """Say whether a coded term is made of known words; return its words where it is well formed and they are short."""
     text = part.decode("latin-1").strip().replace("_", " ")
     # Makers have abbreviations of their own; a longer word that DICOM does not know could be a name.
     short = _FORMS["CS"].fullmatch(part.strip()) is not None and all(len(word) <= 4 for word in text.split())
     known = part.decode("latin-1").strip() in defined_terms() or is_vocabulary(text, words)
-    return known, short
+    return known, words_of(text) if short else None
 
 
 def shift_date(text: str, days: int) -> str:

@@ -7,7 +7,7 @@ from unicodedata import normalize
 from pydicom.charset import convert_encodings, decode_bytes
 
 from qfundus.dicom.identity import Identity
-from qfundus.dicom.vocabulary import WORD, is_vocabulary
+from qfundus.dicom.vocabulary import WORD, is_known
 
 # DR alone is no title here: it is the disease.
 _TITLE = r"(?-i:Dr|dr)\b\.?|dr\.|(?:mr|mrs|ms|miss|prof|sir|herr|frau|mme)\b\.?"
@@ -26,32 +26,43 @@ _MONTH = (
 )
 _LONGEST = 1 << 16  # letters; a longer text is a document, and nobody looked into it
 _APART = r"[\W_]{0,4}"  # what may stand between the parts of a date
-# Five digits or more whatever stands between them, dates in every usual form, times, e-mail and web addresses, titles.
-_PATTERNS = re.compile(
-    rf"""
-      \b\d{{2}}(?:[-./\s]\d{{2}}){{3,}}\b
-    | (?<!\w)\w*?(?:\d[\s()/,;:|_+-]{{0,2}}){{4,}}\d\w*
-    | \b\d{{3}}\.\d{{3}}\.\d{{4}}\b
-    | \b\d{{4}}[-./\s]\d{{1,2}}[-./\s]\d{{1,2}}\b
-    | (?<!\d\.)\b\d{{1,2}}[-./\s]\d{{1,2}}[-./\s](?:\d{{2}}|\d{{4}})\b(?!\.\d)
-    | \b\d{{1,2}}(?:st|nd|rd|th)?{_APART}(?:of\s+)?{_MONTH}{_APART}\d{{2,4}}\b
-    | \b{_MONTH}{_APART}\d{{1,2}}(?:st|nd|rd|th)?{_APART}\d{{2,4}}\b
-    | \b{_MONTH}{_APART}(?:19|20)\d{{2}}\b
-    | \b\d{{1,2}}[-./][ivx]+[-./]\s?\d{{2,4}}\b
-    | \b[ivx]+[-./][ivx]+[-./]\s?\d{{2,4}}\b
-    | \b\d{{1,2}}:\d{{2}}(?::\d{{2}})?\b
-    | \b(?:9\d|1[0-2]\d)\s?-?\s?(?:y|yo|yrs?|years?|j|jahre?|ans|anni)\b
-    | \b\d{{1,2}}(?:st|nd|rd|th)?\.?\s{{0,2}}(?:of\s+)?(?!ma[yr]\b|mai\b){_MONTH}
-    | (?!ma[yr]\b|mai\b)\b{_MONTH}\s{{0,2}}\d{{1,2}}\b
-    | (?<!\S)[^\s@]*@\S*
-    | (?<!\w)\w+://\S+ | \bwww\.\S+
-    | (?<!\S)[^\s^]*\^\S*
-    | \b(?:{_TITLE}|{_RELATION}){_CAPITALISED}(?:,?{_CAPITALISED}){{0,5}}
-    """,
-    re.IGNORECASE | re.VERBOSE,
+_SEPARATED = r"(?:\d[\s()/,;:|_+-]{0,2}){4,}\d"  # five digits or more
+
+
+def _rule(guard: str, pattern: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Compile what to remove, and what a text must hold for that: it is cheaper to look for."""
+    return re.compile(guard, re.IGNORECASE), re.compile(pattern, re.IGNORECASE | re.VERBOSE)
+
+
+_RULES = (
+    # Whole dates before the numbers in them.
+    _rule(
+        rf"\b{_MONTH}",
+        rf"""
+          \b\d{{1,2}}(?:st|nd|rd|th)?{_APART}(?:of\s+)?{_MONTH}{_APART}\d{{2,4}}\b
+        | \b{_MONTH}{_APART}\d{{1,2}}(?:st|nd|rd|th)?{_APART}\d{{2,4}}\b
+        | \b{_MONTH}{_APART}(?:19|20)\d{{2}}\b
+        | \b\d{{1,2}}(?:st|nd|rd|th)?\.?\s{{0,2}}(?:of\s+)?(?!ma[yr]\b|mai\b){_MONTH}
+        | (?!ma[yr]\b|mai\b)\b{_MONTH}{_APART}\d{{1,2}}\b
+        """,
+    ),
+    _rule(r"\d{2}[-./\s]\d{2}[-./\s]\d{2}", r"\b\d{2}(?:[-./\s]\d{2}){3,}\b"),
+    _rule(_SEPARATED, rf"(?<!\w)\w*?{_SEPARATED}\w*"),
+    _rule(
+        r"\d[-./\s]\d",
+        r"""
+          \b\d{3}\.\d{3}\.\d{4}\b
+        | \b\d{4}[-./\s]\d{1,2}[-./\s]\d{1,2}\b
+        | (?<!\d\.)\b\d{1,2}[-./\s]\d{1,2}[-./\s](?:\d{2}|\d{4})\b(?!\.\d)
+        """,
+    ),
+    _rule(r"[ivx][-./]\s?\d", r"\b(?:\d{1,2}|[ivx]+)[-./][ivx]+[-./]\s?\d{2,4}\b"),
+    _rule(r"\d:\d", r"\b\d{1,2}:\d{2}(?::\d{2})?\b"),
+    _rule(r"\d\s?-?\s?[yja]", r"\b(?:9\d|1[0-2]\d)\s?-?\s?(?:y|yo|yrs?|years?|j|jahre?|ans|anni)\b"),
+    _rule(r"[@^]|://|www\.", r"(?<!\S)[^\s@]*@\S* | (?<!\w)\w+://\S+ | \bwww\.\S+ | (?<!\S)[^\s^]*\^\S*"),
+    _rule(rf"\b(?:{_TITLE}|{_RELATION})", rf"\b(?:{_TITLE}|{_RELATION}){_CAPITALISED}(?:,?{_CAPITALISED}){{0,5}}"),
 )
-# What a pattern could begin with, cheap to look for: without any of these no pattern matches.
-_SUSPECT = re.compile(rf"\d.{{0,4}}\d|\d\s?-?\s?[yja]|[@^]|://|www\.|\b(?:{_TITLE}|{_RELATION})", re.IGNORECASE)
+_DIGIT = re.compile(r"\d")
 _COMPOUND = re.compile(r"\w+")
 _NUMBERED = re.compile(r"(?<!\w)[^\W\d]*\d\w*")
 # Numbers one after the other, with at most a letter between: parts of a date, a telephone or record number.
@@ -68,11 +79,14 @@ def clean_text(text: str, identity: Identity, words: frozenset[str] | None = Non
     if len(text) > _LONGEST:
         return ""
     plain = text if text.isascii() else normalize("NFKC", text)
-    cleaned = _NUMBERED.sub(" ", plain) if identity.numbers_are_in(plain) else plain
-    cleaned = _PATTERNS.sub(" ", cleaned) if _SUSPECT.search(cleaned) else cleaned
+    numbered = _DIGIT.search(plain) is not None
+    cleaned = _NUMBERED.sub(" ", plain) if numbered and identity.numbers_are_in(plain) else plain
+    for guard, pattern in _RULES:
+        if guard.search(cleaned):
+            cleaned = pattern.sub(" ", cleaned)
     if words is not None:
         cleaned = _NUMBERS.sub(lambda match: match[0] if _MEASURE.fullmatch(match[0]) else " ", cleaned)
-        cleaned = _COMPOUND.sub(lambda match: match[0] if is_vocabulary(match[0], words) else " ", cleaned)
+        cleaned = _COMPOUND.sub(lambda match: match[0] if is_known(match[0], words) else " ", cleaned)
     if identity.is_in(cleaned):
         cleaned = _COMPOUND.sub(lambda match: " " if identity.is_in(match[0]) else match[0], cleaned)
     if identity.is_spelled_in(cleaned):

@@ -1,7 +1,7 @@
 """The words that may stay in a description: those of DICOM itself, and those that a policy adds."""
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 
 WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
@@ -31,6 +31,13 @@ def is_vocabulary(text: str, words: frozenset[str]) -> bool:
     return all(_is_known(word, words) for word in WORD.findall(text))
 
 
+@lru_cache(maxsize=1 << 14)
+def is_known(compound: str, words: frozenset[str]) -> bool:
+    """Say the same of one word, which may be made of several with an underscore between."""
+    return is_vocabulary(compound, words)
+
+
+@lru_cache(maxsize=1 << 14)
 def _is_known(word: str, words: frozenset[str]) -> bool:
     lowered = word.casefold()
     if lowered in vocabulary() or lowered in words:
