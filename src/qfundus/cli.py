@@ -204,7 +204,10 @@ def wrap(
 
 @app.command()
 def land(
-    folder: Annotated[Path, typer.Argument(help="A folder of DICOM files and grading sheets.", exists=True)],
+    folder: Annotated[
+        Path,
+        typer.Argument(help="A folder of files of any kind that may land.", exists=True),
+    ],
 ) -> None:
     """Put a folder's files into the landing bucket."""
     from qfundus.hospital.landing import land_folder

@@ -168,6 +168,17 @@ class ObjectStore:
         with _nameless_errors(bucket):
             self._client.delete_object(Bucket=bucket, Key=name)
 
+    def delete_unchanged(self, bucket: str, found: StoredObject) -> bool:
+        """Delete an object that is still the one that was listed; return whether it was."""
+        with _nameless_errors(bucket):
+            try:
+                self._client.delete_object(Bucket=bucket, Key=found.name, IfMatch=found.etag)
+            except ClientError as error:
+                if _code(error) in {"PreconditionFailed", "NoSuchKey"}:
+                    return False
+                raise
+        return True
+
     def delete_all(self, bucket: str, names: Sequence[str]) -> None:
         """Remove many objects, a thousand a request; missing ones are no error.
 

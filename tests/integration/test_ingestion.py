@@ -192,6 +192,25 @@ def test_an_outcome_too_many_fails_the_run(hundred):
         close(hundred, manifest)
 
 
+def test_a_directory_and_a_readme_are_passed_over(fresh, photographs):
+    directory = b"\0" * 128 + b"DICM" + b"\2\0\0\0UL\4\0\0\0\0\0" + b"1.2.840.10008.1.3.10" + b"\0" * 300
+    for name, data in {"DICOMDIR": directory, "README.txt": b"read me", "e.dcm": b"", "x": b"no image" * 90}.items():
+        fresh.store.put(fresh.settings.landing_bucket, name, data)
+    curated = curate_landed(fresh)
+    assert curated.counts == {"images ignored": 3, "images quarantined": 1, "quarantined: not_dicom": 1}
+
+
+def test_what_is_sent_again_while_the_bucket_is_cleared_stays(fresh, photographs):
+    bucket = fresh.settings.landing_bucket
+    fresh.store.put(bucket, "eye.dcm", to_bytes(make_eye(photographs, 1)))
+    [before] = fresh.store.list(bucket)
+    fresh.store.put(bucket, "eye.dcm", to_bytes(make_eye(photographs, 2)))
+    assert not fresh.store.delete_unchanged(bucket, before)
+    [after] = fresh.store.list(bucket)
+    assert fresh.store.delete_unchanged(bucket, after)
+    assert list(fresh.store.list(bucket)) == []
+
+
 def test_a_second_night_with_the_same_files_finds_them_done(fresh, photographs):
     eyes = land_good(fresh, photographs, range(4))
     sheet = (SHEET + f"{eyes[0].SOPInstanceUID},2,Dr. P,2026-07-01\n").encode()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from qfundus.hospital.answers import KEY_NAME
 from qfundus.settings import Settings
 from qfundus.storage import ObjectStore
 
@@ -11,15 +12,17 @@ _THREADS = 8
 
 
 def land_folder(settings: Settings, folder: Path, report: Callable[[int, int], None]) -> int:
-    """Put every DICOM file and grading sheet of a folder into the landing bucket; return how many.
+    """Put every file below a folder into the landing bucket, under its path there; return how many.
+
+    The answer key that `qfundus wrap` writes is none of the hospital's, and stays.
 
     `report` is told how many of how many are done.
     """
     store = ObjectStore(settings)
-    files = sorted(file for file in folder.iterdir() if file.suffix in {".dcm", ".csv"})
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != KEY_NAME)
 
     def put(file: Path) -> None:
-        store.put(settings.landing_bucket, file.name, file.read_bytes())
+        store.put(settings.landing_bucket, str(file.relative_to(folder)), file.read_bytes())
 
     with ThreadPoolExecutor(_THREADS) as pool:
         for done, _ in enumerate(pool.map(put, files), 1):

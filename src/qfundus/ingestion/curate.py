@@ -90,7 +90,7 @@ def read_manifest(store: ObjectStore, settings: Settings, manifest: str) -> pd.D
 
 
 def curate_image(curation: Curation, isolation: Isolation, item: LandedObject) -> list[Outcome]:
-    """De-identify one image and enter it into the index, or put it into quarantine.
+    """De-identify one image and enter it into the index, or put it into quarantine; what is no image is passed over.
 
     The grades of an image that it corrects follow it, each with an outcome of its own.
     """
@@ -98,8 +98,8 @@ def curate_image(curation: Curation, isolation: Isolation, item: LandedObject) -
         instance = isolation.run(curate_landed_image, item.name, corrects=item.corrects, released=item.released)
     except Discard as why:
         return [_hold_landed(curation, isolation, item, why)]
-    if instance is None:
-        return [Outcome(item.source, "image", "withdrawn")]
+    if isinstance(instance, str):
+        return [Outcome(item.source, "image", instance)]
     outcome = _outcome_of(curation, item.source, instance)
     return [outcome, *_grades_that_follow(curation, outcome)]
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 from qfundus.dicom.clean import clean_object
 from qfundus.dicom.deidentify import CompiledPolicy, Handled
@@ -12,6 +13,7 @@ from qfundus.dicom.read import laterality, read_eye, read_preview
 from qfundus.errors import Discard
 from qfundus.imaging.disc import find_disc
 from qfundus.ingestion.curation import Curation
+from qfundus.ingestion.inputs import is_no_image
 from qfundus.ingestion.instances import Instance
 from qfundus.ingestion.manifest import made_by, name_handling, write_handling
 from qfundus.ingestion.names import handling_name, object_name
@@ -32,8 +34,8 @@ def begin_process(settings: Settings, policy: Policy, key: SiteKey, run: str) ->
     _own_trusting = replace(_own, policy=CompiledPolicy(policy.trusting_pixels()))
 
 
-def curate_landed_image(name: str, *, corrects: bool, released: bool) -> Instance | None:
-    """Curate a landed image in this process, from bucket to bucket; None where it was taken away.
+def curate_landed_image(name: str, *, corrects: bool, released: bool) -> Instance | Literal["withdrawn", "ignored"]:
+    """Curate a landed image in this process, from bucket to bucket; or say that it was taken away, or is no image.
 
     Text in the pixels is not looked for where a person has seen them and `released` it.
 
@@ -45,7 +47,9 @@ def curate_landed_image(name: str, *, corrects: bool, released: bool) -> Instanc
     store, bucket = _own.store, _own.settings.landing_bucket
     data = store.find(bucket, name)
     if data is None:
-        return None
+        return "withdrawn"
+    if is_no_image(name, data):
+        return "ignored"
     if is_photograph(name):
         data = make_object(data, store.find(bucket, sidecar_of(name)))
     return curate_bytes(_own_trusting if released else _own, data, corrects=corrects)

@@ -1,5 +1,6 @@
 """The landing bucket: what a hospital sent, named by pseudonym from here on."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -7,8 +8,9 @@ from qfundus.dicom.photograph import SIDECAR, is_photograph
 from qfundus.ingestion.names import landed_name
 from qfundus.security.keys import SiteKey, pseudonymise_source, pseudonymise_uid
 from qfundus.settings import Settings
-from qfundus.storage import ObjectStore, to_json
+from qfundus.storage import ObjectStore, StoredObject, to_json
 
+_THREADS = 8
 ARCHIVE = "archive/"  # where what the hospital's picture archive sent lands
 ERASURE = ".erase.csv"
 
@@ -116,7 +118,15 @@ def fix_landed(store: ObjectStore, settings: Settings, key: SiteKey, run: str) -
 
 
 def clear_landed(store: ObjectStore, settings: Settings, key: SiteKey, sources: set[str]) -> int:
-    """Delete the landed objects that are accounted for; return how many there were."""
-    accounted = [item.name for item in list_landed(store, settings, key) if item.source in sources]
-    store.delete_all(settings.landing_bucket, accounted)
-    return len(accounted)
+    """Delete the landed objects that are accounted for; return how many there were.
+
+    One that is sent again under its name in the meantime stays: it is another object, and its run is the next.
+    """
+    bucket = settings.landing_bucket
+
+    def clear(found: StoredObject) -> bool:
+        source = pseudonymise_source(key, f"{found.name}\x00{found.etag}")
+        return source in sources and store.delete_unchanged(bucket, found)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return sum(pool.map(clear, store.list(bucket)))

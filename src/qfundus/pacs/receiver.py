@@ -10,6 +10,8 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address
+from socket import gethostbyname
 from typing import Any, Literal, cast
 
 import structlog
@@ -148,6 +150,8 @@ class Receiver:
     def _tls(self) -> ssl.SSLContext | None:
         chosen = self._settings
         if chosen.receiver_certificate is None:
+            if not ip_address(gethostbyname(chosen.receiver_host)).is_loopback:
+                _log.warning("Anybody on the network can read what is sent: set QFUNDUS_RECEIVER_CERTIFICATE")
             return None
         if chosen.receiver_ca is None:
             raise SetupError("QFUNDUS_RECEIVER_CA is needed: senders show certificates, too (DICOM PS3.15 B.9).")
