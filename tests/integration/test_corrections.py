@@ -4,17 +4,19 @@ import io
 import time
 import zipfile
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from conftest import make_eye
 
+from qfundus.features.extract import extract_features
+from qfundus.features.store import VIEWS, read_keys
 from qfundus.hospital.wrap import to_bytes
 from qfundus.ingestion.account import close_run
 from qfundus.ingestion.curate import curate_landed, read_manifest
 from qfundus.ingestion.erasures import write_erasures
 from qfundus.ingestion.landing import ARCHIVE, landed_photograph
-from qfundus.ingestion.names import object_name
+from qfundus.ingestion.names import manifest_name, object_name
 from qfundus.ingestion.quarantine import Quarantine
 from qfundus.security.audit import AuditTrail
 from qfundus.security.keys import date_shift, pseudonymise_uid
@@ -175,3 +177,18 @@ def test_a_date_at_the_calendars_end_costs_its_row(fresh, graded):
     sheet = f"SOPInstanceUID,grade,grader,date\n{graded.SOPInstanceUID},3,P,0001-01-01"
     counts, _ = take_in(fresh, "n1", {"a.csv": sheet.encode()})
     assert counts == {"sheets read": 1, "grades quarantined": 1, "quarantined: unreadable_grade_row": 1}
+
+
+def test_the_features_of_what_is_erased_go_from_all_parts(fresh, graded, photographs):
+    other = make_eye(photographs, 7)
+    known_at = datetime(2026, 1, 1, tzinfo=UTC)
+    _, first = take_in(fresh, "n1", {"b.dcm": to_bytes(other)})
+    for run, moment in (("before", known_at), ("n1", known_at + timedelta(days=1))):
+        extract_features(fresh.store, fresh.settings, run, manifest_name(run), moment)
+    rows = {view: read_keys(fresh.store, fresh.settings, view, datetime.now(UTC)) for view in VIEWS}
+    assert [len(rows[view]) for view in VIEWS] == [2, 2, 1]
+    take_in(fresh, "n2", {"x.erase.csv": f"SOPInstanceUID\n{graded.SOPInstanceUID}\n".encode()})
+    extract_features(fresh.store, fresh.settings, "n2", manifest_name("n2"), known_at + timedelta(days=2))
+    left = {view: read_keys(fresh.store, fresh.settings, view, datetime.now(UTC)) for view in VIEWS}
+    assert [len(left[view]) for view in VIEWS] == [1, 1, 0]
+    assert set(left["eye_embedding"]["eye_id"]) == set(first.query("kind == 'image'")["eye"])

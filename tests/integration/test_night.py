@@ -156,6 +156,21 @@ def test_the_online_store_knows_the_eye(night, settings, store):
     assert row["grade"] in range(5)
 
 
+def test_what_is_erased_is_blank_in_the_online_store(night, settings):
+    from datetime import UTC
+
+    from qfundus.features.store import KEYS, blank_online, online_row, open_feature_store
+
+    key = ("PATIENT-R", "2.25.1")
+    known = dict(zip(KEYS, key, strict=True)) | {"grade": 3, "grader": "somebody", "graded_on": "2026-01-01"}
+    rows = pd.DataFrame([known | {"event_timestamp": pd.Timestamp.now(UTC)}])
+    open_feature_store(settings).write_to_online_store("eye_grade", df=rows)
+    assert online_row(settings, "hybrid_grader", *key)["grade"] == 3
+    blank_online(settings, [key])
+    row = online_row(settings, "hybrid_grader", *key)
+    assert (row["grade"], row["grader"], row["patient_id"]) == (-1, "", "")
+
+
 def test_a_training_set_of_an_earlier_moment_does_not_know_what_came_later(night, settings, store, site_key):
     from datetime import timedelta
 

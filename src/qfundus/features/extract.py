@@ -14,11 +14,12 @@ from pydicom.dataset import FileDataset
 
 from qfundus.dicom.read import read_pixels
 from qfundus.features.embed import BACKBONE, embed, load_backbone
-from qfundus.features.store import write_part
+from qfundus.features.store import forget_eyes, write_part
 from qfundus.imaging.disc import find_disc
 from qfundus.imaging.normalise import crop_disc
 from qfundus.imaging.quality import measure_quality
 from qfundus.ingestion.curate import read_manifest
+from qfundus.ingestion.instances import InstanceIndex
 from qfundus.ingestion.names import object_name
 from qfundus.onnx_export import open_session
 from qfundus.settings import Settings
@@ -41,6 +42,8 @@ def extract_features(
 ) -> dict[str, int]:
     """Write the features of a run's curated images and grades as parts of the feature store; return how many.
 
+    The features of what the run erased go from all parts.
+
     Rows count as known from `known_at` on, the same at every try of a run.
     """
     outcomes = read_manifest(store, settings, manifest)
@@ -50,6 +53,10 @@ def extract_features(
     parts = {"eye_embedding": embeddings, "study_acquisition": acquisitions, "eye_grade": grades}
     for view, rows in parts.items():
         write_part(store, settings, view, run, known_at, rows)
+    erased = outcomes.query("kind == 'erasure' and status == 'erased'")
+    if len(erased):
+        gone = set(erased["digest"]) | InstanceIndex(store, settings).withdrawn()
+        _log.info("Features forgotten", rows=forget_eyes(store, settings, gone))
     return {view: len(rows) for view, rows in parts.items()}
 
 

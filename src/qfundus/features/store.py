@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -15,13 +16,24 @@ import structlog
 from qfundus.errors import Retry
 from qfundus.layout import feature_repo
 from qfundus.settings import Settings
-from qfundus.storage import ObjectStore, digest, to_json, to_parquet
+from qfundus.storage import ObjectStore, digest, from_parquet, to_json, to_parquet
 
 if TYPE_CHECKING:
     from feast import FeatureStore
 
 _log = structlog.get_logger()
 VIEWS = ("eye_embedding", "study_acquisition", "eye_grade")
+KEYS = ("eye_id", "study_id")
+_NOTHING: dict[str, dict[str, Any]] = {
+    "eye_embedding": {"embedding": None, "backbone": "", "instance_digest": "", "patient_id": ""},
+    "study_acquisition": {
+        "camera": "",
+        "age_years": -1,
+        "sex": "",
+        **dict.fromkeys(("field_of_view", "brightness", "contrast", "sharpness"), 0.0),
+    },
+    "eye_grade": {"grade": -1, "grader": "", "graded_on": ""},
+}
 WATERMARK = "materialised.json"
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 LONGEST_CHUNK = timedelta(hours=24)
@@ -138,6 +150,56 @@ def online_row(settings: Settings, service: str, eye: str, study: str) -> dict[s
         features=feature_store.get_feature_service(service), entity_rows=[{"eye_id": eye, "study_id": study}]
     )
     return {name: values[0] for name, values in answer.to_dict().items()}
+
+
+def forget_eyes(store: ObjectStore, settings: Settings, gone: set[str]) -> int:
+    """Take the rows of withdrawn content out of every part, and out of the online store; return how many went.
+
+    `gone` are digests of curated objects. What a visit's other photographs of the same eye share with them stays.
+    """
+    dropped = _drop_rows(store, settings, "eye_embedding", lambda rows: rows["instance_digest"].isin(list(gone)))
+    if dropped.empty:
+        return 0
+    left = read_keys(store, settings, "eye_embedding", datetime.max.replace(tzinfo=UTC))
+    keys = dropped[list(KEYS)].drop_duplicates()
+    alone = set(keys.itertuples(index=False, name=None)) - set(left.itertuples(index=False, name=None))
+    for view in ("study_acquisition", "eye_grade"):
+        _drop_rows(store, settings, view, lambda rows: pd.Series([k in alone for k in _keys_of(rows)], rows.index))
+    if alone and settings.online_store.exists():
+        blank_online(settings, sorted(alone))
+    return len(dropped)
+
+
+def _drop_rows(
+    store: ObjectStore, settings: Settings, view: str, doomed: Callable[[pd.DataFrame], Any]
+) -> pd.DataFrame:
+    bucket, dropped = settings.features_bucket, [pd.DataFrame({name: [] for name in KEYS})]
+    for part in list(store.list(bucket, f"{view}/")):
+        rows = from_parquet(store.get(bucket, part.name))
+        chosen = doomed(rows).astype(bool)
+        if not chosen.any():
+            continue
+        dropped.append(rows.loc[chosen])
+        if chosen.all():
+            store.delete(bucket, part.name)
+        else:
+            store.put(bucket, part.name, to_parquet(rows.loc[~chosen]))
+    return pd.concat(dropped)
+
+
+def _keys_of(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    return list(rows[list(KEYS)].itertuples(index=False, name=None))
+
+
+def blank_online(settings: Settings, keys: list[tuple[str, str]]) -> None:
+    """Write nothing over what the online store knows of some eyes: Feast deletes no single row."""
+    feature_store = open_feature_store(settings)
+    for view, nothing in _NOTHING.items():
+        rows = pd.DataFrame([dict(zip(KEYS, key, strict=True)) | nothing for key in keys])
+        rows["event_timestamp"] = pd.Timestamp.now(UTC)
+        if "embedding" in nothing:
+            rows["embedding"] = [[0.0]] * len(rows)
+        feature_store.write_to_online_store(view, df=rows)
 
 
 def newest_part(store: ObjectStore, settings: Settings) -> datetime | None:

@@ -232,9 +232,9 @@ def mark_duplicates(outcomes: Iterable[Outcome]) -> list[Outcome]:
 def withdraw_erased(outcomes: list[Outcome]) -> list[Outcome]:
     """Let what the same run took in and erased be withdrawn: nothing after it may look for its content."""
     erased = {outcome.instance for outcome in outcomes if outcome.kind == "erasure" and outcome.status == "erased"}
-    gone = {outcome.digest for outcome in outcomes if outcome.kind == "image" and outcome.instance in erased}
+    gone = {outcome.digest for outcome in outcomes if outcome.kind == "image" and outcome.instance in erased} - {""}
     return [
-        replace(outcome, status="withdrawn") if outcome.digest and outcome.digest in gone else outcome
+        replace(outcome, status="withdrawn") if outcome.kind != "erasure" and outcome.digest in gone else outcome
         for outcome in outcomes
     ]
 
@@ -295,11 +295,14 @@ def erase_named(curation: Curation, notice: _Paper, landed: list[LandedObject]) 
 
 
 def _erase(curation: Curation, uid: str, source: str, notice: str, back: set[str]) -> Outcome:
+    known = curation.index.find(uid)
     if f"{ARCHIVE}{uid}.dcm" in back or not curation.index.erase(uid, curation.run):
         return Outcome(source, "erasure", "ignored", part_of=notice, instance=uid)
     trail = AuditTrail(curation.store, curation.settings.audit_bucket, curation.key)
     trail.append("110103", "D", uid, "A notice of erasure named it.", run=curation.run, notice=notice)
-    return Outcome(source, "erasure", "erased", part_of=notice, instance=uid)
+    erased = Outcome(source, "erasure", "erased", part_of=notice, instance=uid)
+    # Where a run is done again after a crash, the index has forgotten it: its features are known by their digest only.
+    return replace(erased, digest=known.digest, eye=known.eye, study=known.study) if known else erased
 
 
 def _curate_row(curation: Curation, sheet: _Paper, number: int, row: dict[str, str]) -> list[Outcome]:

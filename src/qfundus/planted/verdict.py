@@ -46,7 +46,8 @@ def search_planted(store: ObjectStore, settings: Settings, key: SiteKey, dag: st
     looked, found = sum(place.looked for place in places), sum(len(place.found) for place in places)
     said = {"places": len(places), "looked": looked, "actions": score.actions.total(), "missed": len(score.misses)}
     page = _write_page(places, score, dag=dag, run=run, runs=runs, since=since, looked=looked, found=found)
-    for name in (planted_name(run), PLANTED_NEWEST):
+    # A retraining looks when the planted photographs are gone already: its page is the one to read only if it found some.
+    for name in [planted_name(run), *([PLANTED_NEWEST] if found or verified.looked else [])]:
         store.put(settings.curated_bucket, name, page.encode())
     AuditTrail(store, settings.audit_bucket, key).append(
         "110100", "E", run, "The search for planted names.", **said, found=found
@@ -76,7 +77,7 @@ def forget_planted(store: ObjectStore, settings: Settings, key: SiteKey) -> None
 
 
 def newest_page(store: ObjectStore, settings: Settings) -> bytes | None:
-    """Return the page of the newest search, or None where there was none."""
+    """Return the page of the newest search that looked at planted photographs or found a name, or None."""
     return store.find(settings.curated_bucket, PLANTED_NEWEST)
 
 
