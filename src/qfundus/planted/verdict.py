@@ -46,7 +46,7 @@ def search_planted(store: ObjectStore, settings: Settings, key: SiteKey, dag: st
     looked, found = sum(place.looked for place in places), sum(len(place.found) for place in places)
     said = {"places": len(places), "looked": looked, "actions": score.actions.total(), "missed": len(score.misses)}
     page = _write_page(places, score, dag=dag, run=run, runs=runs, since=since, looked=looked, found=found)
-    # A retraining looks when the planted photographs are gone already: its page is the one to read only if it found some.
+    # A retraining looks when the planted photographs are gone already: its page is to be read only if it found a name.
     for name in [planted_name(run), *([PLANTED_NEWEST] if found or verified.looked else [])]:
         store.put(settings.curated_bucket, name, page.encode())
     AuditTrail(store, settings.audit_bucket, key).append(

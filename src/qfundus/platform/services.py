@@ -161,7 +161,7 @@ def seaweedfs(platform: Platform) -> Service:
     ]
     jwt = platform.secrets["weed_jwt"]
     # The server logs the names of objects that it deletes or fails on, and a landed object's may be a person's.
-    quiet = f"{shlex.join(command)} 2>&1 | sed -u -E 's#(landing[/ ]).*#\\1(name withheld)#'"
+    quiet = f"{shlex.join(command)} 2>&1 | sed -u -E 's#(landing[^/ ]*[/ ]).*#\\1(name withheld)#'"
     return Service(
         "seaweedfs",
         ["/bin/sh", "-c", quiet],
