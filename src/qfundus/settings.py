@@ -70,6 +70,15 @@ class Settings(BaseSettings):
         return self.feast_online_store or self.home / "feast" / "online.db"
 
 
+class QuantumSettings(BaseSettings):
+    """The credentials of quantum machines, from `QFUNDUS_*` in the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="QFUNDUS_", frozen=True)
+
+    ibm_token: SecretStr | None = None
+    ibm_instance: str | None = None
+
+
 def state_folder() -> Path:
     """Return the folder that holds all state, `QFUNDUS_HOME` or `.qfundus` here."""
     return Path(os.environ.get("QFUNDUS_HOME", STATE_FOLDER)).resolve()

@@ -45,13 +45,13 @@ class Gates:
     by_feature: tuple[Polynomial, ...]
 
 
-def lower(circuit: QuantumCircuit) -> Gates:
-    """Take a circuit down to RY, RZ and CX; global phases are dropped.
+def lower(circuit: QuantumCircuit, *, all_features: bool = False) -> Gates:
+    """Take a circuit down to RY, RZ and CX; global phases are dropped. With `all_features` it has no weights.
 
     Raises:
         ValueError: for a gate that is none of unitary one- and two-qubit gates, or an angle that is no polynomial.
     """
-    features, weights = split_parameters(circuit)
+    features, weights = (list(circuit.parameters), []) if all_features else split_parameters(circuit)
     places = {parameter: place for place, parameter in enumerate((*features, *weights))}
     basic = transpile(_without_measurements(circuit), basis_gates=_BASIS, optimization_level=0)
     gates: list[Gate] = []

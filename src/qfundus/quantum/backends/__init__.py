@@ -1,0 +1,77 @@
+"""One port to every simulator and machine: Qiskit's V2 primitives, opened by a name in `configs/quantum.yaml`.
+
+What stands behind `through` in that file is an entry point of the group `qfundus.backends`: a module, or any object,
+with `open_backend(options) -> Backend`. A site's own machine joins by naming one in its own package.
+"""
+
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+import yaml
+from qiskit.primitives import BaseEstimatorV2, BaseSamplerV2
+from qiskit.transpiler import Target
+
+from qfundus.errors import SetupError
+from qfundus.layout import checkout
+
+_GROUP = "qfundus.backends"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A place where circuits run; with a `target` they must be compiled for it first."""
+
+    estimator: BaseEstimatorV2
+    sampler: BaseSamplerV2
+    target: Target | None = None
+
+
+def open_backend(name: str, file: Path | None = None) -> Backend:
+    """Open what `configs/quantum.yaml`, or another file, describes under a name.
+
+    Raises:
+        SetupError: where there is no such name, a package or a credential is missing, or an option is unknown.
+    """
+    described = read_backends(file)
+    if name not in described:
+        raise SetupError(f"There is no quantum backend {name}: take one of {', '.join(sorted(described))}.")
+    options = dict(described[name])
+    through = str(options.pop("through", name))
+    found = {point.name: point for point in entry_points(group=_GROUP)}
+    if through not in found:
+        raise SetupError(f"{name} runs through {through}, which no installed package offers ({_GROUP}).")
+    plugin = _load(found[through])
+    try:
+        return plugin.open_backend(options)
+    except (TypeError, KeyError) as error:
+        raise SetupError(f"The options of {name} in configs/quantum.yaml are wrong: {error}.") from None
+
+
+def open_estimator(name: str) -> BaseEstimatorV2:
+    """Open the estimator of a named backend: expectation values of observables."""
+    return open_backend(name).estimator
+
+
+def open_sampler(name: str) -> BaseSamplerV2:
+    """Open the sampler of a named backend: bit strings."""
+    return open_backend(name).sampler
+
+
+def read_backends(file: Path | None = None) -> dict[str, dict[str, Any]]:
+    """Read which backends there are, by name."""
+    file = file or checkout() / "configs" / "quantum.yaml"
+    try:
+        return yaml.safe_load(file.read_text())["backends"]
+    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise SetupError(f"{file.name} describes no quantum backends ({type(error).__name__}).") from None
+
+
+def _load(point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except ImportError as error:
+        raise SetupError(
+            f"{point.name} needs a package that is not installed ({error.name}): pip install 'qfundus[{point.name}]'."
+        ) from None

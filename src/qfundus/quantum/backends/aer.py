@@ -1,0 +1,20 @@
+"""Qiskit Aer, with or without noise."""
+
+from typing import Any
+
+from qiskit_aer.primitives import EstimatorV2, SamplerV2
+
+from qfundus.quantum.backends import Backend
+from qfundus.quantum.noise import NoiseNumbers, make_noise
+
+
+def open_backend(options: dict[str, Any]) -> Backend:
+    """Open Aer. Options: `noise` (see `quantum/noise.py`), `seed`."""
+    return _open(**options)
+
+
+def _open(noise: dict[str, float] | None = None, seed: int | None = None) -> Backend:
+    model = {} if noise is None else {"noise_model": make_noise(NoiseNumbers(**noise))}
+    seeded = {} if seed is None else {"seed_simulator": seed}
+    estimator = EstimatorV2(options={"backend_options": model, "run_options": seeded})
+    return Backend(estimator, SamplerV2(seed=seed, options={"backend_options": model}))

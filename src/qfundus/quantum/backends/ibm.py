@@ -1,0 +1,44 @@
+"""IBM's machines through Qiskit Runtime; their fake backends, with real calibrations, run here."""
+
+from typing import Any
+
+from qiskit_ibm_runtime import EstimatorV2, QiskitRuntimeService, SamplerV2, fake_provider
+
+from qfundus.errors import SetupError
+from qfundus.quantum.backends import Backend
+from qfundus.settings import QuantumSettings
+
+_CHANNEL = "ibm_quantum_platform"
+
+
+def open_backend(options: dict[str, Any]) -> Backend:
+    """Open a machine.
+
+    Options: `machine` (its name, `least_busy`, or the class of a fake one), `qubits` (at least), `shots`.
+    """
+    return _open(**options)
+
+
+def _open(machine: str = "least_busy", qubits: int = 1, shots: int = 4096) -> Backend:
+    backend = _fake(machine) if machine.startswith("Fake") else _real(machine, qubits)
+    options = {"default_shots": shots}
+    estimator, sampler = EstimatorV2(mode=backend, options=options), SamplerV2(mode=backend, options=options)
+    return Backend(estimator, sampler, backend.target)
+
+
+def _fake(machine: str) -> Any:
+    kind = getattr(fake_provider, machine, None)
+    if kind is None:
+        raise SetupError(f"IBM has no fake backend {machine}: see qiskit_ibm_runtime.fake_provider.")
+    return kind()
+
+
+def _real(machine: str, qubits: int) -> Any:
+    settings = QuantumSettings()
+    if settings.ibm_token is None:
+        raise SetupError("IBM's machines need a token: set QFUNDUS_IBM_TOKEN (and QFUNDUS_IBM_INSTANCE).")
+    token = settings.ibm_token.get_secret_value()
+    service = QiskitRuntimeService(channel=_CHANNEL, token=token, instance=settings.ibm_instance)
+    if machine == "least_busy":
+        return service.least_busy(operational=True, simulator=False, min_num_qubits=qubits)
+    return service.backend(machine)

@@ -1,0 +1,140 @@
+"""One conformance suite for every backend that runs here: same circuits, same observables, same errors."""
+
+import numpy as np
+import pytest
+from circuits import by_qiskit
+from qiskit import QuantumCircuit
+from qiskit.quantum_info import SparsePauliOp, Statevector
+
+from qfundus.errors import SetupError
+from qfundus.quantum.ansatz import chain_ansatz
+from qfundus.quantum.backends import open_backend, open_estimator, open_sampler, read_backends
+from qfundus.quantum.transpile import compile_circuit
+
+HERE = sorted(set(read_backends()) - {"ibm"})
+NOISY = {"aer.noisy", "ibm.fake"}
+SHOTS = 4096
+
+
+@pytest.fixture(scope="module", params=HERE)
+def backend(request):
+    return request.param, open_backend(request.param)
+
+
+def prepared(circuit, observables, backend):
+    """Return a circuit and observables as a backend takes them."""
+    compiled = compile_circuit(circuit, backend.target).circuit
+    return compiled, [o.apply_layout(compiled.layout) for o in observables] if compiled.layout else observables
+
+
+def test_expectation_values_are_within_shot_noise(backend):
+    name, backend = backend
+    circuit = chain_ansatz(3, 2)
+    angles = np.random.default_rng(0).uniform(-3, 3, (2, circuit.num_parameters))
+    observables = [SparsePauliOp(pauli) for pauli in ("IIZ", "ZZI", "XIY")]
+    compiled, turned = prepared(circuit, observables, backend)
+    pub = (compiled, [[observable] for observable in turned], in_order(circuit, compiled, angles))
+    (result,) = backend.estimator.run([pub], precision=1 / np.sqrt(SHOTS)).result()
+    wanted = np.array([expectations(circuit, row, observables) for row in angles]).T
+    # Five standard deviations of a bit's mean over the shots; noise pulls towards zero, by a tenth at most here.
+    tolerance = 5 / np.sqrt(SHOTS) + (0.25 if name in NOISY else 0)
+    assert np.abs(result.data.evs - wanted).max() < tolerance
+
+
+def in_order(circuit, compiled, angles):
+    """Return parameter values in the order in which a compiled circuit lists its parameters."""
+    names = [parameter.name for parameter in circuit.parameters]
+    places = [names.index(parameter.name) for parameter in compiled.parameters]
+    return angles[:, places]
+
+
+def expectations(circuit, row, observables):
+    state = Statevector(circuit.assign_parameters(row))
+    return [state.expectation_value(observable).real for observable in observables]
+
+
+def test_bit_strings_come_as_often_as_they_should(backend):
+    name, backend = backend
+    circuit = QuantumCircuit(3)
+    circuit.ry(2 * np.pi / 3, 0)
+    circuit.cx(0, 1)
+    circuit.cx(1, 2)
+    circuit.x(2)
+    circuit.measure_all()
+    compiled = compile_circuit(circuit, backend.target).circuit
+    (result,) = backend.sampler.run([compiled], shots=SHOTS).result()
+    counts = result.data.meas.get_counts()
+    tolerance = 5 * np.sqrt(0.25 * 0.75 / SHOTS) + (0.2 if name in NOISY else 0)
+    assert abs(counts.get("100", 0) / SHOTS - 0.25) < tolerance
+    assert abs(counts.get("011", 0) / SHOTS - 0.75) < tolerance
+
+
+def test_no_shots_are_refused(backend):
+    circuit = QuantumCircuit(1)
+    circuit.measure_all()
+    with pytest.raises(Exception, match=r"(?i)shot|greater|positive"):
+        backend[1].sampler.run([circuit], shots=0).result()
+
+
+def test_a_circuit_that_is_too_wide_is_refused_before_it_runs(backend):
+    name, backend = backend
+    if backend.target is None:
+        circuit = chain_ansatz(60, 1) if name != "exact" else None
+    else:
+        circuit = chain_ansatz(backend.target.num_qubits + 1, 1)
+    if circuit is None:  # the tensor network takes any number
+        return
+    bound = circuit.assign_parameters(np.zeros(circuit.num_parameters))
+    bound.measure_all()
+    with pytest.raises(Exception, match=r"(?i)qubit|wide|memory"):
+        backend.sampler.run([compile_circuit(bound, backend.target).circuit], shots=8).result()
+
+
+def test_the_exact_estimator_takes_all_parameter_sets_at_once_and_has_no_noise():
+    circuit, rng = chain_ansatz(4, 2), np.random.default_rng(1)
+    angles = rng.uniform(-3, 3, (5, circuit.num_parameters))
+    observable = SparsePauliOp(["ZZII", "XIXI", "IYIY", "IIII"], [0.5, -1.0, 2.0, 0.25])
+    (result,) = open_estimator("exact").run([(circuit, observable, angles)]).result()
+    wanted = [expectations(circuit, row, [observable])[0] for row in angles]
+    assert np.allclose(result.data.evs, wanted, atol=1e-10)
+
+
+def test_the_same_circuit_trains_and_runs_elsewhere():
+    import torch
+
+    from qfundus.quantum import QuantumLayer
+
+    circuit = chain_ansatz(3, 2)
+    layer, features = QuantumLayer(circuit).double(), torch.rand(2, 3, dtype=torch.float64)
+    assert np.allclose(layer(features).detach(), by_qiskit(circuit, features, layer.weight.detach()), atol=1e-9)
+
+
+def test_a_name_that_no_backend_has_is_an_error_that_lists_them():
+    with pytest.raises(SetupError, match="There is no quantum backend ear: take one of aer"):
+        open_sampler("ear")
+
+
+def test_a_missing_token_is_named(monkeypatch):
+    monkeypatch.delenv("QFUNDUS_IBM_TOKEN", raising=False)
+    with pytest.raises(SetupError, match="QFUNDUS_IBM_TOKEN"):
+        open_backend("ibm")
+
+
+def test_a_wrong_option_is_named(tmp_path):
+    file = tmp_path / "quantum.yaml"
+    file.write_text("backends:\n  mine: {through: cirq, speed: high}\n  other: {through: nowhere}\n")
+    with pytest.raises(SetupError, match="speed"):
+        open_backend("mine", file)
+    with pytest.raises(SetupError, match="no installed package offers"):
+        open_backend("other", file)
+
+
+def test_compiling_is_done_once_and_reported():
+    target, circuit = open_backend("ibm.fake").target, chain_ansatz(4, 2)
+    first = compile_circuit(circuit, target)
+    assert compile_circuit(chain_ansatz(4, 2), target) is first
+    assert first.depth[1] > first.depth[0]
+    assert "two-qubit gates became" in first.describe()
+    assert set(first.circuit.count_ops()) <= {*target.operation_names, "barrier"}
+    with pytest.raises(ValueError, match="levels 0 to 3"):
+        compile_circuit(circuit, target, level=4)
