@@ -69,6 +69,25 @@ def train_quantum(train: Split, validation: Split, how: Quantum, seed: int) -> t
     return head, fit_head(head, train, validation, how, seed)
 
 
+def describe_training(head: QuantumHead, how: Quantum, validation: Split) -> dict[str, float]:
+    """Return what is said of a circuit with each training: its size, and how its gradients spread.
+
+    A variance of the gradients that falls with the qubits is a barren plateau (McClean et al., Nature Communications 9,
+    4812, 2018); it is taken over the weights, at the end of training, for the mean of the first observable.
+    """
+    circuit, layer = build_ansatz(how.ansatz, how.qubits, how.layers), head.classifier.circuit
+    embeddings = torch.from_numpy(validation.embeddings)
+    with torch.no_grad():
+        angles = head.classifier.encode((embeddings - head.centre) @ head.projection)
+    (gradient,) = torch.autograd.grad(layer(angles)[:, 0].mean(), layer.weight)
+    return {
+        "circuit_depth": float(circuit.depth()),
+        "circuit_gates": float(circuit.size()),
+        "two_qubit_gates": float(circuit.num_nonlocal_gates()),
+        "gradient_variance": float(gradient.var(correction=0)),
+    }
+
+
 def fit_projection(embeddings: np.ndarray, features: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Fit principal components; return the centre `(1280,)` and the projection `(1280, features)`.
 

@@ -55,16 +55,17 @@ def train_classical(recipe: str, dataset: str, model: str, figures: str) -> dict
 
 
 def train_quantum(recipe: str, dataset: str, model: str, figures: str) -> dict[str, float]:
-    """Train the quantum head on a snapshot and write it; return its training figures."""
+    """Train the quantum head on a snapshot and write it; return its training figures and its circuit's."""
     from qfundus.features.snapshot import read_split
-    from qfundus.quantum.model import save_quantum, train_quantum
+    from qfundus.quantum.model import describe_training, save_quantum, train_quantum
 
     plan = Recipe.from_json(recipe)
     train, validation = read_split(dataset, "train"), read_split(dataset, "validation")
     head, trained = train_quantum(train, validation, plan.quantum, plan.seed)
     _parent(model)
     save_quantum(head, plan.quantum, model)
-    return _write_figures(figures, trained.to_metrics())
+    said = describe_training(head, plan.quantum, validation)
+    return _write_figures(figures, {**trained.to_metrics(), **said})
 
 
 def evaluate_ensemble(

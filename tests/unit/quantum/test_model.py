@@ -2,7 +2,14 @@ import numpy as np
 import torch
 from conftest import separable
 
-from qfundus.quantum.model import QuantumHead, fit_projection, load_quantum, save_quantum, train_quantum
+from qfundus.quantum.model import (
+    QuantumHead,
+    describe_training,
+    fit_projection,
+    load_quantum,
+    save_quantum,
+    train_quantum,
+)
 from qfundus.recipe import Quantum
 from qfundus.training import predict_logits
 
@@ -34,3 +41,11 @@ def test_a_saved_head_answers_alike(tmp_path):
 def test_fewer_eyes_than_features_leave_columns_of_zero():
     _, projection = fit_projection(separable(4, 0).embeddings, 6, 0)
     assert np.count_nonzero(projection.any(axis=0)) == 3
+
+
+def test_the_size_of_the_circuit_and_the_spread_of_its_gradients_are_told():
+    head, _ = train_quantum(separable(60, 0), separable(30, 1), HOW, 0)
+    said = describe_training(head, HOW, separable(30, 1))
+    assert (said["two_qubit_gates"], said["circuit_gates"]) == (2 * 4, 4 + 2 * (4 + 8))
+    assert said["circuit_depth"] > 8
+    assert 0 < said["gradient_variance"] < 1
