@@ -70,8 +70,9 @@ test-fast: setup ## the tests that need no server
 fuzz: setup ## a hundred thousand damaged DICOM files
 	QFUNDUS_FUZZ=100000 $(BIN)/python -m pytest tests/unit/dicom/test_hostile.py
 
-bench: setup ## speed, recall and memory of de-identification, as ratios
+bench: setup ## speed, recall and memory against named peers, as ratios
 	$(BIN)/python -m benchmarks.deidentification
+	$(BIN)/python -m benchmarks.quantum_step
 
 lint: setup ## style, types and import rules
 	$(BIN)/ruff check .
