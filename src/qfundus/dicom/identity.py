@@ -11,6 +11,7 @@ from qfundus.dicom.vocabulary import WORD, vocabulary
 _SHORTEST_INSIDE = 4  # letters from which a word is looked for inside a longer one, as in a file name
 _SHORTEST_NUMBER = 5  # digits; fewer stand in too many numbers that identify nobody
 _SHORTEST_SPELLED = 6  # letters from which a word is looked for with anything between its letters
+_FEW_BYTES = 1 << 12
 _SHORTEST_DECIMAL = 7  # digits from which a number with a point may be a record number, and no measure
 _LIGATURES = str.maketrans({"\u00e6": "ae", "\u0153": "oe", "\u00f8": "o", "\u0142": "l", "\u0111": "d"})
 _Text = TypeVar("_Text", str, bytes)
@@ -48,6 +49,7 @@ class Identity:
         self._inside = tuple(w for w in words if len(w) >= (_SHORTEST_INSIDE if w.isascii() else 2) and w not in common)
         long = {w for w in called if len(w) >= _SHORTEST_INSIDE and w not in vocabulary()}
         self._in_bytes = frozenset(w.encode(code, "ignore") for w in long for code in ("utf-8", "latin-1")) - {b""}
+        self._in_many_bytes = frozenset(word for word in self._in_bytes if len(word) >= _SHORTEST_SPELLED)
         digits = {_NO_DIGIT.sub("", text) for text in (*numbers, *others)}
         self._spelled = tuple(w for w in self._inside if len(w) >= _SHORTEST_SPELLED)
         digits |= {number.lstrip("0") for number in digits}
@@ -60,7 +62,8 @@ class Identity:
 
     def is_in_bytes(self, data: bytes) -> bool:
         """Say whether bytes, which may be no text at all, hold any of the longer words of names and numbers."""
-        return _holds(data.lower(), self._in_bytes)
+        # In a megabyte of pixels any four letters stand by chance.
+        return _holds(data.lower(), self._in_bytes if len(data) <= _FEW_BYTES else self._in_many_bytes)
 
     def is_spelled_in(self, text: str) -> bool:
         """Say whether a text holds one of the longer words with anything between its letters."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar, cast
 from zipfile import BadZipFile, ZipFile
@@ -18,7 +18,7 @@ from qfundus.dicom.photograph import is_photograph, make_object, sidecar_of
 from qfundus.errors import Discard, ReasonCode
 from qfundus.ingestion.curation import Curation
 from qfundus.ingestion.erasures import read_erasures
-from qfundus.ingestion.grades import read_sheet, resolve_row, shift_grading, write_sheet
+from qfundus.ingestion.grades import read_sheet, resolve_row, write_sheet
 from qfundus.ingestion.images import begin_process, curate_landed_image, curate_member
 from qfundus.ingestion.inputs import find_member, is_no_image, read_member
 from qfundus.ingestion.instances import Instance, KnownGrade
@@ -203,7 +203,7 @@ def _grades_that_follow(curation: Curation, outcome: Outcome) -> list[Outcome]:
     moved = date_shift(curation.key, instance.corrects_patient) - date_shift(curation.key, instance.patient)
     followed: list[Outcome] = []
     for number, old in enumerate(curation.index.grades(instance.uid, instance.corrects), 1):
-        graded_on = shift_grading(date.fromisoformat(old.graded_on), moved).isoformat()
+        graded_on = (date.fromisoformat(old.graded_on) + timedelta(days=moved)).isoformat()
         given = replace(old, graded_on=graded_on)
         first = curation.index.add_grade(instance.uid, instance.digest, given, curation.run)
         graded = replace(

@@ -9,6 +9,7 @@ from qfundus.ingestion.instances import InstanceIndex
 from qfundus.ingestion.outcome import Outcome
 from qfundus.security.keys import SiteKey, date_shift, pseudonymise_grader, pseudonymise_uid
 
+_FIRST_YEAR = 1900  # dates before it stand for none, and cannot all be moved
 COLUMNS: tuple[str, ...] = ("SOPInstanceUID", "grade", "grader", "date")
 GRADES = range(5)  # International Clinical Diabetic Retinopathy scale: 0 none to 4 proliferative
 
@@ -37,18 +38,6 @@ def write_sheet(rows: list[dict[str, str]]) -> bytes:
     return text.getvalue().encode()
 
 
-def shift_grading(graded_on: date, days: int) -> date:
-    """Move the date of a grading by days.
-
-    Raises:
-        Discard: where that leaves the calendar, as dates that stand for none do.
-    """
-    try:
-        return graded_on + timedelta(days=days)
-    except OverflowError:
-        raise Discard("unreadable_grade_row", "The date is none on which a photograph was graded.") from None
-
-
 def resolve_row(row: dict[str, str], source: str, sheet: str, index: InstanceIndex, key: SiteKey) -> Outcome:
     """Find the eye that a row grades, and pseudonymise its grader; the date moves with the patient's others.
 
@@ -61,12 +50,14 @@ def resolve_row(row: dict[str, str], source: str, sheet: str, index: InstanceInd
         grade, graded_on = int(row["grade"]), date.fromisoformat(row["date"])
     except ValueError:
         raise Discard("unreadable_grade_row", "The grade is no whole number or the date no date.") from None
+    if graded_on.year < _FIRST_YEAR:
+        raise Discard("unreadable_grade_row", f"The date lies before {_FIRST_YEAR}.")
     if grade not in GRADES:
         raise Discard("grade_out_of_range", "The grade is not one of 0-4.")
     instance = index.find(pseudonymise_uid(key, row["SOPInstanceUID"]))
     if instance is None:
         raise Discard("grade_without_image", "No curated image has this SOP instance UID.")
-    shifted = shift_grading(graded_on, -date_shift(key, instance.patient))
+    shifted = graded_on - timedelta(days=date_shift(key, instance.patient))
     return Outcome(
         source=source,
         kind="grade",
