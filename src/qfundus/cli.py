@@ -40,6 +40,8 @@ _console = Console(width=None if sys.stdout.isatty() else 400)
 _Folder = Annotated[
     Path | None, typer.Option(help="What `qfundus deidentify` wrote; without it the platform's.", exists=True)
 ]
+quantum = typer.Typer(help="Circuits: what they take, and where they can run.", no_args_is_help=True)
+app.add_typer(quantum, name="quantum")
 _AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON object for each row.")]
 _KeyFile = Annotated[
     Path | None,
@@ -460,6 +462,50 @@ def reseal_with_key(why: _Why) -> None:
     settings = load_settings()
     done = reseal(ObjectStore(settings), settings, _site_key(None), why)
     _console.print(f"{done} objects are sealed anew.")
+
+
+@quantum.command("plan")
+def plan_quantum(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, such as configs/recipes/nightly.yaml.", exists=True)],
+    eyes: Annotated[int, typer.Option(help="Eyes in the training split.", min=1)] = 10_000,
+    hours: Annotated[float, typer.Option(help="The night's window.", min=0.0)] = 6.0,
+) -> None:
+    """Measure a recipe's circuit and predict its night; exit with 1, and propose a smaller one, if it is too long."""
+    from qfundus.quantum.plan import Refusal, plan_night
+    from qfundus.recipe import load_recipe
+
+    try:
+        how = load_recipe(recipe).quantum
+    except ValueError as error:
+        raise SetupError(f"The recipe {recipe.name} is wrong: {error}") from None
+    with _console.status("Measuring a step ..."):
+        plan = plan_night(how, eyes, hours * 3600)
+    if isinstance(plan, Refusal):
+        smaller = plan.proposal
+        hint = f" {smaller.qubits} qubits and {smaller.layers} layers would fit." if smaller else ""
+        raise SetupError(f"{plan.why}{hint}")
+    _console.print(
+        f"{how.ansatz}, {how.qubits} qubits, {how.layers} layers, batch {how.batch}, by {plan.method}: compiled in "
+        f"{plan.compile_seconds:.2f} s, a step {1000 * plan.step_seconds:.1f} ms and {plan.bytes / 2**20:.0f} MiB; "
+        f"{plan.steps} steps at most, {plan.night_seconds / 60:.1f} min. Trained exactly: no shots, no cost.",
+        soft_wrap=True,
+    )
+
+
+@quantum.command("backends")
+def list_backends(as_json: _AsJson = False) -> None:
+    """List where circuits may run: the names in configs/quantum.yaml, and what is missing to open each."""
+    from qfundus.quantum.backends import open_backend, read_backends
+
+    rows: list[tuple[str, ...]] = []
+    for name, options in sorted(read_backends().items()):
+        try:
+            target = open_backend(name).target
+            state = "any width" if target is None or target.num_qubits is None else f"{target.num_qubits} qubits"
+        except SetupError as error:
+            state = str(error)
+        rows.append((name, str(options.get("through", name)), state))
+    _print_rows(("name", "through", "state"), rows, as_json=as_json)
 
 
 def _decide(

@@ -1,0 +1,117 @@
+"""What a night's training of a circuit will take, measured on one step before anything starts."""
+
+import time
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from qfundus.quantum.ansatz import build_ansatz
+from qfundus.quantum.exact import estimate_costs
+from qfundus.quantum.gates import lower
+from qfundus.quantum.layer import QuantumLayer
+from qfundus.quantum.network_plan import plan_contraction
+from qfundus.recipe import Quantum
+
+_STEPS = 3  # measured; the shortest counts
+_CORRECTIONS = 3  # qubits by which an estimate may be too high
+_ROOM = 0.8  # of the free memory that a step may take
+
+
+@dataclass(frozen=True)
+class NightPlan:
+    """What one recipe's circuit takes: seconds to compile, for a step and a night at most; bytes for a step."""
+
+    method: str
+    compile_seconds: float
+    step_seconds: float
+    steps: int
+    bytes: int
+
+    @property
+    def night_seconds(self) -> float:
+        """The time if training is never stopped early."""
+        return self.compile_seconds + self.steps * self.step_seconds
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a circuit is not started, and a smaller one of its kind that could be, where there is one."""
+
+    why: str
+    proposal: Quantum | None
+
+
+def plan_night(how: Quantum, eyes: int, window: float) -> NightPlan | Refusal:
+    """Measure a recipe's circuit and predict a night with so many eyes, in a window of so many seconds."""
+    plan = _measure(how, eyes)
+    why = plan if isinstance(plan, str) else _objection(plan, window)
+    if why is None and isinstance(plan, NightPlan):
+        return plan
+    return Refusal(str(why), _propose(how, eyes, window))
+
+
+def _measure(how: Quantum, eyes: int) -> NightPlan | str:
+    circuit = build_ansatz(how.ansatz, how.qubits, how.layers)
+    gates = lower(circuit)
+    contraction = plan_contraction(gates, tuple((qubit,) for qubit in range(how.qubits)))
+    started = time.perf_counter()
+    try:
+        layer = QuantumLayer(circuit, how.method)
+    except ValueError as error:
+        return str(error)
+    compiled = time.perf_counter() - started
+    method = "state_vector" if type(layer.engine).__name__ == "StateVector" else "tensor_network"
+    needed = estimate_costs(gates, contraction, how.batch)[method].bytes
+    free = psutil.virtual_memory().available
+    if needed > _ROOM * free:
+        return f"A step would take {needed / 2**30:.1f} GiB, of {free / 2**30:.1f} GiB that are free."
+    angles = torch.rand(how.batch, layer.n_features)
+    took = min(_step(layer, angles) for _ in range(_STEPS))
+    steps = how.epochs * -(-eyes // how.batch)
+    return NightPlan(method, compiled, took, steps, needed)
+
+
+def _step(layer: QuantumLayer, angles: torch.Tensor) -> float:
+    started = time.perf_counter()
+    layer(angles).sum().backward()
+    return time.perf_counter() - started
+
+
+def _objection(plan: NightPlan, window: float) -> str | None:
+    if plan.night_seconds <= window:
+        return None
+    return f"The night would take {plan.night_seconds / 3600:.1f} h, the window is {window / 3600:.1f} h."
+
+
+def _propose(how: Quantum, eyes: int, window: float) -> Quantum | None:
+    """Return the widest smaller circuit that fits, measured; with fewer layers only where no width would do."""
+    for layers in range(how.layers, 0, -1):
+        qubits = _widest(how.model_copy(update={"layers": layers}), eyes, window)
+        for narrower in range(qubits, max(0, qubits - _CORRECTIONS), -1):
+            smaller = how.model_copy(update={"qubits": narrower, "layers": layers})
+            plan = _measure(smaller, eyes)
+            if isinstance(plan, NightPlan) and _objection(plan, window) is None:
+                return smaller
+    return None
+
+
+def _widest(how: Quantum, eyes: int, window: float) -> int:
+    """Return the most qubits, fewer than the recipe's, of which a night is estimated to fit; 0 for none."""
+    fits, too_many = 0, how.qubits
+    while too_many - fits > 1:
+        middle = (fits + too_many) // 2
+        if _estimated_to_fit(how.model_copy(update={"qubits": middle}), eyes, window):
+            fits = middle
+        else:
+            too_many = middle
+    return fits
+
+
+def _estimated_to_fit(how: Quantum, eyes: int, window: float) -> bool:
+    gates = lower(build_ansatz(how.ansatz, how.qubits, how.layers))
+    contraction = plan_contraction(gates, tuple((qubit,) for qubit in range(how.qubits)))
+    steps = how.epochs * -(-eyes // how.batch)
+    free = _ROOM * psutil.virtual_memory().available
+    costs = estimate_costs(gates, contraction, how.batch).values()
+    return any(cost.bytes <= free and steps * cost.seconds <= window for cost in costs)
