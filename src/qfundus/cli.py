@@ -52,7 +52,11 @@ _KeyFile = Annotated[
 @app.callback()
 def set_up(verbose: Annotated[bool, typer.Option("--verbose", help="Log more.")] = False) -> None:
     """Set up what every command needs."""
+    from qfundus.settings import state_folder
+
     set_up_logs(verbose=verbose)
+    # Some packages draw, and would keep a cache in the home directory.
+    os.environ.setdefault("MPLCONFIGDIR", str(state_folder() / "cache" / "matplotlib"))
 
 
 @app.command()

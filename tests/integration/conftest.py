@@ -24,6 +24,8 @@ def platform():
     os.environ.update(
         QFUNDUS_HOME=str(folder / "state"), QFUNDUS_NIGHTLY_RECIPE="tiny", HOME=str(folder / "home"), TMPDIR=str(folder)
     )
+    # What this process imports for other tests, Cirq among it, would keep its cache in what it takes for the home.
+    os.environ["MPLCONFIGDIR"] = str(folder / "matplotlib")
     (folder / "home").mkdir()
     try:
         start_platform()

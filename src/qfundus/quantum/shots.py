@@ -63,7 +63,7 @@ class ShotsLayer(nn.Module):
         """Return expectation values `(..., qubits)` of parameter sets `(..., features + weights)`, in one call."""
         values = parameters[..., self._order]
         pub: Any = (self._circuit, self._observables, values[..., None, :])
-        result = self._estimator.run([pub], precision=self.precision).result()[0]
+        result: Any = self._estimator.run([pub], precision=self.precision).result()[0]
         return np.asarray(result.data.evs)
 
 
