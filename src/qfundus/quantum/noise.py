@@ -1,7 +1,6 @@
-"""Noise for simulators: from a few numbers, or from a machine's calibration."""
+"""Noise for simulators, from a few numbers."""
 
 from pydantic import BaseModel, ConfigDict, Field
-from qiskit.providers import BackendV2
 from qiskit_aer.noise import NoiseModel, ReadoutError, depolarizing_error, thermal_relaxation_error
 
 ONE_QUBIT, TWO_QUBITS = ("ry", "rz", "h", "sx", "x"), ("cx", "cz", "ecr")
@@ -39,8 +38,3 @@ def make_noise(numbers: NoiseNumbers) -> NoiseModel:
     wrong = numbers.readout
     model.add_all_qubit_readout_error(ReadoutError([[1 - wrong, wrong], [wrong, 1 - wrong]]))
     return model
-
-
-def noise_of(backend: BackendV2) -> NoiseModel:
-    """Make a noise model from a machine's calibration."""
-    return NoiseModel.from_backend(backend)

@@ -12,7 +12,7 @@ from qfundus.quantum.backends import open_backend, open_estimator, open_sampler,
 from qfundus.quantum.transpile import compile_circuit
 
 HERE = sorted(set(read_backends()) - {"ibm"})
-NOISY = {"aer.noisy", "ibm.fake"}
+NOISY = {"aer.noisy", "aer.calibrated", "ibm.fake"}
 SHOTS = 4096
 
 
@@ -122,7 +122,12 @@ def test_a_missing_token_is_named(monkeypatch):
 
 def test_a_wrong_option_is_named(tmp_path):
     file = tmp_path / "quantum.yaml"
-    file.write_text("backends:\n  mine: {through: cirq, speed: high}\n  other: {through: nowhere}\n")
+    file.write_text(
+        "backends:\n  mine: {through: cirq, speed: high}\n  other: {through: nowhere}\n"
+        "  noisy: {through: aer, noise: {readout: 2}}\n"
+    )
+    with pytest.raises(SetupError, match="readout"):
+        open_backend("noisy", file)
     with pytest.raises(SetupError, match="speed"):
         open_backend("mine", file)
     with pytest.raises(SetupError, match="no installed package offers"):

@@ -45,7 +45,7 @@ def open_backend(name: str, file: Path | None = None) -> Backend:
     plugin = _load(found[through])
     try:
         return plugin.open_backend(options)
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, ValueError) as error:
         raise SetupError(f"The options of {name} in configs/quantum.yaml are wrong: {error}.") from None
 
 

@@ -20,13 +20,14 @@ def open_backend(options: dict[str, Any]) -> Backend:
 
 
 def _open(machine: str = "least_busy", qubits: int = 1, shots: int = 4096) -> Backend:
-    backend = _fake(machine) if machine.startswith("Fake") else _real(machine, qubits)
+    backend = open_fake(machine) if machine.startswith("Fake") else _real(machine, qubits)
     options = {"default_shots": shots}
     estimator, sampler = EstimatorV2(mode=backend, options=options), SamplerV2(mode=backend, options=options)
     return Backend(estimator, sampler, backend.target)
 
 
-def _fake(machine: str) -> Any:
+def open_fake(machine: str) -> Any:
+    """Open a fake machine, which has a real one's calibration, by its class in `qiskit_ibm_runtime.fake_provider`."""
     kind = getattr(fake_provider, machine, None)
     if kind is None:
         raise SetupError(f"IBM has no fake backend {machine}: see qiskit_ibm_runtime.fake_provider.")
