@@ -163,13 +163,8 @@ def verify_folder(folder: Path, originals: Path, policy: Path) -> Verdict:
         verdict.unmatched += identity is None
         name = str(path.relative_to(folder))
         leaks = [*_leaks(data, identity or everybody, options, safe)]
-        if identity is not None and _names(data, everybody, identity):
-            leaks.append(("header", "another patient's identifier"))
-        if identity is not None and "retain_modified_dates" in options:
-            patient, by = _days_moved(data, identity)
-            moved = shifts.setdefault(patient, set())
-            moved |= by
-            leaks += [("header", "dates of one patient are moved by different numbers of days")] * (len(moved) > 1)
+        if identity is not None:
+            leaks += _among_others(data, identity, everybody, shifts if "retain_modified_dates" in options else None)
         leaks += [("path", kind) for kind in _in_words(name, everybody)]
         verdict.leaks += [Leak(name, where, kind) for where, kind in leaks]
     for path in sorted(file for file in folder.rglob("*") if file.suffix in _TABLES):
@@ -178,35 +173,44 @@ def verify_folder(folder: Path, originals: Path, policy: Path) -> Verdict:
     return verdict
 
 
-def _days_moved(data: bytes, identity: _Identity) -> tuple[str, set[int]]:
-    """Return whose a file is now, and by how many days attributes were moved that have one date before and after."""
+def _among_others(
+    data: bytes, own: _Identity, everybody: _Identity, shifts: dict[str, set[int]] | None
+) -> Iterator[tuple[str, str]]:
+    """Look for what only shows beside other files: two patients mixed up, and dates of one patient that moved apart.
+
+    `shifts` collects by how many days each patient's dates were moved; None where they may stay.
+    """
     try:
-        dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True)
-        after = {e.keyword: str(e.value)[:8] for e in dataset if e.VR in {"DA", "DT"} and e.value and e.VM == 1}
-    except Exception:  # noqa: BLE001  (as above)
-        return "", set()
+        header = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True)
+        texts = [str(e.value) for e in header.iterall() if e.VR in _TEXT_VRS and not e.tag.is_private]
+        days = {e.keyword: str(e.value)[:8] for e in header if e.VR in {"DA", "DT"} and e.value and e.VM == 1}
+    except Exception as error:  # noqa: BLE001  (pydicom raises what it likes; what cannot be compared is a finding)
+        yield "header", f"cannot be compared with other files ({type(error).__name__})"
+        return
+    said = {word for text in texts for word in (_fold(text).strip(), *_LETTERS.findall(_fold(text)))}
+    if said & (everybody.long - own.long - own.words - own.names):
+        yield "header", "another patient's identifier"
+    if shifts is None:
+        return
+    moved = shifts.setdefault(str(header.get("PatientID")), set())
+    moved |= _days_moved(days, own)
+    if len(moved) > 1:
+        yield "header", "dates of one patient are moved by different numbers of days"
+
+
+def _days_moved(after: dict[str, str], own: _Identity) -> set[int]:
+    """Return by how many days attributes were moved that have one date before and after."""
     moved = set[int]()
     for keyword, day in after.items():
-        before = identity.dates.get(keyword, set())
+        before = own.dates.get(keyword, set())
         if len(before) == 1:
             with suppress(ValueError):
                 moved.add((_day(day) - _day(next(iter(before)))).days)
-    return str(dataset.get("PatientID")), moved
+    return moved
 
 
 def _day(text: str) -> date:
     return date(int(text[:4]), int(text[4:6]), int(text[6:8]))
-
-
-def _names(data: bytes, everybody: _Identity, own: _Identity) -> bool:
-    """Say whether a file names anybody else of the originals: the mix-up of two patients."""
-    try:
-        dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True)
-        texts = [str(e.value) for e in dataset.iterall() if e.VR in _TEXT_VRS and not e.tag.is_private]
-    except Exception:  # noqa: BLE001  (that it cannot be read is said elsewhere)
-        return False
-    said = {word for text in texts for word in (_fold(text).strip(), *_LETTERS.findall(_fold(text)))}
-    return bool(said & (everybody.long - own.long - own.words - own.names))
 
 
 def _read_table(path: Path) -> str:

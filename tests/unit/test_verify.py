@@ -102,6 +102,16 @@ def test_an_object_that_does_not_say_how_it_was_de_identified_is_found(deidentif
     assert "does not say that it is de-identified, and how" in spoil(deidentified, change)
 
 
+def test_a_file_that_cannot_be_compared_is_a_finding(deidentified):
+    manifest = deidentified / "out" / "manifest.parquet"
+    table = pd.read_parquet(manifest)
+    file = deidentified / "out" / "clean" / table["target"][0]
+    file.write_bytes(file.read_bytes()[:100])
+    table.loc[0, "digest_after"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    table.to_parquet(manifest)
+    assert any("cannot be compared" in leak.kind for leak in verify(deidentified).leaks)
+
+
 def test_nothing_to_compare_with_is_an_error(deidentified):
     (deidentified / "empty").mkdir()
     with pytest.raises(SetupError, match="no original"):
