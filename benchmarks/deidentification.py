@@ -5,7 +5,7 @@
 header    one process, file to file, against pydicom's read and write alone, and against each peer
 workers   two processes against one
 buckets   from bucket to bucket, against what the store moves with the same client; starts an object store
-listing   a run over 50 new objects beside 100,000 old ones, against one beside none
+listing   a run over 50 new objects, and the search for planted names, beside 100,000 old ones, against beside none
 text      the search for burned-in text: recall and false alarms on planted text, and its cost for each image
 frames    memory above the start for a 2 GB multi-frame object
 objects   memory for 100,000 objects against 1,000
@@ -20,6 +20,8 @@ import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
@@ -27,16 +29,21 @@ import numpy as np
 import pydicom
 from PIL import Image, ImageDraw, ImageFont
 
-from qfundus.dicom.burned_in import Box, find_text
+from qfundus.dicom.burned_in import find_text
+from qfundus.dicom.clean import ROUNDS
 from qfundus.dicom.deidentify import CompiledPolicy, deidentify
 from qfundus.dicom.policy import load_policy
+from qfundus.features.extract import extract_features
 from qfundus.hospital.photographs import Photographs, draw_phantoms
 from qfundus.hospital.wrap import to_bytes, wrap_photographs
 from qfundus.ingestion.account import close_run
 from qfundus.ingestion.curate import curate_landed
 from qfundus.ingestion.curation import Curation
 from qfundus.ingestion.folder import deidentify_folder
+from qfundus.ingestion.names import PLANTED_RECENT
 from qfundus.layout import checkout, policy_file
+from qfundus.planted.patients import plant_patients
+from qfundus.planted.verdict import search_planted
 from qfundus.platform.supervision import start_platform, stop_platform
 from qfundus.security.keys import SiteKey
 from qfundus.settings import Settings, load_settings
@@ -44,7 +51,7 @@ from qfundus.storage import ObjectStore
 
 DATA = Path(os.environ.get("QFUNDUS_TEST_DATA", checkout().parent / "shared" / "data"))
 KEY = SiteKey(bytes(range(32)))
-ROUNDS = 7
+TURNS = 7
 
 
 def main() -> None:
@@ -137,7 +144,7 @@ def void(_: object) -> None:
 def alternate(ways: dict[str, Callable[[Path], None]], files: list[Path]) -> dict[str, float]:
     """Return the median rate of each way, every round over all files and each way in turn."""
     rates: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(ROUNDS):
+    for _ in range(TURNS):
         for name, way in ways.items():
             started = time.perf_counter()
             for file in files:
@@ -189,25 +196,38 @@ def listing() -> None:
     with object_store() as settings, tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         store = ObjectStore(settings)
         files = write_photographs(Path(folder, "in"), 50)
-        policy = CompiledPolicy(load_policy(policy_file()).trusting_pixels())
-        seconds: list[float] = []
+        seconds = {"run": [0.0, 0.0], "search": [0.0, 0.0]}
         for number in range(2):
             for file in files:
                 store.put("landing", file.name, file.read_bytes())
-            begun = time.perf_counter()
             key = SiteKey(bytes([number]) * 32)
-            curated = curate_landed(Curation(store, settings, key, policy, f"run-{number}"))
-            close_run(store, settings, key, f"run-{number}", curated.manifest)
-            seconds.append(time.perf_counter() - begun)
+            begun = time.perf_counter()
+            ingest(store, settings, key, f"run-{number}")
+            seconds["run"][number] = time.perf_counter() - begun
+            begun = time.perf_counter()
+            search_planted(store, settings, key, "ingest_fundus", f"run-{number}")
+            seconds["search"][number] = time.perf_counter() - begun
             if number == 0:
                 with ThreadPoolExecutor(16) as pool:
                     list(
                         pool.map(lambda n: store.put("curated", f"instances/2.25.{n:030d}.json", b"{}"), range(100_000))
                     )
+                store.delete("curated", PLANTED_RECENT)  # the second search looks for its own run's names alone
         begun = time.perf_counter()
         old = sum(1 for _ in store.list("curated", "instances/"))
-        print(f"beside {old:,} old objects a run takes {seconds[1] / seconds[0]:.2f} x the time of one beside none")
-        print(f"  listing them all takes {(time.perf_counter() - begun) / seconds[0]:.2f} x as long as that run")
+        listed = time.perf_counter() - begun
+    for name, (alone, beside) in seconds.items():
+        print(f"beside {old:,} old objects the {name} takes {beside / alone:.2f} x the time of one beside none")
+    print(f"  listing them all takes {listed / seconds['run'][0]:.2f} x as long as that run")
+
+
+def ingest(store: ObjectStore, settings: Settings, key: SiteKey, run: str) -> None:
+    """Do what a night does between fetching and searching."""
+    policy = CompiledPolicy(load_policy(policy_file()))
+    plant_patients(store, settings, key, run)
+    curated = curate_landed(Curation(store, settings, key, policy, run))
+    extract_features(store, settings, run, curated.manifest, datetime.now(UTC).replace(microsecond=0))
+    close_run(store, settings, key, run, curated.manifest)
 
 
 @contextmanager
@@ -226,21 +246,41 @@ def object_store() -> Generator[Settings]:
 
 
 def text() -> None:
-    """Measure recall and false alarms of the search for burned-in text."""
+    """Measure recall and false alarms of the search for burned-in text, and how much of the letters it blacks out."""
     rng = random.Random(0)
     for name, images in photographs().items():
-        planted = [plant(image, rng, smallest=0.02) for image in images for _ in range(4)]
+        planted = [plant(image, rng, (0.02, 0.05)) for image in images for _ in range(4)]
+        print(f"burned-in text on {name}:")
+        for on, where in ((False, "off the disc"), (True, "on it")):
+            shares = [blacked_out(text) for text in planted if text.on_disc is on]
+            print(f"  {where}: {tell(shares)}")
         started = time.perf_counter()
         alarms = sum(bool(find_text(image)) for image in images)
         cost = (time.perf_counter() - started) / len(images)
-        found = {
-            on: [covers(find_text(p), box) for p, box, on_disc in planted if on_disc is on] for on in (True, False)
-        }
-        print(
-            f"burned-in text on {name}: recall {np.mean(found[False]):.3f} off the disc ({len(found[False])} texts), "
-            f"{np.mean(found[True]):.3f} on it ({len(found[True])}); false alarms on {alarms} of {len(images)} images; "
-            f"{cost * 1e3:.0f} ms an image"
-        )
+        print(f"  false alarms on {alarms} of {len(images)} images; {cost * 1e3:.0f} ms an image")
+    for side in (2048, 3888):
+        large = [
+            np.asarray(Image.fromarray(image).resize((side, side))) for image in next(iter(photographs().values()))
+        ]
+        small = [plant(large[n], rng, (size / side, size / side), off=True) for size in (14, 18, 24) for n in range(8)]
+        print(f"letters of 14 to 24 pixels on photographs of {side}: {tell([blacked_out(text) for text in small])}")
+        print(f"  false alarms on {sum(bool(find_text(image)) for image in large[:4])} of 4")
+
+
+def tell(shares: list[float]) -> str:
+    """Say of how many texts something was blacked out, and of how many nearly all."""
+    found, whole = (sum(share > least for share in shares) for least in (0, 0.9))
+    return f"{found} of {len(shares)} found, {whole} blacked out to nine tenths or more of their letters"
+
+
+def blacked_out(planted: "PlantedText") -> float:
+    """Return the share of a text's pixels that are black after as many rounds as an object gets."""
+    image, black = planted.image.copy(), np.zeros(planted.letters.shape, bool)
+    for _ in range(ROUNDS):
+        for box in find_text(image):
+            black[box.top : box.bottom, box.left : box.right] = True
+        image[black] = 0
+    return float(black[planted.letters].mean())
 
 
 FONTS = (
@@ -255,12 +295,21 @@ TEXTS = ("Grünthal, Cordelia", "MRN4827193", "12.03.1957", "KOWALCZYK^Desmond",
 COLOURS = ((255, 255, 255), (255, 255, 0), (0, 255, 0), (200, 200, 200), (255, 60, 60), (110, 110, 110))
 
 
-def plant(image: np.ndarray, rng: random.Random, *, smallest: float) -> tuple[np.ndarray, Box, bool]:
-    """Write a text of some font, size, colour and rotation onto an image; say where, and whether on the disc."""
+@dataclass(frozen=True)
+class PlantedText:
+    """An image `(height, width, 3)` with a text on it, and where its letters are `(height, width)`."""
+
+    image: np.ndarray
+    letters: np.ndarray
+    on_disc: bool
+
+
+def plant(image: np.ndarray, rng: random.Random, sizes: tuple[float, float], *, off: bool = False) -> PlantedText:
+    """Write a text of some font, colour and rotation onto an image; its height is a share of the image's."""
     import matplotlib as mpl
 
     height, width = image.shape[:2]
-    size = max(11, int(height * rng.uniform(smallest, 0.05)))
+    size = max(11, int(height * rng.uniform(*sizes)))
     font = ImageFont.truetype(f"{mpl.get_data_path()}/fonts/ttf/{rng.choice(FONTS)}", size)
     words = rng.choice(TEXTS)
     _, _, right, bottom = font.getbbox(words)
@@ -268,23 +317,15 @@ def plant(image: np.ndarray, rng: random.Random, *, smallest: float) -> tuple[np
     ImageDraw.Draw(mask).text((4, 4), words, fill=255, font=font)
     mask = mask.rotate(rng.choice((0, 0, 0, 90, 180, 270, 15, -30)), expand=True)
     mask.thumbnail((width - 4, height - 4))
-    on_disc = rng.random() < 0.5
+    on_disc = not off and rng.random() < 0.5
     if on_disc:
         left, top = (int((full - part) / 2) for full, part in zip((width, height), mask.size, strict=True))
     else:
         left, top = rng.choice((1, width - mask.width - 1)), rng.choice((1, height - mask.height - 1))
-    picture = Image.fromarray(image)
+    picture, letters = Image.fromarray(image), Image.new("L", (width, height))
     picture.paste(Image.new("RGB", mask.size, rng.choice(COLOURS)), (left, top), mask)
-    return np.asarray(picture), Box(top, left, top + mask.height, left + mask.width), on_disc
-
-
-def covers(found: list[Box], text_box: Box) -> bool:
-    """Say whether any box meets the text."""
-    return any(
-        min(box.bottom, text_box.bottom) > max(box.top, text_box.top)
-        and min(box.right, text_box.right) > max(box.left, text_box.left)
-        for box in found
-    )
+    letters.paste(mask, (left, top))
+    return PlantedText(np.asarray(picture), np.asarray(letters) > 127, on_disc)
 
 
 def frames() -> None:

@@ -55,6 +55,7 @@ def _too_deep(eye):
 
 
 FAULTS = {
+    "several_frames": _with("NumberOfFrames", 2),
     "not_dicom": lambda eye: b"this is a letter to " + str(eye.PatientName).encode() * 20,
     "truncated": lambda eye: _save(eye)[:700],
     "wrong_sop_class": _with("SOPClassUID", "1.2.840.10008.5.1.4.1.1.7"),

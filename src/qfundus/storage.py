@@ -5,20 +5,24 @@ import io
 import json
 import os
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import boto3
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from boto3.exceptions import Boto3Error
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
 from qfundus.errors import Retry
 from qfundus.settings import Settings
 
+_NOT_THERE = "An object that should be in bucket {} is not there."
 _MOST_DELETED = 1000  # S3's limit for one request
 
 
@@ -142,7 +146,7 @@ class ObjectStore:
         """
         found = self.find(bucket, name)
         if found is None:
-            raise LookupError(f"An object that should be in bucket {bucket} is not there.")
+            raise LookupError(_NOT_THERE.format(bucket))
         return found
 
     def find(self, bucket: str, name: str) -> bytes | None:
@@ -154,6 +158,28 @@ class ObjectStore:
                 if _code(error) in {"NoSuchKey", "404"}:
                     return None
                 raise
+
+    def stream(self, bucket: str, name: str, part: int) -> Iterator[bytes]:
+        """Yield an object in parts of so many bytes.
+
+        Raises:
+            LookupError: where there is none of that name.
+        """
+        with _nameless_errors(bucket):
+            try:
+                body = self._client.get_object(Bucket=bucket, Key=name)["Body"]
+            except ClientError as error:
+                if _code(error) in {"NoSuchKey", "404"}:
+                    raise LookupError(_NOT_THERE.format(bucket)) from None
+                raise
+            with closing(body):
+                while data := body.read(part):
+                    yield data
+
+    def put_stream(self, bucket: str, name: str, stream: IO[bytes]) -> None:
+        """Store what a stream yields over whatever has its name, in parts where it is much."""
+        with _nameless_errors(bucket):
+            self._client.upload_fileobj(stream, bucket, name)
 
     def list(self, bucket: str, prefix: str = "", after: str = "") -> Iterator[StoredObject]:
         """Yield the objects below a prefix whose names come after `after`, in the order of their names."""
@@ -203,10 +229,11 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def to_parquet(table: pd.DataFrame) -> bytes:
-    """Write a table as Parquet."""
+def to_parquet(table: pd.DataFrame, said: dict[str, str] | None = None) -> bytes:
+    """Write a table as Parquet, what is `said` of the whole of it among the file's metadata."""
+    written = pa.Table.from_pandas(table, preserve_index=False)
     buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
+    pq.write_table(written.replace_schema_metadata({**(written.schema.metadata or {}), **(said or {})}), buffer)
     return buffer.getvalue()
 
 
@@ -227,7 +254,7 @@ def _nameless_errors(bucket: str) -> Generator[None]:
         yield
     except ClientError as error:
         raise Retry(f"The object store refused a request to bucket {bucket}: {_code(error)}.") from None
-    except (BotoCoreError, HTTPClientError) as error:
+    except (Boto3Error, BotoCoreError, HTTPClientError) as error:
         raise Retry(f"The object store did not answer for bucket {bucket}: {type(error).__name__}.") from None
 
 

@@ -192,3 +192,19 @@ def test_the_features_of_what_is_erased_go_from_all_parts(fresh, graded, photogr
     left = {view: read_keys(fresh.store, fresh.settings, view, datetime.now(UTC)) for view in VIEWS}
     assert [len(left[view]) for view in VIEWS] == [1, 1, 0]
     assert set(left["eye_embedding"]["eye_id"]) == set(first.query("kind == 'image'")["eye"])
+
+
+def test_a_notice_of_erasure_reaches_what_is_in_quarantine(fresh, photographs):
+    held, kept = make_eye(photographs, 1), make_eye(photographs, 2)
+    for eye in (held, kept):
+        eye.ImageLaterality = ""
+    row = f"SOPInstanceUID,grade,grader,date\n{held.SOPInstanceUID},3,Dr. P,2026-07-01"
+    counts, _ = take_in(fresh, "n1", {"a.dcm": to_bytes(held), "b.dcm": to_bytes(kept), "a.csv": row.encode()})
+    assert (counts["images quarantined"], counts["grades quarantined"]) == (2, 1)
+    notice = f"SOPInstanceUID\n{held.SOPInstanceUID}\n".encode()
+    counts, _ = take_in(fresh, "n2", {"gone.erase.csv": notice})
+    assert counts == {"notices read": 1, "erasures erased": 1}
+    assert [item.reason for item in Quarantine(fresh.store, fresh.settings, fresh.key).list()] == ["missing_laterality"]
+    left = {found.name for found in fresh.store.list(fresh.settings.quarantine_bucket)}
+    assert not any(pseudonymise_uid(fresh.key, str(held.SOPInstanceUID)) in name for name in left)
+    assert len(left) == 3  # of the other one: sealed, its reason, its mark

@@ -19,12 +19,14 @@ from PIL import Image
 
 from qfundus.errors import AccountError, Discard, Retry
 from qfundus.hospital.wrap import to_bytes
+from qfundus.ingestion import curate, curation, images
 from qfundus.ingestion.account import close_run
 from qfundus.ingestion.curate import curate_landed, read_manifest
 from qfundus.ingestion.landing import list_landed
 from qfundus.ingestion.names import handling_name
 from qfundus.ingestion.quarantine import Quarantine
-from qfundus.storage import from_parquet, to_parquet
+from qfundus.security.keys import pseudonymise_uid
+from qfundus.storage import digest, from_parquet, to_parquet
 
 pytestmark = pytest.mark.platform
 SHEET = "SOPInstanceUID,grade,grader,date\n"
@@ -52,7 +54,7 @@ def landed_names(curation):
 @pytest.fixture
 def hundred(fresh, photographs):
     """A hundred mixed objects: good ones, every fault, copies, conflicts and sheets with bad rows."""
-    eyes = land_good(fresh, photographs, range(60))
+    eyes = land_good(fresh, photographs, range(57))
     for number, fault in enumerate(list(FAULTS.values()) * 3, 100):
         land(fresh, f"Doe_John_{number}.dcm", fault(make_eye(photographs, number)))
     land(fresh, "copy.dcm", to_bytes(eyes[0]))
@@ -83,12 +85,12 @@ def test_every_one_of_a_hundred_objects_is_accounted_for_once(hundred):
     per_fault["quarantined: unreadable_grade_row"] = 1
     assert counts == {
         "landed": 100,
-        "images curated": 60,
+        "images curated": 57,
         "images duplicate": 2,
-        "images quarantined": 34,
+        "images quarantined": 37,
         "sheets read": 3,
         "sheets quarantined": 1,
-        "grades graded": 60,
+        "grades graded": 57,
         "grades quarantined": 3,
         **per_fault,
     }
@@ -96,8 +98,6 @@ def test_every_one_of_a_hundred_objects_is_accounted_for_once(hundred):
 
 
 def test_an_image_that_crashes_its_decoder_is_held_and_the_others_go_on(fresh, photographs, monkeypatch):
-    from qfundus.ingestion import images
-
     real = images.read_preview
 
     def deadly(eye):
@@ -128,14 +128,13 @@ def test_each_image_in_a_zip_file_is_taken_in_or_held(fresh, photographs):
     counts = close(fresh, curate_landed(fresh).manifest)
     assert counts == {
         "landed": 3,
-        "archives read": 1,
-        "archives quarantined": 1,
+        "archives quarantined": 2,
         "images curated": 3,
         "images duplicate": 1,
         "images ignored": 1,
         "images quarantined": 2,
         "quarantined: missing_patient_id": 1,
-        "quarantined: too_large": 1,
+        "quarantined: too_large": 2,
         "quarantined: unreadable_file": 1,
     }
     assert landed_names(fresh) == set()
@@ -143,6 +142,54 @@ def test_each_image_in_a_zip_file_is_taken_in_or_held(fresh, photographs):
     [item] = [item for item in held.list() if item.reason == "missing_patient_id"]
     held.release(item.source, "a test")
     assert landed_names(fresh) == {"Doe_Jane.zip.member4.dcm"}
+    # Of a member that cannot be read nothing can be held by itself: the whole archive is.
+    [item] = [item for item in held.list() if item.reason == "too_large"]
+    assert held.show(item.source, "a test") == packed.getvalue()
+
+
+def test_what_is_too_large_for_memory_is_held_in_parts_and_comes_back_whole(fresh, photographs, monkeypatch):
+    monkeypatch.setattr(images, "LARGEST", 50_000)
+    monkeypatch.setattr(curate, "LARGEST", 50_000)
+    monkeypatch.setattr(curation, "PART", 20_000)
+    eye = make_eye(photographs, 1)
+    eye.add_new(0x7FE10010, "OB", random.Random(0).randbytes(100_000))
+    land(fresh, "large.dcm", to_bytes(eye))
+    counts = close(fresh, curate_landed(fresh).manifest)
+    assert counts == {"landed": 1, "images quarantined": 1, "quarantined: too_large": 1}
+    assert landed_names(fresh) == set()
+    names = [found.name for found in fresh.store.list(fresh.settings.quarantine_bucket)]
+    assert len([name for name in names if name.endswith(".sealed")]) == 1 + len(to_bytes(eye)) // 20_000
+    held = Quarantine(fresh.store, fresh.settings, fresh.key)
+    [item] = held.list()
+    assert held.holding(pseudonymise_uid(fresh.key, str(eye.SOPInstanceUID))) == [item.source]
+    assert held.show(item.source, "a test") == to_bytes(eye)
+    held.release(item.source, "a test")
+    assert fresh.store.get(fresh.settings.landing_bucket, "large.dcm") == to_bytes(eye)
+    assert list(fresh.store.list(fresh.settings.quarantine_bucket)) == []
+
+
+def test_a_part_that_is_missing_or_swapped_is_noticed(fresh):
+    held = Quarantine(fresh.store, fresh.settings, fresh.key)
+    held.put("QF1", "a.dcm", iter([b"a" * 9, b"b" * 9, b"c" * 9]), Discard("too_large", "A test."), "run-1")
+    bucket = fresh.settings.quarantine_bucket
+    kept = fresh.store.get(bucket, "QF1.2.sealed")
+    fresh.store.delete(bucket, "QF1.2.sealed")
+    with pytest.raises(LookupError):
+        held.show("QF1", "a test")
+    fresh.store.put(bucket, "QF1.1.sealed", kept)
+    with pytest.raises(ValueError, match="renamed"):
+        held.show("QF1", "a test")
+
+
+def test_a_run_s_manifest_says_what_made_it_and_what_each_original_was(fresh, photographs):
+    land_good(fresh, photographs, [1])
+    bad = FAULTS["no_pixels"](make_eye(photographs, 2))
+    land(fresh, "bad.dcm", bad)
+    data = fresh.store.get(fresh.settings.curated_bucket, curate_landed(fresh).manifest)
+    said = pq.read_schema(io.BytesIO(data)).metadata
+    assert {b"qfundus", b"policy", b"edition", b"policy_digest"} <= said.keys()
+    outcomes = from_parquet(data).set_index("status")
+    assert outcomes.loc["quarantined", "digest_before"] == digest(bad)
 
 
 def test_plain_photographs_are_taken_in_with_what_lies_beside_them(fresh, photographs):

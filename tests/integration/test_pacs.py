@@ -1,5 +1,6 @@
 """What is pulled from a picture archive, and what it pushes: a real Orthanc and dcmtk's own sender."""
 
+import io
 import shutil
 import subprocess
 import tempfile
@@ -10,11 +11,14 @@ from pathlib import Path
 
 import orthanc
 import pytest
+import structlog
 from conftest import make_eye
 from dicomweb_client.api import DICOMwebClient
 from pydantic import SecretStr
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import StorageCommitmentPushModel
 
 from qfundus.errors import Retry, SetupError
@@ -345,6 +349,53 @@ def test_an_archive_that_asks_gets_its_commitment(fresh, archive, receiving, pho
     assert commitment(archive, asked["ID"])["Status"] == "Success"
     asked = archive.post("/modalities/qfundus/storage-commitment", {"DicomInstances": [[CT, "1.2.3.4"]]})
     assert commitment(archive, asked["ID"])["Status"] == "Failure"
+
+
+def test_what_is_in_quarantine_is_committed_to(fresh, archive, receiving, photographs):
+    eye = make_eye(photographs, 5)
+    eye.ImageLaterality = ""
+    instance = archive.send(to_bytes(eye))
+    archive.post("/modalities/qfundus/store", {"Resources": [instance]})
+    assert take_in(fresh, "n1") == {"images quarantined": 1, "quarantined: missing_laterality": 1}
+    asked = archive.post("/modalities/qfundus/storage-commitment", {"Resources": [instance]})
+    assert commitment(archive, asked["ID"])["Status"] == "Success"
+
+
+def test_an_object_that_is_not_the_one_announced_is_refused(fresh, receiving, photographs):
+    eye = make_eye(photographs, 1)
+    entity = AE("CAMERA")
+    entity.add_requested_context(eye.SOPClassUID, eye.file_meta.TransferSyntaxUID)
+    own = entity.associate("127.0.0.1", receiving, ae_title="QFUNDUS")
+    context = own.accepted_contexts[0].context_id
+    request = C_STORE()
+    request.MessageID, request.Priority = 1, 2
+    request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = eye.SOPClassUID, "1.2.3.4"
+    request.DataSet = io.BytesIO(encode(eye, is_implicit_vr=False, is_little_endian=True))
+    own.dimse.send_msg(request, context)
+    _, answer = own.dimse.get_msg(block=True)
+    own.release()
+    assert answer.Status == 0xA900
+    assert landed(fresh) == {}
+
+
+def test_who_is_refused_is_in_the_trail(fresh, receiving, photographs, tmp_path):
+    file = tmp_path / "eye.dcm"
+    file.write_bytes(to_bytes(make_eye(photographs, 1)))
+    storescu(receiving, file, calling="STRANGER")
+    for _ in range(50):
+        told = [r.event for r in AuditTrail(fresh.store, fresh.settings.audit_bucket, fresh.key).records()]
+        refused = [e for e in told if e["entity"][0]["what"]["identifier"]["value"] == "STRANGER"]
+        if refused:
+            break
+        time.sleep(0.1)
+    assert refused[0]["entity"][0]["detail"] == [{"type": "address", "valueString": "127.0.0.1"}]
+
+
+def test_a_receiver_in_the_clear_warns_where_others_can_listen(fresh):
+    settings = fresh.settings.model_copy(update={"receiver_peers": "CAMERA", "receiver_host": "0.0.0.0"})  # noqa: S104
+    with structlog.testing.capture_logs() as said:
+        Receiver(fresh.store, settings, fresh.key)._tls()  # noqa: SLF001  (nothing is to listen there)
+    assert "QFUNDUS_RECEIVER_CERTIFICATE" in said[0]["event"]
 
 
 def commitment(archive, transaction):

@@ -18,11 +18,12 @@ from qfundus.ingestion.account import close_run
 from qfundus.ingestion.curate import curate_landed, read_manifest
 from qfundus.ingestion.names import object_name, planted_name
 from qfundus.ingestion.quarantine import Quarantine
-from qfundus.planted.patients import marks, plant_patients, recent_plantings
+from qfundus.planted.patients import marks, plant_patients, planted_eyes, recent_plantings
 from qfundus.planted.search import Search
 from qfundus.planted.verdict import forget_planted, newest_page, search_planted
 from qfundus.registry.versions import connect
 from qfundus.security.audit import AuditTrail
+from qfundus.storage import digest
 
 pytestmark = pytest.mark.platform
 
@@ -57,10 +58,10 @@ def test_planted_patients_travel_are_searched_for_and_leave_nothing(run):
     assert counts == {
         "landed": 1,
         "images curated": 1,
-        "planted curated": 2,
+        "planted curated": 4,
         "planted graded": 1,
         "planted quarantined": 2,
-        "planted read": 1,
+        "planted read": 3,
     }
     looked = search(run)
     assert looked["places"] >= 10
@@ -143,7 +144,8 @@ def test_letters_left_in_the_pixels_are_found(run, photographs):
 def test_a_planted_photograph_that_is_badly_deidentified_is_found_and_each_miss_listed(run):
     close(run)
     manifest = read_manifest(run.store, run.settings, f"runs/{run.run}/outcomes.parquet")
-    content = object_name(manifest.query("planted and status == 'curated'")["digest"].iloc[0])
+    keyed = {digest(eye.data) for eye in planted_eyes(run.key, run.run)}
+    content = object_name(manifest.loc[manifest["digest_before"].isin(keyed), "digest"].iloc[0])
     spoiled = pydicom.dcmread(io.BytesIO(run.store.get(run.settings.curated_bucket, content)))
     spoiled.DeviceSerialNumber = "SN-7734-20981"
     del spoiled.PupilDilated

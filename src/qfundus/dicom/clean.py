@@ -12,7 +12,7 @@ from qfundus.errors import Discard
 from qfundus.security.keys import SiteKey
 
 RELEASED_EVERY = 1 << 24  # bytes after which the pages of a mapped file are let go: they would count as memory
-_ROUNDS = 3  # what the first look leaves of a long line, the next ones see
+ROUNDS = 3  # what the first look leaves of a long line, the next ones see
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def remove_burned_in_text(path: Path) -> int:
         Discard: where text is still seen in the end, or the pixels cannot be decoded or written.
     """
     redacted = 0
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         found = find_burned_in_text(path)
         if not found:
             return redacted
@@ -81,5 +81,5 @@ def remove_burned_in_text(path: Path) -> int:
         except Exception as error:  # noqa: BLE001  (encoders raise what they like)
             raise Discard("burned_in_text", f"It cannot be blacked out ({type(error).__name__}).") from None
     if find_burned_in_text(path):
-        raise Discard("burned_in_text", f"There is text after {_ROUNDS} rounds of blacking out.")
+        raise Discard("burned_in_text", f"There is text after {ROUNDS} rounds of blacking out.")
     return redacted

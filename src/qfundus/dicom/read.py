@@ -26,7 +26,8 @@ def read_eye(data: bytes) -> FileDataset:
     """Parse one DICOM Part 10 file that should hold a fundus photograph.
 
     Raises:
-        Discard: where it is no DICOM, truncated, of another SOP class, without pixels, or lacks what names it.
+        Discard: where it is no DICOM, truncated, of another SOP class, without pixels, of several frames, or lacks
+            what names it.
     """
     try:
         eye = pydicom.dcmread(io.BytesIO(data))
@@ -43,6 +44,8 @@ def read_eye(data: bytes) -> FileDataset:
     _check_identity(eye)
     if "PixelData" not in eye or not eye.PixelData:
         raise Discard("no_pixels", "There is no pixel data.")
+    if _number_of_frames(eye) > 1:
+        raise Discard("several_frames", "The image has more than one frame.")
     return eye
 
 
@@ -59,7 +62,7 @@ def read_preview(eye: FileDataset) -> np.ndarray:
     try:
         frame = next(generate_frames(eye.PixelData, number_of_frames=1))
         with Image.open(io.BytesIO(frame)) as picture:
-            if picture.mode == "RGB" and min(picture.size) >= _PREVIEW_SIDE and int(eye.get("NumberOfFrames", 1)) == 1:
+            if picture.mode == "RGB" and min(picture.size) >= _PREVIEW_SIDE:
                 picture.draft("RGB", (_PREVIEW_SIDE, _PREVIEW_SIDE))
                 return np.asarray(picture)
     except Exception as error:  # noqa: BLE001  (decoders raise what they like)
@@ -82,6 +85,13 @@ def read_pixels(eye: FileDataset) -> np.ndarray:
     if min(pixels.shape[:2]) < SMALLEST_SIDE:
         raise Discard("image_too_small", f"The shorter side is under {SMALLEST_SIDE} pixels.")
     return pixels
+
+
+def _number_of_frames(eye: FileDataset) -> int:
+    try:
+        return int(eye.get("NumberOfFrames") or 1)
+    except (TypeError, ValueError):
+        raise Discard("unreadable_header", "NumberOfFrames is no number.") from None
 
 
 def _end_of_last_element(eye: FileDataset) -> int:

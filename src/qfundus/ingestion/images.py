@@ -1,9 +1,13 @@
 """Curate one image, in a process of its own: from its bytes to the curated object and its index entry."""
 
+import io
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
+
+import pydicom
 
 from qfundus.dicom.clean import clean_object
 from qfundus.dicom.deidentify import CompiledPolicy, Handled
@@ -22,6 +26,7 @@ from qfundus.security.vault import Identified
 from qfundus.settings import Settings
 from qfundus.storage import ObjectStore, digest
 
+LARGEST = 256 << 20  # bytes of one image: each process holds three copies of it
 _own: Curation | None = None  # of a process that curates
 _own_trusting: Curation | None = None  # the same, for pixels that a person has looked at
 _described: set[str] = set()  # the handlings whose tables it has stored
@@ -53,6 +58,26 @@ def curate_landed_image(name: str, *, corrects: bool, released: bool) -> Instanc
     if is_photograph(name):
         data = make_object(data, store.find(bucket, sidecar_of(name)))
     return curate_bytes(_own_trusting if released else _own, data, corrects=corrects)
+
+
+def refuse_large(size: int) -> None:
+    """Refuse what would take too much memory.
+
+    Raises:
+        Discard: where it does.
+    """
+    if size > LARGEST:
+        raise Discard("too_large", f"One image takes more than {LARGEST >> 20} MB.")
+
+
+def instance_of(name: str, data: bytes, sidecar: bytes | None) -> str:
+    """Return the pseudonymous UID of what cannot be curated, as far as it can be read, or nothing."""
+    assert _own is not None  # noqa: S101  (set by the initialiser)
+    with suppress(Exception):  # a hostile file may raise anything
+        whole = make_object(data, sidecar) if is_photograph(name) else data
+        eye = pydicom.dcmread(io.BytesIO(whole), stop_before_pixels=True, specific_tags=["SOPInstanceUID"], force=True)
+        return pseudonymise_uid(_own.key, str(eye.SOPInstanceUID))
+    return ""
 
 
 def curate_member(name: str, data: bytes, sidecar: bytes | None) -> Instance:

@@ -76,13 +76,17 @@ class InstanceIndex:
         instance = self.find(uid)
         if instance is None:
             return self._store.find(self._bucket, erasure_name(uid)) == run.encode()
-        self._store.put(self._bucket, erasure_name(uid), run.encode())
+        self.note_erasure(uid, run)
         self.withdraw(instance)
         self._store.delete_all(
             self._bucket, [found.name for found in self._store.list(self._bucket, grades_prefix(uid))]
         )
         self._store.delete(self._bucket, instance_name(uid))
         return True
+
+    def note_erasure(self, uid: str, run: str) -> None:
+        """Note which run erases an instance: the same run, done again after a crash, says the same of it."""
+        self._store.put(self._bucket, erasure_name(uid), run.encode())
 
     @cached_property
     def _withdrawn_before(self) -> set[str]:

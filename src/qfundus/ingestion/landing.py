@@ -27,6 +27,7 @@ class LandedObject:
     etag: str
     source: str
     landed_at: datetime
+    size: int = 0
     planted: bool = False
     released: bool = False
     corrects: bool = False
@@ -96,6 +97,7 @@ def list_landed(store: ObjectStore, settings: Settings, key: SiteKey) -> list[La
             found.etag,
             pseudonymise_source(key, f"{found.name}\x00{found.etag}"),
             found.modified,
+            found.size,
             planted=found.name.startswith(planted),
             released=found.name.startswith(released),
             corrects=found.name.removeprefix(released).startswith(ARCHIVE),

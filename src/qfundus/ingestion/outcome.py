@@ -6,6 +6,8 @@ from typing import Literal
 
 import pandas as pd
 
+from qfundus.ingestion.instances import Instance
+
 Status = Literal["curated", "duplicate", "quarantined", "read", "graded", "ignored", "erased", "withdrawn"]
 
 
@@ -30,6 +32,23 @@ class Outcome:
     digest_before: str = ""
     redacted: int = 0
     handling: str = ""
+
+    @classmethod
+    def of(cls, source: str, instance: Instance, *, curated: bool) -> "Outcome":
+        """Say that an image became an instance, or is one that was known."""
+        return cls(
+            source=source,
+            kind="image",
+            status="curated" if curated else "duplicate",
+            digest=instance.digest,
+            eye=instance.eye,
+            study=instance.study,
+            patient=instance.patient,
+            instance=instance.uid,
+            digest_before=instance.digest_before,
+            redacted=instance.redacted,
+            handling=instance.handling,
+        )
 
 
 def to_table(outcomes: list[Outcome]) -> pd.DataFrame:

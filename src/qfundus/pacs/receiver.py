@@ -1,7 +1,8 @@
 """Receive photographs that the hospital's archive or cameras push (DICOM C-STORE), straight into the landing bucket.
 
 An association is taken from a peer that is listed, under our own title and for fundus photographs only. A sender may
-ask for storage commitment (PS3.4 annex J): we commit to what has landed or is curated, and to nothing else.
+ask for storage commitment (PS3.4 annex J): we commit to what has landed, is curated or is held in quarantine, and to
+nothing else.
 """
 
 import logging
@@ -41,6 +42,7 @@ from qfundus.dicom.read import OPHTHALMIC_PHOTOGRAPHY_8_BIT
 from qfundus.errors import Retry, SetupError
 from qfundus.ingestion.instances import InstanceIndex
 from qfundus.ingestion.landing import landed_photograph
+from qfundus.ingestion.quarantine import Quarantine
 from qfundus.security.audit import AuditTrail, EventCode
 from qfundus.security.keys import SiteKey, pseudonymise_uid
 from qfundus.settings import Settings
@@ -108,6 +110,7 @@ class Receiver:
         if not self._peers:
             raise SetupError("Nobody may send: list the titles of archive and cameras in QFUNDUS_RECEIVER_PEERS.")
         self._index = InstanceIndex(store, settings)
+        self._quarantine = Quarantine(store, settings, key)
         self._trail = AuditTrail(store, settings.audit_bucket, key)
         self._counts: dict[int, _Count] = {}
 
@@ -237,7 +240,8 @@ class Receiver:
         landed = landed_photograph(self._key, str(uid))
         return (
             next(self._store.list(self._settings.landing_bucket, landed), None) is not None
-            or self._index.find(pseudonymise_uid(self._key, str(uid))) is not None
+            or self._index.find(known := pseudonymise_uid(self._key, str(uid))) is not None
+            or bool(self._quarantine.holding(known))
         )
 
     def _send_report(self, sender: Any, peer: Peer, report: Dataset) -> None:

@@ -3,10 +3,15 @@
 import io
 import random
 import string
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+from PIL import Image
+from PIL.ExifTags import Base
+
+from qfundus.dicom.photograph import make_object
 from qfundus.hospital.people import Clinic, Patient, invent_patient
 from qfundus.hospital.photographs import draw_phantoms
 from qfundus.hospital.wrap import WrappedEye, answers_about, to_bytes, wrap_eye
@@ -19,7 +24,7 @@ from qfundus.storage import ObjectStore, to_json
 _LETTERS = 12
 _REMEMBERED = 10  # runs
 _SEARCHED_FOR = timedelta(days=2)
-_GRADES = (2, 7, 0)  # there is no grade of 7
+_GRADES = (2, 7, 0, 1)  # there is no grade of 7
 _COLUMNS = "SOPInstanceUID,grade,grader,date"
 WHERE = (
     "name, ID, address, telephone and comments of the patient",
@@ -27,7 +32,8 @@ WHERE = (
     "descriptions and request numbers, in sequences too",
     "a private block",
     "letters in the pixels, and a comment in their JPEG",
-    "file names",
+    "file names, in a zip file too",
+    "what lies beside a plain photograph, and in its EXIF",
     "a file that is cut short, and a row with a grade of 7: what is said of them when they go to quarantine",
 )
 
@@ -77,13 +83,47 @@ def planted_eyes(key: SiteKey, run: str) -> list[WrappedEye]:
     """Make a run's photographs, each with its answer key: the same at each call, so that nothing has to keep them."""
     family, given = marks(key, run)
     rng = random.Random(family)  # noqa: S311  (people are invented by it, no secrets)
-    return [_eye(_patient(family, given, number, rng), number, rng) for number in range(3)]
+    return [_eye(_patient(family, given, number, rng), number, rng) for number in range(len(_GRADES))]
 
 
-def _files(eyes: list[WrappedEye], grader: str) -> dict[str, bytes]:
-    sheet = [_COLUMNS, *(f"{eye.sop_instance_uid},{eye.grade},{grader},2026-07-01" for eye in eyes[:2])]
-    whole = {eye.file_name: eye.data for eye in eyes[:2]}
-    return {**whole, eyes[2].file_name: eyes[2].data[:-2000], f"{grader}.csv": "\n".join(sheet).encode()}
+def planted_photograph(key: SiteKey, run: str) -> bytes:
+    """Return the object that a run's plain photograph becomes before it is de-identified."""
+    words = " ".join(marks(key, run))
+    return make_object(_photograph(words), _sidecar(words))
+
+
+def _files(eyes: list[WrappedEye], words: str) -> dict[str, bytes]:
+    """Return each way in: objects by themselves, one cut short, one in a zip file, a plain photograph, a sheet."""
+    sheet = [_COLUMNS, *(f"{eye.sop_instance_uid},{eye.grade},{words},2026-07-01" for eye in eyes[:2])]
+    whole, short, packed = eyes[:2], eyes[2], eyes[3]
+    return {
+        **{eye.file_name: eye.data for eye in whole},
+        short.file_name: short.data[:-2000],
+        f"{words}.zip": _zipped(f"{words}/{packed.file_name}", packed.data),
+        f"{words}.jpg": _photograph(words),
+        f"{words}.json": _sidecar(words),
+        f"{words}.csv": "\n".join(sheet).encode(),
+    }
+
+
+def _zipped(name: str, data: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(zipfile.ZipInfo(name), data)  # without the time, so that each call makes the same
+    return buffer.getvalue()
+
+
+def _photograph(words: str) -> bytes:
+    buffer, exif = io.BytesIO(), Image.Exif()
+    exif[Base.Artist] = exif[Base.ImageDescription] = words
+    Image.fromarray(draw_phantoms(1, seed=len(_GRADES)).images[0]).save(buffer, "JPEG", quality=95, exif=exif)
+    return buffer.getvalue()
+
+
+def _sidecar(words: str) -> bytes:
+    name = words.replace(" ", "^")
+    said = {"PatientID": words, "PatientName": name, "ImageLaterality": "L", "StudyDate": "20260301"}
+    return to_json({**said, "OperatorsName": name, "ImageComments": f"{words} came alone"})
 
 
 def _patient(family: str, given: str, number: int, rng: random.Random) -> Patient:

@@ -3,7 +3,7 @@
 from qfundus.hospital.answers import Consistency, Score, score_object
 from qfundus.ingestion.names import object_name
 from qfundus.layout import policy_file
-from qfundus.planted.patients import planted_eyes
+from qfundus.planted.patients import planted_eyes, planted_photograph
 from qfundus.planted.search import Place
 from qfundus.security.keys import SiteKey
 from qfundus.settings import Settings
@@ -21,13 +21,17 @@ def judge_photographs(
     """
     score, place = Score(), Place("planted photographs, by the verifier")
     for run, outcomes in curated.items():
-        originals, consistent = {digest(eye.data): eye for eye in planted_eyes(key, run)}, Consistency()
+        eyes = planted_eyes(key, run)
+        answers = {digest(eye.data): eye.answers for eye in eyes}
+        originals = {digest(data): data for data in (*(eye.data for eye in eyes), planted_photograph(key, run))}
+        consistent = Consistency()
         for outcome in outcomes:
-            name, original = object_name(outcome["digest"]), originals.get(outcome["digest_before"])
+            name, before = object_name(outcome["digest"]), outcome["digest_before"]
             clean = store.find(settings.curated_bucket, name)
-            if original is None or clean is None:
+            if before not in originals or clean is None:
                 continue
-            score_object(score, consistent, original.data, clean, original.answers)
+            if before in answers:  # of a plain photograph there is no key
+                score_object(score, consistent, originals[before], clean, answers[before])
             place.looked += 1
-            place.found += [f"{name}, {leak}" for leak in verify_object(clean, original.data, policy_file())]
+            place.found += [f"{name}, {leak}" for leak in verify_object(clean, originals[before], policy_file())]
     return score, place
