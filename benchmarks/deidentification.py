@@ -47,7 +47,7 @@ from qfundus.planted.verdict import search_planted
 from qfundus.platform.supervision import start_platform, stop_platform
 from qfundus.security.keys import SiteKey
 from qfundus.settings import Settings, load_settings
-from qfundus.storage import ObjectStore
+from qfundus.storage import ObjectStore, to_json
 
 DATA = Path(os.environ.get("QFUNDUS_TEST_DATA", checkout().parent / "shared" / "data"))
 KEY = SiteKey(bytes(range(32)))
@@ -196,29 +196,31 @@ def listing() -> None:
     with object_store() as settings, tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         store = ObjectStore(settings)
         files = write_photographs(Path(folder, "in"), 50)
-        seconds = {"run": [0.0, 0.0], "search": [0.0, 0.0]}
-        for number in range(2):
+        seconds = {"run": [0.0] * 3, "search": [0.0] * 3}
+        for number in range(3):  # the first warms up
             for file in files:
                 store.put("landing", file.name, file.read_bytes())
             key = SiteKey(bytes([number]) * 32)
             begun = time.perf_counter()
             ingest(store, settings, key, f"run-{number}")
             seconds["run"][number] = time.perf_counter() - begun
+            # The search looks for its own run's names alone.
+            [*_, recent] = store.find_json("curated", PLANTED_RECENT)
+            store.put("curated", PLANTED_RECENT, to_json([recent]))
             begun = time.perf_counter()
             search_planted(store, settings, key, "ingest_fundus", f"run-{number}")
             seconds["search"][number] = time.perf_counter() - begun
-            if number == 0:
+            if number == 1:
                 with ThreadPoolExecutor(16) as pool:
                     list(
                         pool.map(lambda n: store.put("curated", f"instances/2.25.{n:030d}.json", b"{}"), range(100_000))
                     )
-                store.delete("curated", PLANTED_RECENT)  # the second search looks for its own run's names alone
         begun = time.perf_counter()
         old = sum(1 for _ in store.list("curated", "instances/"))
         listed = time.perf_counter() - begun
-    for name, (alone, beside) in seconds.items():
+    for name, (_, alone, beside) in seconds.items():
         print(f"beside {old:,} old objects the {name} takes {beside / alone:.2f} x the time of one beside none")
-    print(f"  listing them all takes {listed / seconds['run'][0]:.2f} x as long as that run")
+    print(f"  listing them all takes {listed / seconds['run'][1]:.2f} x as long as that run")
 
 
 def ingest(store: ObjectStore, settings: Settings, key: SiteKey, run: str) -> None:

@@ -71,12 +71,22 @@ class Settings(BaseSettings):
 
 
 class QuantumSettings(BaseSettings):
-    """The credentials of quantum machines, from `QFUNDUS_*` in the environment."""
+    """The credentials of quantum machines, and where their jobs are kept, from `QFUNDUS_*` in the environment."""
 
     model_config = SettingsConfigDict(env_prefix="QFUNDUS_", frozen=True)
 
     ibm_token: SecretStr | None = None
     ibm_instance: str | None = None
+    jobs_database: SecretStr | None = None
+
+    @property
+    def jobs_address(self) -> str:
+        """The address of the job store's database: SQLite in the state folder, unless set."""
+        if self.jobs_database is not None:
+            return self.jobs_database.get_secret_value()
+        folder = state_folder() / "quantum"
+        folder.mkdir(parents=True, exist_ok=True)
+        return f"sqlite:///{folder / 'jobs.db'}"
 
 
 def state_folder() -> Path:

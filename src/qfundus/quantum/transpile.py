@@ -31,18 +31,22 @@ class Task:
 
     def __init__(self, circuit: QuantumCircuit, target: Target, level: int) -> None:
         self.circuit, self.target, self.level = circuit, target, level
-        # Two circuits built alike differ in nothing but the identities of their parameters.
-        gates = (
-            (i.operation.name, tuple(map(str, i.operation.params)), tuple(circuit.find_bit(b).index for b in i.qubits))
-            for i in circuit.data
-        )
-        self._content = (circuit.num_qubits, circuit.num_clbits, level, id(target), tuple(gates))
+        self._content = (level, id(target), content_of(circuit))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Task) and self._content == other._content
 
     def __hash__(self) -> int:
         return hash(self._content)
+
+
+def content_of(circuit: QuantumCircuit) -> tuple[object, ...]:
+    """Return what makes a circuit: two built alike differ in nothing but the identities of their parameters."""
+    gates = (
+        (i.operation.name, tuple(map(str, i.operation.params)), tuple(circuit.find_bit(b).index for b in i.qubits))
+        for i in circuit.data
+    )
+    return circuit.num_qubits, circuit.num_clbits, tuple(gates)
 
 
 def compile_circuit(circuit: QuantumCircuit, target: Target | None, level: int = 2) -> Compiled:

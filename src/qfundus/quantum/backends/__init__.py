@@ -39,6 +39,7 @@ def open_backend(name: str, file: Path | None = None) -> Backend:
         raise SetupError(f"There is no quantum backend {name}: take one of {', '.join(sorted(described))}.")
     options = dict(described[name])
     through = str(options.pop("through", name))
+    options.pop("price", None)  # the queue's affair
     found = {point.name: point for point in entry_points(group=_GROUP)}
     if through not in found:
         raise SetupError(f"{name} runs through {through}, which no installed package offers ({_GROUP}).")

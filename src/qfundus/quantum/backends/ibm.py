@@ -20,7 +20,7 @@ def open_backend(options: dict[str, Any]) -> Backend:
 
 
 def _open(machine: str = "least_busy", qubits: int = 1, shots: int = 4096) -> Backend:
-    backend = open_fake(machine) if machine.startswith("Fake") else _real(machine, qubits)
+    backend = open_fake(machine) if machine.startswith("Fake") else choose_machine(open_service(), machine, qubits)
     options = {"default_shots": shots}
     estimator, sampler = EstimatorV2(mode=backend, options=options), SamplerV2(mode=backend, options=options)
     return Backend(estimator, sampler, backend.target)
@@ -34,12 +34,27 @@ def open_fake(machine: str) -> Any:
     return kind()
 
 
-def _real(machine: str, qubits: int) -> Any:
+def open_service() -> QiskitRuntimeService:
+    """Open IBM's service.
+
+    Raises:
+        SetupError: without a token, or where the service refuses it.
+    """
     settings = QuantumSettings()
     if settings.ibm_token is None:
         raise SetupError("IBM's machines need a token: set QFUNDUS_IBM_TOKEN (and QFUNDUS_IBM_INSTANCE).")
     token = settings.ibm_token.get_secret_value()
-    service = QiskitRuntimeService(channel=_CHANNEL, token=token, instance=settings.ibm_instance)
+    try:
+        return QiskitRuntimeService(channel=_CHANNEL, token=token, instance=settings.ibm_instance)
+    except Exception as error:  # noqa: BLE001  (the client's and requests' errors have no common kind)
+        raise SetupError(
+            f"IBM's service does not take us ({type(error).__name__}): the token may have expired; "
+            "set QFUNDUS_IBM_TOKEN and QFUNDUS_IBM_INSTANCE anew, and check the way out of this network."
+        ) from None
+
+
+def choose_machine(service: Any, machine: str = "least_busy", qubits: int = 1) -> Any:
+    """Return a machine by its name, or the least busy one of so many qubits."""
     if machine == "least_busy":
         return service.least_busy(operational=True, simulator=False, min_num_qubits=qubits)
     return service.backend(machine)

@@ -1,0 +1,61 @@
+"""What is measured of the queue, for Prometheus, and how jobs are named."""
+
+import hashlib
+import time
+from collections.abc import Sequence
+
+from prometheus_client import Counter, Histogram, start_http_server
+
+from qfundus.quantum.jobs.store import Job
+
+_HOURS = (1, 10, 60, 600, 3600, 4 * 3600, 24 * 3600)  # seconds
+
+_asked = Counter("qfundus_quantum_jobs_asked", "Jobs asked for", ["found"])
+_sent = Counter("qfundus_quantum_circuits_sent", "Circuits sent to a backend", ["backend"])
+_shots = Counter("qfundus_quantum_shots", "Shots of jobs that are done", ["backend"])
+_cost = Counter("qfundus_quantum_cost", "What jobs that are done cost", ["backend", "user"])
+_failed = Counter("qfundus_quantum_jobs_failed", "Jobs that failed", ["backend", "again"])
+_fallback = Counter("qfundus_quantum_jobs_simulated", "Jobs that the simulator did in a machine's place")
+_queued = Histogram("qfundus_quantum_queue_seconds", "From asking to sending", ["backend"], buckets=_HOURS)
+_ran = Histogram("qfundus_quantum_run_seconds", "From sending to the result", ["backend"], buckets=_HOURS)
+
+
+def serve_metrics(port: int, host: str = "127.0.0.1") -> None:
+    """Answer Prometheus in the background."""
+    start_http_server(port, addr=host)
+
+
+def name_job(content: str, calibrations: Sequence[str]) -> str:
+    """Name a job by what it asks for, and where and under which calibrations."""
+    return hashlib.sha256("\n".join([content, *calibrations]).encode()).hexdigest()
+
+
+def count_asked(job: Job) -> None:
+    """Count a job that was asked for, and whether its result was there already."""
+    _asked.labels("result" if job.state == "done" else "job" if job.asked > 1 else "nothing").inc()
+
+
+def count_sent(jobs: Sequence[Job]) -> None:
+    """Count jobs that were sent."""
+    now = time.time()
+    for job in jobs:
+        where = job.backend or ""
+        _sent.labels(where).inc(job.circuits)
+        _queued.labels(where).observe(now - job.created)
+
+
+def count_done(jobs: Sequence[Job]) -> None:
+    """Count jobs that are done."""
+    now = time.time()
+    for job in jobs:
+        where = job.backend or ""
+        _shots.labels(where).inc(job.shots)
+        _cost.labels(where, job.user).inc(job.cost)
+        _ran.labels(where).observe(now - (job.started or now))
+        _fallback.inc(job.fallback)
+
+
+def count_failed(jobs: Sequence[Job], *, retried: bool) -> None:
+    """Count jobs that failed."""
+    for job in jobs:
+        _failed.labels(job.backend or "", str(retried).lower()).inc()

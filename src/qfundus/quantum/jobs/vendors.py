@@ -1,0 +1,229 @@
+"""Who runs a batch of work, and tells how far it is: simulators in this process, IBM's machines far away."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from qiskit import QuantumCircuit
+
+from qfundus.errors import Retry
+from qfundus.quantum.backends import Backend, open_backend, read_backends
+from qfundus.quantum.jobs.work import Estimates, Work, operator_of
+from qfundus.quantum.transpile import compile_circuit
+
+Unfinished = Literal["failed", "cancelled", "lost"]
+Progress = Literal["waiting", "done"] | Unfinished
+_MINUTE = 60.0  # seconds
+_SIMULATORS = 1 << 20  # qubits: what a simulator takes is measured, not known
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a backend asks for work now: seconds of waiting, the share of errors of a two-qubit gate, and prices.
+
+    Where `calibration` changes, results of before are another thing.
+    """
+
+    qubits: int
+    calibration: str
+    wait: float = 0.0
+    error: float = 0.0
+    per_task: float = 0.0
+    per_shot: float = 0.0
+
+    def cost(self, works: int, shots: int) -> float:
+        """Return what so much work costs."""
+        return works * self.per_task + shots * self.per_shot
+
+
+class Vendor(Protocol):
+    """A backend as the queue sees it."""
+
+    def offer(self) -> Offer:
+        """Say what it asks for work now."""
+        ...
+
+    def submit(self, works: Sequence[Work], token: str) -> str:
+        """Send a batch; return the vendor's name for it. The token goes with it."""
+        ...
+
+    def find(self, token: str) -> str | None:
+        """Return the name of what was sent with a token, None where nothing was."""
+        ...
+
+    def look(self, vendor_job: str) -> tuple[Progress, str]:
+        """Say how far a batch is, and in words why it failed."""
+        ...
+
+    def collect(self, vendor_job: str) -> list[Estimates]:
+        """Return what each work of a batch found."""
+        ...
+
+    def cancel(self, vendor_job: str) -> None:
+        """Stop a batch, as far as that can be done."""
+        ...
+
+
+class Simulator:
+    """Any backend of the port that runs in this process: what a dead process had sent is lost, and costs nothing."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        described = read_backends()[name]
+        price = described.get("price", {})
+        said = json.dumps({key: value for key, value in described.items() if key != "price"}, sort_keys=True)
+        self._prices = float(price.get("task", 0.0)), float(price.get("shot", 0.0))
+        self._configuration = hashlib.sha256(said.encode()).hexdigest()[:16]
+        self._backend: Backend | None = None
+        self._opening = threading.Lock()
+        self._pool = ThreadPoolExecutor(1)
+        self._running: dict[str, Future[list[Estimates]]] = {}
+
+    def offer(self) -> Offer:
+        """Say what it asks for work now: the wait is that of what lies before it."""
+        target = self._open().target
+        qubits = (target.num_qubits if target is not None else None) or _SIMULATORS
+        return Offer(qubits, self._configuration, 0.0, mean_error(target), *self._prices)
+
+    def submit(self, works: Sequence[Work], token: str) -> str:
+        """Start a batch in a thread."""
+        self._running[token] = self._pool.submit(run_works, self._open(), works)
+        return token
+
+    def find(self, token: str) -> str | None:
+        """Find what this process has started."""
+        return token if token in self._running else None
+
+    def look(self, vendor_job: str) -> tuple[Progress, str]:
+        """Say how far a batch is."""
+        future = self._running.get(vendor_job)
+        if future is None:
+            return "lost", "The process that simulated it is gone."
+        if not future.done():
+            return "waiting", ""
+        if future.cancelled():
+            return "cancelled", "It was called back."
+        error = future.exception()
+        return ("done", "") if error is None else ("failed", f"{type(error).__name__}: {error}")
+
+    def collect(self, vendor_job: str) -> list[Estimates]:
+        """Return what was found, once."""
+        return self._running.pop(vendor_job).result()
+
+    def cancel(self, vendor_job: str) -> None:
+        """Stop a batch that has not begun."""
+        self._running[vendor_job].cancel()
+
+    def _open(self) -> Backend:
+        with self._opening:
+            self._backend = self._backend or open_backend(self._name)
+        return self._backend
+
+
+def mean_error(target: Any) -> float:
+    """Return the mean error of a target's two-qubit gates, as its calibration says; 0 where it says nothing."""
+    if target is None:
+        return 0.0
+    known = [
+        properties.error
+        for name in target.operation_names
+        for qubits, properties in (target[name] or {}).items()
+        if qubits is not None and len(qubits) == 2 and properties is not None and properties.error is not None
+    ]
+    return float(np.mean(known)) if known else 0.0
+
+
+def run_works(backend: Backend, works: Sequence[Work]) -> list[Estimates]:
+    """Run a batch on a backend in one call of its estimator; all works have one precision."""
+    job: Any = backend.estimator.run([pub_of(work, backend) for work in works], precision=works[0].precision)
+    return [estimates_of(result) for result in job.result()]
+
+
+def pub_of(work: Work, backend: Backend) -> Any:
+    """Return work as a primitive takes it: compiled, with observables where the qubits went."""
+    compiled = compile_circuit(work.circuit, backend.target).circuit
+    observables = [operator_of(terms) for terms in work.observables]
+    if compiled.layout is not None:
+        observables = [observable.apply_layout(compiled.layout) for observable in observables]
+    return compiled, observables, _in_order(work.circuit, compiled, work.parameters)[:, None]
+
+
+def estimates_of(result: Any) -> Estimates:
+    """Return a primitive's result for one piece of work."""
+    return Estimates(np.asarray(result.data.evs), np.asarray(result.data.stds))
+
+
+def _in_order(before: QuantumCircuit, after: QuantumCircuit, parameters: np.ndarray) -> np.ndarray:
+    names = [parameter.name for parameter in before.parameters]
+    return parameters[:, [names.index(parameter.name) for parameter in after.parameters]]
+
+
+class Runtime:
+    """A machine behind IBM's Qiskit Runtime: the token is a tag of the vendor's job, and finds it after a crash."""
+
+    def __init__(self, name: str, service: Any = None) -> None:
+        from qfundus.quantum.backends import ibm
+
+        described = read_backends()[name]
+        price = described.get("price", {})
+        self._prices = float(price.get("task", 0.0)), float(price.get("shot", 0.0))
+        self._service = service or ibm.open_service()
+        wanted = {name: described[name] for name in ("machine", "qubits") if name in described}
+        self._machine = ibm.choose_machine(self._service, **wanted)
+
+    def offer(self) -> Offer:
+        """Say what the machine's queue and calibration are now; a job before ours is taken for a minute."""
+        machine, status = self._machine, self._machine.status()
+        if not status.operational:
+            raise Retry(f"{machine.name} is not in operation: {status.status_msg}.")
+        properties = machine.properties()
+        calibrated = properties.last_update_date.isoformat() if properties else machine.name
+        wait = _MINUTE * status.pending_jobs
+        return Offer(
+            machine.num_qubits, f"{machine.name} {calibrated}", wait, mean_error(machine.target), *self._prices
+        )
+
+    def submit(self, works: Sequence[Work], token: str) -> str:
+        """Send a batch as one job."""
+        from qiskit_ibm_runtime import EstimatorV2
+
+        backend = Backend(None, None, self._machine.target)  # pyright: ignore[reportArgumentType]
+        estimator = EstimatorV2(mode=self._machine, options={"environment": {"job_tags": [token]}})
+        return estimator.run([pub_of(work, backend) for work in works], precision=works[0].precision).job_id()
+
+    def find(self, token: str) -> str | None:
+        """Look for a job with our tag."""
+        found = self._service.jobs(job_tags=[token], limit=1)
+        return found[0].job_id() if found else None
+
+    def look(self, vendor_job: str) -> tuple[Progress, str]:
+        """Ask how far a job is."""
+        job = self._service.job(vendor_job)
+        known: dict[str, Progress] = {"DONE": "done", "ERROR": "failed", "CANCELLED": "cancelled"}
+        progress = known.get(str(job.status()), "waiting")
+        return progress, str(job.error_message() or "") if progress == "failed" else ""
+
+    def collect(self, vendor_job: str) -> list[Estimates]:
+        """Fetch a job's results."""
+        return [estimates_of(result) for result in self._service.job(vendor_job).result()]
+
+    def cancel(self, vendor_job: str) -> None:
+        """Cancel a job."""
+        self._service.job(vendor_job).cancel()
+
+
+def open_vendor(name: str) -> Vendor:
+    """Open the vendor of a named backend.
+
+    Raises:
+        SetupError: as `open_backend`.
+    """
+    described = read_backends().get(name, {})
+    if described.get("through", name) == "ibm" and not str(described.get("machine", "")).startswith("Fake"):
+        return Runtime(name)
+    return Simulator(name)

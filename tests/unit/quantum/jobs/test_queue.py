@@ -1,0 +1,345 @@
+"""The queue: what is asked for is done once and paid for once, whatever dies in between."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from vendor import CountingVendor
+
+from qfundus.errors import SetupError
+from qfundus.platform.ports import choose_ports
+from qfundus.quantum import chain_ansatz
+from qfundus.quantum.jobs import queue
+from qfundus.quantum.jobs.queue import JobError, Vendors, Worker, batches_of, read_rules, submit, wait
+from qfundus.quantum.jobs.schedule import Choice, Limit, Rules
+from qfundus.quantum.jobs.store import JobStore
+from qfundus.quantum.jobs.vendors import Offer
+from qfundus.quantum.jobs.work import Estimates, Work
+
+HERE = Path(__file__).parent
+
+
+def work_of(seed=0, qubits=3, sets=2, precision=0.05):
+    circuit = chain_ansatz(qubits, 1)
+    parameters = np.random.default_rng(seed).uniform(-3, 3, (sets, circuit.num_parameters))
+    observables = tuple((("I" * (qubits - 1 - q) + "Z" + "I" * q, 1.0),) for q in range(qubits))
+    return Work(circuit, observables, parameters, precision)
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    """A PostgreSQL of our own."""
+    folder = Path(tempfile.mkdtemp(prefix="qfp-"))
+    shutil.chown(folder, "postgres", "postgres")
+    [port] = choose_ports({"postgres": 15432}).values()
+    run = ["runuser", "-u", "postgres", "--"]
+    subprocess.run([*run, "initdb", "-D", f"{folder}/data", "-A", "trust"], check=True, capture_output=True, cwd="/")
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    control = [*run, "pg_ctl", "-D", f"{folder}/data", "-w", "-l", f"{folder}/log", "-o", options]
+    subprocess.run([*control, "start"], check=True, capture_output=True, cwd="/")
+    yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
+    subprocess.run([*control, "-m", "immediate", "stop"], check=True, capture_output=True, cwd="/")
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store(request, tmp_path):
+    if request.param == "sqlite":
+        yield JobStore(f"sqlite:///{tmp_path}/jobs.db")
+        return
+    if shutil.which("initdb") is None:
+        pytest.skip("needs PostgreSQL's initdb")
+    opened = JobStore(request.getfixturevalue("postgres"))
+    yield opened
+    with opened._engine.begin() as connection:  # noqa: SLF001  (one server, a clean table for each test)
+        connection.exec_driver_sql("TRUNCATE quantum_jobs, quantum_batches")
+
+
+@pytest.fixture
+def vendor(tmp_path):
+    return CountingVendor(tmp_path)
+
+
+@pytest.fixture
+def ours(vendor):
+    """Vendors of which the one called aer counts."""
+    return Vendors(lambda name: vendor if name == "aer" else queue.open_vendor(name))
+
+
+def work_off(store, vendors, rules=None, seconds=20.0, **named):
+    worker, until = Worker(store, rules or Rules(), vendors, **named), time.time() + seconds
+    while store.jobs(["queued", "running"]) and time.time() < until:
+        if not worker.step():
+            time.sleep(0.02)
+    return worker
+
+
+def test_what_is_found_is_what_the_circuit_gives_and_a_second_asking_costs_nothing(store, vendor, ours):
+    work = work_of()
+    job = submit(store, work, ["aer"], user="ada", vendors=ours)
+    work_off(store, ours)
+    found = wait(store, job.id)
+    assert found.values.shape == (2, 3)
+    again = submit(store, work_of(), ["aer"], user="grace", vendors=ours)
+    assert (again.id, again.state, again.asked) == (job.id, "done", 2)
+    assert len(vendor.paid) == 1
+    exact = [by_qiskit_bound(work, row) for row in work.parameters]
+    assert np.allclose(found.values, exact, atol=1e-9)
+
+
+def by_qiskit_bound(work, row):
+    from qiskit.quantum_info import Statevector
+
+    from qfundus.quantum.jobs.work import operator_of
+
+    state = Statevector(work.circuit.assign_parameters(row))
+    return [float(np.real(state.expectation_value(operator_of(terms)))) for terms in work.observables]
+
+
+def test_a_new_calibration_or_other_numbers_make_another_job(store, vendor, ours):
+    first = submit(store, work_of(0), ["aer"], vendors=ours)
+    vendor.said = replace(vendor.said, calibration="tuesday")
+    ids = {
+        first.id,
+        submit(store, work_of(0), ["aer"], vendors=ours).id,
+        submit(store, work_of(1), ["aer"], vendors=ours).id,
+        submit(store, work_of(0, precision=0.1), ["aer"], vendors=ours).id,
+        submit(store, work_of(0), ["exact"], vendors=ours).id,
+    }
+    assert len(ids) == 5
+
+
+def test_small_jobs_go_together_and_each_gets_its_own(store, vendor, ours):
+    works = {submit(store, work_of(n), ["aer"], vendors=ours).id: work_of(n) for n in range(30)}
+    work_off(store, ours)
+    assert len(vendor.paid) == 1
+    for job, work in works.items():
+        assert np.allclose(wait(store, job).values[0], by_qiskit_bound(work, work.parameters[0]), atol=1e-9)
+
+
+def test_batches_keep_to_one_backend_one_precision_and_a_size(store, ours):
+    jobs = [submit(store, work_of(n, sets=2000), ["aer"], vendors=ours) for n in range(4)]
+    jobs.append(submit(store, work_of(9, precision=0.2), ["aer"], vendors=ours))
+    jobs.append(replace(jobs[0], attempts=1))
+    grouped = batches_of([(job, Choice("aer")) for job in jobs])
+    assert sorted(len(group) for group in grouped) == [1, 1, 2, 2]
+
+
+def test_what_fails_is_tried_again_alone_and_then_given_up(store, vendor, ours, monkeypatch):
+    monkeypatch.setattr(queue, "_BACKOFF", 0.01)
+    vendor.trouble = [TimeoutError("first"), TimeoutError("second")]
+    good = submit(store, work_of(0), ["aer"], vendors=ours)
+    work_off(store, ours)
+    assert (store.find(good.id).state, store.find(good.id).attempts) == ("done", 3)
+    vendor.trouble = [ValueError(f"trouble {n}") for n in range(9)]
+    bad = submit(store, work_of(1), ["aer"], vendors=ours)
+    work_off(store, ours)
+    with pytest.raises(JobError, match="ValueError: trouble"):
+        wait(store, bad.id)
+    vendor.trouble = []
+    assert submit(store, work_of(1), ["aer"], vendors=ours).state == "queued"
+    work_off(store, ours)
+    assert store.find(bad.id).state == "done"
+
+
+def test_a_machine_that_breaks_in_the_middle_is_asked_again(store, vendor, ours, monkeypatch):
+    monkeypatch.setattr(queue, "_BACKOFF", 0.01)
+    vendor.delay = 0.5
+    job = submit(store, work_of(), ["aer"], vendors=ours)
+    Worker(store, Rules(), ours, lease=0.0).step()
+    vendor.break_all()
+    vendor.delay = 0.0
+    time.sleep(0.01)
+    work_off(store, ours)
+    assert wait(store, job.id).values.shape == (2, 3)
+    assert len(vendor.paid) == 2
+
+
+def test_a_cancelled_job_is_called_back_and_can_be_asked_for_again(store, vendor, ours):
+    vendor.delay = 60
+    job = submit(store, work_of(), ["aer"], vendors=ours)
+    worker = Worker(store, Rules(), ours)
+    worker.step()
+    assert store.cancel(job.id)
+    assert not store.cancel(job.id)
+    worker.step()
+    worker.step()
+    assert vendor.paid == []
+    with pytest.raises(JobError, match="cancelled"):
+        wait(store, job.id)
+    vendor.delay = 0
+    assert submit(store, work_of(), ["aer"], vendors=ours).state == "queued"
+    work_off(store, ours)
+    assert store.find(job.id).state == "done"
+
+
+def test_where_the_wait_would_pass_the_deadline_the_simulator_takes_over_and_says_so(store, vendor, ours):
+    vendor.said = Offer(20, "monday", wait=5 * 3600.0)
+    job = submit(store, work_of(), ["aer"], deadline=time.time() + 3600, vendors=ours)
+    work_off(store, ours)
+    done = store.find(job.id)
+    assert (done.state, done.fallback, done.backend) == ("done", True, "exact")
+    assert "5.0 h, longer than the night's window" in done.said
+    assert vendor.paid == []
+
+
+def test_what_a_machine_has_not_begun_by_its_deadline_is_called_back_and_simulated(store, vendor, ours):
+    vendor.delay = 600
+    job = submit(store, work_of(), ["aer"], deadline=time.time() + 1.0, vendors=ours)
+    work_off(store, ours)
+    assert (store.find(job.id).state, store.find(job.id).fallback) == ("done", True)
+    assert vendor.paid == []
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        Rules(user=Limit(cost=1.5)),
+        Rules(site=Limit(cost=1.5)),
+        Rules(users={"ada": Limit(circuits=3)}),
+    ],
+)
+def test_a_budget_is_kept_and_what_would_break_it_waits_and_says_why(store, vendor, ours, rules):
+    jobs = [submit(store, work_of(n), ["aer"], user="ada", vendors=ours) for n in range(3)]
+    worker = Worker(store, rules, ours)
+    for _ in range(5):
+        worker.step()
+    assert [store.find(job.id).state for job in jobs] == ["done", "queued", "queued"]
+    assert "a day" in store.find(jobs[1].id).said
+
+
+def test_a_worker_that_died_is_followed_by_another(store, vendor, ours):
+    vendor.delay = 0.2
+    job = submit(store, work_of(), ["aer"], vendors=ours)
+    Worker(store, Rules(), ours, lease=0.05).step()
+    time.sleep(0.3)
+    work_off(store, ours)
+    assert store.find(job.id).state == "done"
+    assert len(vendor.paid) == 1
+
+
+def test_what_a_simulator_had_begun_when_its_process_died_is_begun_again(store):
+    job = submit(store, work_of(), ["exact"])
+    Worker(store, Rules(), lease=0.0).step()
+    time.sleep(0.01)
+    work_off(store, Vendors())
+    assert store.find(job.id).state == "done"
+
+
+KILLS = 6
+WORK = """
+import os, sys
+sys.path[:0] = sys.argv[3:]
+from pathlib import Path
+from vendor import CountingVendor
+from qfundus.quantum.jobs import queue
+from qfundus.quantum.jobs.schedule import Rules
+from qfundus.quantum.jobs.store import JobStore
+vendor = CountingVendor(Path(sys.argv[2]), delay=0.05)
+store = JobStore(sys.argv[1])
+worker = queue.Worker(store, Rules(), queue.Vendors(lambda name: vendor), lease=0.05)
+print("ready", flush=True)
+while store.jobs(["queued", "running"]):
+    worker.step()
+"""
+
+
+def test_killed_at_any_point_no_job_is_lost_and_none_is_paid_for_twice(tmp_path, monkeypatch):
+    address = f"sqlite:///{tmp_path}/jobs.db"
+    store, vendor = JobStore(address), CountingVendor(tmp_path)
+    ours = Vendors(lambda _: vendor)
+    jobs = [submit(store, work_of(n, precision=0.01 + n / 1000), ["aer"], vendors=ours).id for n in range(30)]
+    rng = random.Random(0)
+    command = [sys.executable, "-c", WORK, address, str(tmp_path), str(HERE), str(HERE.parents[2])]
+    for _ in range(KILLS):
+        worker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        worker.stdout.readline()
+        time.sleep(rng.random() * 0.08)
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.communicate()
+    assert store.jobs(["queued", "running"])  # else it was killed too late to mean anything
+    subprocess.run(command, check=True, timeout=60)
+    assert [store.find(job).state for job in jobs] == ["done"] * 30
+    assert len(vendor.paid) == 30  # each precision is a batch of its own
+    assert sorted(vendor.paid) == sorted(set(vendor.paid))
+
+
+class Dies(BaseException):
+    """Our process dies here."""
+
+
+@pytest.mark.parametrize("moment", ["before it is sent", "after it is sent", "before it is noted", "before it is kept"])
+def test_a_death_at_each_step_of_sending_costs_nothing(store, vendor, ours, moment, monkeypatch):
+    def die(*_, **__):
+        raise Dies
+
+    job = submit(store, work_of(), ["aer"], vendors=ours)
+    send = vendor.submit
+    with monkeypatch.context() as broken:
+        if moment == "before it is sent":
+            broken.setattr(vendor, "submit", die)
+        elif moment == "after it is sent":
+            broken.setattr(vendor, "submit", lambda works, token: (send(works, token), die()))
+        else:
+            broken.setattr(store, "sent" if moment == "before it is noted" else "finish", die)
+        with pytest.raises(Dies):
+            work_off(store, ours, lease=0.0)
+    time.sleep(0.01)
+    work_off(store, ours)
+    assert store.find(job.id).state == "done"
+    assert len(vendor.paid) == 1
+
+
+def test_two_workers_share_the_queue_and_do_nothing_twice(store, vendor, ours):
+    import threading
+
+    jobs = [submit(store, work_of(n, precision=0.01 + n / 1000), ["aer"], vendors=ours).id for n in range(20)]
+    threads = [threading.Thread(target=work_off, args=(store, ours)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {store.find(job).state for job in jobs} == {"done"}
+    assert len(vendor.paid) == 20
+
+
+def test_wrong_work_and_unknown_names_are_refused_before_anything_is_queued(store):
+    with pytest.raises(ValueError, match="parameters"):
+        replace_parameters(np.zeros((2, 1)))
+    with pytest.raises(ValueError, match="finite"):
+        replace_parameters(np.full((2, 9), np.nan))
+    with pytest.raises(ValueError, match="precision"):
+        work_of(precision=0.0)
+    with pytest.raises(SetupError, match="no quantum backend ear"):
+        submit(store, work_of(), ["ear"])
+    with pytest.raises(SetupError, match="at least one"):
+        submit(store, work_of(), [])
+    with pytest.raises(SetupError, match="QFUNDUS_JOBS_DATABASE"):
+        JobStore("sqlite:////nowhere/at/all.db")
+    assert store.jobs() == []
+
+
+def replace_parameters(parameters):
+    work = work_of()
+    return Work(work.circuit, work.observables, parameters, work.precision)
+
+
+def test_work_and_estimates_are_read_as_they_were_written():
+    work = work_of()
+    again = Work.from_bytes(work.to_bytes())
+    assert again.content() == work.content()
+    found = Estimates(np.ones((2, 3)), np.zeros((2, 3)))
+    assert np.array_equal(Estimates.from_bytes(found.to_bytes()).values, found.values)
+
+
+def test_the_shipped_rules_are_read():
+    assert read_rules().fallback == "exact"
