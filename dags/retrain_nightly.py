@@ -11,7 +11,7 @@ The steps are the Kubeflow pipeline `retraining`; it runs here, or on a Kubeflow
 
 | a task fails | what it means | what to do |
 |---|---|---|
-| Look for new eyes | no eye is known yet, or the feature store does not answer | run `ingest_fundus` first; `qfundus status` |
+| Look for new eyes | it is forced and no eye is known yet, or the feature store does not answer | run `ingest_fundus` first; `qfundus status` |
 | Run the retraining pipeline | a step failed; its log is within this task's log, or on the KFP page it names | mend and clear the task: steps done already are found in the cache |
 | Search for the planted names | a name that was planted to find leaks stands in a model, a tag, a metric or a log | the message and `qfundus planted` say where; no candidate is announced |
 | Announce the candidate | MLflow does not answer | clear the task |

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from qfundus.ingestion.folder_quarantine import FolderQuarantine
     from qfundus.ingestion.quarantine import Quarantine
+    from qfundus.quantum.jobs.store import JobStore
     from qfundus.security.audit import AuditTrail
     from qfundus.security.keys import SiteKey
 
@@ -510,6 +511,72 @@ def list_backends(as_json: _AsJson = False) -> None:
             state = str(error)
         rows.append((name, str(options.get("through", name)), state))
     _print_rows(("name", "through", "state"), rows, as_json=as_json)
+
+
+_Jobs = Annotated[list[str], typer.Argument(help="Jobs, as `quantum jobs` shows them: the beginning is enough.")]
+
+
+@quantum.command("jobs")
+def list_jobs(
+    everything: Annotated[bool, typer.Option("--all", help="Those that have ended, too.")] = False,
+    as_json: _AsJson = False,
+) -> None:
+    """List the quantum jobs that are under way: where each is, since when, what it costs, and why it waits."""
+    import time
+
+    now = time.time()
+    rows = [
+        (
+            *(job.id[:12], job.state, job.backend or " or ".join(job.backends), job.user),
+            *(str(job.circuits), str(job.shots)),
+            f"{(job.started or job.ended or now) - job.created:.0f} s",
+            f"{(job.ended or now) - job.started:.0f} s" if job.started else "",
+            *(f"{job.cost:g}", str(job.asked - 1), job.said),
+        )
+        for job in _open_jobs().jobs(() if everything else ("queued", "running"))
+    ]
+    names = ("job", "state", "backend", "user", "circuits", "shots", "waited", "ran", "cost", "cache hits", "why")
+    _print_rows(names, rows, as_json=as_json)
+
+
+@quantum.command("cancel")
+def cancel_jobs(jobs: _Jobs) -> None:
+    """Cancel jobs; what a machine has begun is called back where it can be."""
+    store = _open_jobs()
+    for named in jobs:
+        matching = [job for job in store.jobs() if job.id.startswith(named)]
+        if len(matching) != 1:
+            raise SetupError(f"{len(matching)} jobs begin with {named}: see `qfundus quantum jobs --all`.")
+        ended = not store.cancel(matching[0].id)
+        _console.print(f"{named}: {'it had ended already' if ended else 'cancelled'}.")
+
+
+@quantum.command("work")
+def work_off_jobs(
+    metrics_port: Annotated[int, typer.Option(help="Where Prometheus may ask, on loopback; 0 for nowhere.")] = 0,
+) -> None:
+    """Send queued quantum jobs and fetch what was found, until stopped; several may run, and any may die."""
+    import signal
+    import threading
+
+    from qfundus.quantum.jobs.monitor import serve_metrics
+    from qfundus.quantum.jobs.queue import Worker, read_rules
+
+    stop = threading.Event()
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ending, lambda *_: stop.set())
+    store = _open_jobs()
+    if metrics_port:
+        serve_metrics(metrics_port, store)
+    _console.print("Working on quantum jobs; stop with Ctrl+C.")
+    Worker(store, read_rules()).run(stop)
+
+
+def _open_jobs() -> "JobStore":
+    from qfundus.quantum.jobs.store import JobStore
+    from qfundus.settings import QuantumSettings
+
+    return JobStore(QuantumSettings().jobs_address)
 
 
 def _decide(

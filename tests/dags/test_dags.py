@@ -37,7 +37,11 @@ def parsed(request, tmp_path_factory):
     home = tmp_path_factory.mktemp("airflow")
     done = subprocess.run(
         [sys.executable, "-c", PROBE, str(request.param)],
-        env={**os.environ, "AIRFLOW_HOME": str(home)},
+        env={
+            **os.environ,
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(checkout() / "deploy" / "airflow" / "plugins"),
+        },
         capture_output=True,
         text=True,
         check=False,

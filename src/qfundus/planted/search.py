@@ -20,7 +20,7 @@ from qfundus.registry.versions import described_runs
 from qfundus.settings import Settings
 from qfundus.storage import ObjectStore
 
-DAGS = ("ingest_fundus", "retrain_nightly", "promote_model", "decide_quarantined")
+DAGS = ("ingest_fundus", "retrain_nightly", "promote_model", "decide_quarantined", "compare_hardware")
 _CHUNK = 8 << 20  # bytes
 _THREADS = 8
 _GROUP = 256  # objects whose names are in memory at a time

@@ -28,10 +28,12 @@ WANTED_PORTS = {
     "triton_http": 8000,
     "triton_grpc": 8001,
     "triton_metrics": 8002,
+    "quantum_metrics": 9108,
 }
 BUCKETS = ("landing", "curated", "quarantine", "audit", "vault", "features", "models", "mlflow")
 PASSED_ON = tuple(
-    f"QFUNDUS_{name}" for name in ("KFP_ENDPOINT", "NIGHTLY_RECIPE", "DICOMWEB_", "ORTHANC_", "RECEIVER_", "VAULT_")
+    f"QFUNDUS_{name}"
+    for name in ("KFP_ENDPOINT", "NIGHTLY_RECIPE", "DICOMWEB_", "ORTHANC_", "RECEIVER_", "VAULT_", "IBM_", "JOBS_")
 )
 
 
@@ -108,6 +110,7 @@ def services(platform: Platform, triton_environment: Path) -> list[Service]:
         mlflow(platform),
         triton(platform, triton_environment),
         *airflow(platform),
+        quantum_worker(platform),
     ]
 
 
@@ -253,6 +256,15 @@ def airflow(platform: Platform) -> list[Service]:
     ]
 
 
+def quantum_worker(platform: Platform) -> Service:
+    """Send quantum jobs and fetch their results."""
+    port = platform.ports["quantum_metrics"]
+    command = [str(Path(sys.executable).parent / "qfundus"), "quantum", "work", "--metrics-port", str(port)]
+    return Service(
+        "quantum-worker", command, platform.url("quantum_metrics", "/metrics"), "", settings_environment(platform)
+    )
+
+
 def airflow_environment(platform: Platform) -> dict[str, str]:
     """Return Airflow's configuration; the DAGs get the settings of qfundus with it."""
     folder = platform.folder / "airflow"
@@ -269,6 +281,7 @@ def airflow_environment(platform: Platform) -> dict[str, str]:
         "AIRFLOW__CORE__HOSTNAME_CALLABLE": "qfundus.platform.ports.loopback_name",
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__PARALLELISM": "3",
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(checkout() / "deploy" / "airflow" / "plugins"),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(folder / "passwords.json"),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",

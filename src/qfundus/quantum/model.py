@@ -12,10 +12,14 @@ from qfundus.features.embed import EMBEDDING_SIZE
 from qfundus.features.scaling import fit_scaling
 from qfundus.features.snapshot import Split
 from qfundus.quantum.ansatz import build_ansatz
+from qfundus.quantum.entanglement import entanglement_entropy
 from qfundus.quantum.exact import Method
+from qfundus.quantum.gates import split_parameters
 from qfundus.quantum.layer import QuantumLayer
 from qfundus.recipe import Quantum
 from qfundus.training import GRADES, Trained, fit_head
+
+_ENTANGLED = 8  # eyes over which the entanglement is averaged
 
 
 class QuantumClassifier(nn.Module):
@@ -70,7 +74,7 @@ def train_quantum(train: Split, validation: Split, how: Quantum, seed: int) -> t
 
 
 def describe_training(head: QuantumHead, how: Quantum, validation: Split) -> dict[str, float]:
-    """Return what is said of a circuit with each training: its size, and how its gradients spread.
+    """Return what is said of a circuit with each training: its size, its entanglement, and how its gradients spread.
 
     A variance of the gradients that falls with the qubits is a barren plateau (McClean et al., Nature Communications 9,
     4812, 2018); it is taken over the weights, at the end of training, for the mean of the first observable.
@@ -80,7 +84,13 @@ def describe_training(head: QuantumHead, how: Quantum, validation: Split) -> dic
     with torch.no_grad():
         angles = head.classifier.encode((embeddings - head.centre) @ head.projection)
     (gradient,) = torch.autograd.grad(layer(angles)[:, 0].mean(), layer.weight)
+    features, weights = split_parameters(circuit)
+    places = [*features, *weights]
+    few = angles[:_ENTANGLED].double().numpy()
+    shared = layer.weight.detach().flatten().double().expand(len(few), -1).numpy()
+    sets = np.concatenate((few, shared), axis=1)[:, [places.index(parameter) for parameter in circuit.parameters]]
     return {
+        "entanglement_bits": entanglement_entropy(circuit, sets),
         "circuit_depth": float(circuit.depth()),
         "circuit_gates": float(circuit.size()),
         "two_qubit_gates": float(circuit.num_nonlocal_gates()),

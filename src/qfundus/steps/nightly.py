@@ -20,7 +20,7 @@ def plan_retraining(recipe_name: str | None = None, *, force: bool = False) -> d
     """Say what a retraining with a recipe, or the site's nightly one, would work on; None where no eye is new.
 
     Raises:
-        SetupError: where there is no recipe of that name, or no eye yet to train on.
+        SetupError: where there is no recipe of that name, or no eye yet to train on though it is forced.
     """
     settings = load_settings()
     recipe_name = recipe_name or settings.nightly_recipe
@@ -31,8 +31,10 @@ def plan_retraining(recipe_name: str | None = None, *, force: bool = False) -> d
     # A run of ingestion that failed before its search has left its invented patients behind.
     forget_planted(store, settings, SiteKey.from_hex(settings.site_key.get_secret_value()))
     as_of = latest_knowledge(store, settings)
-    if as_of is None:
+    if as_of is None and force:
         raise SetupError("No eye is known yet: run ingest_fundus first.")
+    if as_of is None:  # a new platform's first night has nothing to do
+        return None
     trained = store.find_json(settings.models_bucket, _last_trained(recipe_name))
     if not force and trained is not None and trained["as_of"] == as_of.isoformat():
         return None

@@ -73,7 +73,8 @@ def evaluate_ensemble(
 ) -> dict[str, float]:
     """Fit the mixture on the validation split, measure all three forms on the test split, and export the grader.
 
-    Writes into the folder `grader`: the ONNX graphs, the test split's predictions, a smoke test and `summary.json`.
+    Writes into the folder `grader`: the ONNX graphs, the circuit with its angles, the test split's predictions, a
+    smoke test and `summary.json`.
     """
     from scipy.special import softmax
 
@@ -83,6 +84,7 @@ def evaluate_ensemble(
     from qfundus.hybrid.ensemble import fit_mixture
     from qfundus.hybrid.grader import export_grader
     from qfundus.hybrid.metrics import evaluate
+    from qfundus.quantum.kept import CIRCUIT_FILE, KeptCircuit
     from qfundus.quantum.model import load_quantum
     from qfundus.training import predict_logits
 
@@ -105,6 +107,7 @@ def evaluate_ensemble(
         for form in FORMS
     }
     export_grader(load_backbone(ObjectStore(settings), settings), warm, cold, mixture, folder)
+    KeptCircuit.of(cold, plan.quantum, test.embeddings).save(folder / CIRCUIT_FILE)
     _write_smoke_test(folder)
     _write_predictions(folder, test.rows, told)
     table = pd.read_parquet(dataset, columns=["split", "patient_id", "camera"])

@@ -49,3 +49,4 @@ def test_the_size_of_the_circuit_and_the_spread_of_its_gradients_are_told():
     assert (said["two_qubit_gates"], said["circuit_gates"]) == (2 * 4, 4 + 2 * (4 + 8))
     assert said["circuit_depth"] > 8
     assert 0 < said["gradient_variance"] < 1
+    assert 0 < said["entanglement_bits"] <= 2

@@ -40,14 +40,23 @@ def open_backend(name: str, file: Path | None = None) -> Backend:
     options = dict(described[name])
     through = str(options.pop("through", name))
     options.pop("price", None)  # the queue's affair
+    mitigation = options.pop("mitigation", None)
     found = {point.name: point for point in entry_points(group=_GROUP)}
     if through not in found:
         raise SetupError(f"{name} runs through {through}, which no installed package offers ({_GROUP}).")
     plugin = _load(found[through])
     try:
-        return plugin.open_backend(options)
+        backend = plugin.open_backend(options)
+        return backend if mitigation is None else _mitigated(backend, mitigation)
     except (TypeError, KeyError, ValueError) as error:
         raise SetupError(f"The options of {name} in configs/quantum.yaml are wrong: {error}.") from None
+
+
+def _mitigated(backend: Backend, mitigation: dict[str, Any]) -> Backend:
+    from qfundus.quantum.mitigation import MitigatedEstimator, Mitigation
+
+    # It compiles by itself.
+    return Backend(MitigatedEstimator(backend, Mitigation.model_validate(mitigation)), backend.sampler)
 
 
 def open_estimator(name: str) -> BaseEstimatorV2:

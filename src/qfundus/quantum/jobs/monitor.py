@@ -2,11 +2,13 @@
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from prometheus_client import Counter, Histogram, start_http_server
+from prometheus_client import REGISTRY, Counter, Histogram, Metric, start_http_server
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
-from qfundus.quantum.jobs.store import Job
+from qfundus.quantum.jobs.store import Job, JobStore
 
 _HOURS = (1, 10, 60, 600, 3600, 4 * 3600, 24 * 3600)  # seconds
 
@@ -20,9 +22,21 @@ _queued = Histogram("qfundus_quantum_queue_seconds", "From asking to sending", [
 _ran = Histogram("qfundus_quantum_run_seconds", "From sending to the result", ["backend"], buckets=_HOURS)
 
 
-def serve_metrics(port: int, host: str = "127.0.0.1") -> None:
-    """Answer Prometheus in the background."""
+def serve_metrics(port: int, store: JobStore, host: str = "127.0.0.1") -> None:
+    """Answer Prometheus in the background; how many jobs are in which state is read from the store at each asking."""
+    REGISTRY.register(_States(store))
     start_http_server(port, addr=host)
+
+
+class _States(Collector):
+    def __init__(self, store: JobStore) -> None:
+        self._store = store
+
+    def collect(self) -> Iterable[Metric]:
+        family = GaugeMetricFamily("qfundus_quantum_jobs", "Jobs by state", labels=["state"])
+        for state, number in self._store.count().items():
+            family.add_metric([state], number)
+        yield family
 
 
 def name_job(content: str, calibrations: Sequence[str]) -> str:

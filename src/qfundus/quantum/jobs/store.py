@@ -167,6 +167,12 @@ class JobStore:
         with self._engine.connect() as connection:
             return [_job(row) for row in connection.execute(query)]
 
+    def count(self) -> dict[str, int]:
+        """Return how many jobs are in each state."""
+        query = sql.select(_jobs.c.state, sql.func.count()).group_by(_jobs.c.state)
+        with self._engine.connect() as connection:
+            return {state: int(number) for state, number in connection.execute(query)}
+
     def waiting(self, now: float, limit: int) -> list[Job]:
         """Return the queued jobs that may be sent now, the oldest first."""
         query = (

@@ -1,0 +1,92 @@
+"""
+### Compare a machine with the simulator
+
+Takes the quantum circuit of a registered grader with the angles of some eyes of its test split, runs it on the backends that you
+name, and says how far their values are from the exact ones that it was trained with.
+
+**Runs** when a person triggers it. **Waits** in Airflow's triggerer, for hours where a machine's queue is long, and holds no worker.
+What no machine would do within *Hours* is simulated, and the note says so. The same question asked twice is paid for once.
+
+| a task fails | what it means | what to do |
+|---|---|---|
+| Ask for the circuits | the version has no circuit kept with it, or there is no such backend | retrain; `qfundus quantum backends` |
+| Wait for the machine | nothing came within two days | `qfundus quantum jobs` says where they are; `qfundus quantum cancel` |
+| Compare | a job failed or was cancelled | the message says why; clear the first task to ask again |
+"""
+
+from datetime import timedelta
+
+from airflow.sdk import Param, dag, task
+from quantum_jobs import WaitForQuantumJobs
+
+
+@dag(
+    schedule=None,
+    catchup=False,
+    doc_md=__doc__,
+    tags=["fundus", "quantum"],
+    dag_display_name="Compare a machine with the simulator",
+    default_args={
+        "owner": "mlops",
+        "retries": 2,
+        "retry_delay": timedelta(seconds=20),
+        "retry_exponential_backoff": True,
+        "execution_timeout": timedelta(minutes=30),
+    },
+    params={
+        "version": Param(
+            "", type="string", pattern=r"^\d*$", title="Version", description="Of fundus-grader; empty for the newest."
+        ),
+        "backends": Param(
+            ["aer.noisy"],
+            type="array",
+            items={"type": "string"},
+            title="Backends",
+            description="From configs/quantum.yaml.",
+        ),
+        "eyes": Param(20, type="integer", minimum=1, maximum=1000, title="Eyes", description="How many to compare on."),
+        "precision": Param(
+            0.05,
+            type="number",
+            exclusiveMinimum=0,
+            maximum=0.5,
+            title="Precision",
+            description="The standard deviation of each value; halving it takes four times the shots.",
+        ),
+        "hours": Param(
+            8, type="number", exclusiveMinimum=0, title="Hours", description="Until when a machine may take."
+        ),
+    },
+)
+def compare_hardware():
+    """Wire the steps."""
+
+    @task(task_display_name="Ask for the circuits")
+    def ask_for_circuits(params, dag_run):
+        from qfundus.steps import quantum
+
+        user = dag_run.triggering_user_name or ""
+        return quantum.ask_for_comparison(
+            params["version"], params["backends"], params["eyes"], params["precision"], params["hours"], user
+        )
+
+    @task(task_display_name="Compare")
+    def compare(asked, run_id):
+        from qfundus.platform.notes import write_run_note
+        from qfundus.steps import quantum
+
+        compared = quantum.compare(asked["version"], asked["jobs"])
+        write_run_note("compare_hardware", run_id, compared["note"])
+        return compared
+
+    asked = ask_for_circuits()
+    waited = WaitForQuantumJobs(
+        task_id="wait_for_machine",
+        task_display_name="Wait for the machine",
+        jobs="{{ ti.xcom_pull(task_ids='ask_for_circuits')['jobs'].values() | list }}",
+        execution_timeout=timedelta(days=2),
+    )
+    asked >> waited >> compare(asked)
+
+
+compare_hardware()

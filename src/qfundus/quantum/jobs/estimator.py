@@ -1,0 +1,111 @@
+"""The queue as one more estimator of the port: what trains or measures through it may wait for hours."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from qiskit.primitives import (
+    BaseEstimatorV2,
+    BasePrimitiveJob,
+    DataBin,
+    PrimitiveResult,
+    PubResult,
+)
+from qiskit.primitives.containers.estimator_pub import EstimatorPub
+from qiskit.quantum_info import SparsePauliOp
+
+from qfundus.quantum.jobs.queue import submit, wait
+from qfundus.quantum.jobs.store import ENDED, JobStore
+from qfundus.quantum.jobs.work import Work, terms_of
+
+_PRECISION = 0.02
+
+
+class QueuedEstimator(BaseEstimatorV2):
+    """An estimator whose circuits go through the queue to one of some backends, and are compiled there.
+
+    A worker (`qfundus quantum work`) has to be running.
+    """
+
+    def __init__(self, store: JobStore, backends: Sequence[str], user: str = "", deadline: float | None = None) -> None:
+        self._store, self._backends, self._user, self._deadline = store, list(backends), user, deadline
+
+    def run(self, pubs: Iterable[Any], *, precision: float | None = None) -> "QueuedJob":
+        """Ask for each pub; observables and parameter sets are broadcast as everywhere in Qiskit."""
+        coerced = [EstimatorPub.coerce(pub, precision) for pub in pubs]
+        jobs = [
+            submit(self._store, _work_of(pub), self._backends, user=self._user, deadline=self._deadline).id
+            for pub in coerced
+        ]
+        return QueuedJob(self._store, jobs, coerced)
+
+
+class QueuedJob(BasePrimitiveJob[Any, str]):
+    """Jobs of the queue that answer together."""
+
+    def __init__(self, store: JobStore, jobs: Sequence[str], pubs: Sequence[EstimatorPub]) -> None:
+        super().__init__(",".join(jobs))
+        self._store, self._jobs, self._pubs = store, list(jobs), list(pubs)
+
+    def result(self) -> PrimitiveResult[PubResult]:
+        """Wait, and return expectation values and their standard deviations.
+
+        Raises:
+            JobError: where one failed or was cancelled.
+        """
+        return PrimitiveResult([self._one(job, pub) for job, pub in zip(self._jobs, self._pubs, strict=True)])
+
+    def _one(self, job: str, pub: EstimatorPub) -> PubResult:
+        found, places = wait(self._store, job), _places(pub)
+        values, deviations = (
+            np.broadcast_to(a, (pub.parameter_values.size, a.shape[1])) for a in (found.values, found.deviations)
+        )
+        data = DataBin(evs=values[places], stds=deviations[places], shape=pub.shape)
+        return PubResult(data, metadata={"job": job})
+
+    def status(self) -> str:
+        """Say how far they are: the state of the one that is least far."""
+        states = [job.state for name in self._jobs if (job := self._store.find(name)) is not None]
+        return next((state for state in ("queued", "running", "failed", "cancelled") if state in states), "done")
+
+    def done(self) -> bool:
+        """Say whether all are done."""
+        return self.status() == "done"
+
+    def running(self) -> bool:
+        """Say whether they run."""
+        return self.status() == "running"
+
+    def cancelled(self) -> bool:
+        """Say whether one was cancelled."""
+        return self.status() == "cancelled"
+
+    def in_final_state(self) -> bool:
+        """Say whether nothing more will happen."""
+        return self.status() in ENDED
+
+    def cancel(self) -> None:
+        """Cancel what has not ended."""
+        for job in self._jobs:
+            self._store.cancel(job)
+
+
+def _work_of(pub: EstimatorPub) -> Work:
+    observables = tuple(terms_of(observable) for observable in _flat(pub))
+    parameters = pub.parameter_values.as_array(pub.circuit.parameters).reshape(-1, len(pub.circuit.parameters))
+    return Work(pub.circuit, observables, np.asarray(parameters, np.float64), pub.precision or _PRECISION)
+
+
+def _flat(pub: EstimatorPub) -> list[Any]:
+
+    return [
+        SparsePauliOp.from_list(list(one.items())) for one in np.ravel(np.asarray(pub.observables.tolist(), object))
+    ]
+
+
+def _places(pub: EstimatorPub) -> tuple[np.ndarray, np.ndarray]:
+    """Return which parameter set and which observable each value of the broadcast result comes from."""
+    sets = np.arange(pub.parameter_values.size).reshape(pub.parameter_values.shape)
+    observables = np.arange(pub.observables.size).reshape(pub.observables.shape)
+    first, second = np.broadcast_arrays(sets, observables)
+    return first, second
