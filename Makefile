@@ -7,6 +7,7 @@ STATE  ?= $(CURDIR)/.qfundus
 DATA   ?=
 VENV   := .venv
 TRITON := .venv-triton
+QUEST  := .venv-quest
 BIN    := $(VENV)/bin
 UV      = $(BIN)/uv
 SERVER  = $(TRITON)/lib/python3.11/site-packages/pytriton/tritonserver
@@ -24,7 +25,7 @@ endif
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-setup: $(VENV)/.ready $(TRITON)/.ready ## make both environments from their lock files
+setup: $(VENV)/.ready $(TRITON)/.ready $(QUEST)/.ready ## make the environments from their lock files
 
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
@@ -44,6 +45,11 @@ $(TRITON)/.ready: requirements/triton.lock | $(UV)
 	@# Triton's Python backend looks for the stub of its Python beside itself.
 	install -m 755 $(SERVER)/python_backend_stubs/3.11/triton_python_backend_stub $(SERVER)/backends/python/
 	chmod 755 $(SERVER)/bin/tritonserver
+	@touch $@
+
+$(QUEST)/.ready: requirements/quest.lock | $(UV)
+	$(UV) venv --quiet --clear --python $(BIN)/python $(QUEST)
+	$(UV) pip install --python $(QUEST) -r $<
 	@touch $@
 
 demo: setup ## one night of work, from a folder of photographs to a served grader [DATA=<npz or folder>]
@@ -73,6 +79,7 @@ fuzz: setup ## a hundred thousand damaged DICOM files
 bench: setup ## speed, recall and memory against named peers, as ratios
 	$(BIN)/python -m benchmarks.deidentification
 	$(BIN)/python -m benchmarks.quantum_step
+	$(BIN)/python -m benchmarks.quantum_jobs
 
 lint: setup ## style, types and import rules
 	$(BIN)/ruff check .
@@ -83,13 +90,15 @@ lint: setup ## style, types and import rules
 compile: setup ## compile the pipelines to the YAML that Kubeflow takes
 	$(BIN)/python -m pipelines.compile
 
-lock: $(UV) ## resolve both lock files anew
+lock: $(UV) ## resolve the lock files anew
 	$(UV) pip compile pyproject.toml --extra dev --upgrade-package torch --quiet \
 	  --override requirements/overrides.txt --override requirements/cuda-overrides.txt \
 	  --custom-compile-command "make lock" --output-file requirements/qfundus.lock
 	sed -i 's/+cpu$$//' requirements/qfundus.lock
 	$(UV) pip compile requirements/triton.in --python-version 3.11 --quiet \
 	  --custom-compile-command "make lock" --output-file requirements/triton.lock
+	$(UV) pip compile requirements/quest.in --python-version 3.11 --quiet \
+	  --custom-compile-command "make lock" --output-file requirements/quest.lock
 
 clean: down ## remove the environments and all state
-	rm -rf $(VENV) $(TRITON) $(STATE)
+	rm -rf $(VENV) $(TRITON) $(QUEST) $(STATE)

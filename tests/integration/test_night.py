@@ -95,7 +95,7 @@ def test_invented_patients_travelled_with_the_night_and_were_looked_for(night, s
         assert any(int(number) for name, number in looked.items() if place in name), place
     client = AirflowClient(settings)
     for dag in ("ingest_fundus", "retrain_nightly"):
-        # Between two and half past four Airflow makes up for the night's run: it finds no eye, and is not the one meant.
+        # Between two and half past four Airflow makes up for the night's run, which finds no eye.
         runs = client.runs_since(dag, "2000-01-01T00:00:00Z")
         assert "success" in {t.state for run in runs for t in client.tasks(dag, run) if t.name == "search_planted"}
 

@@ -11,7 +11,7 @@ from qfundus.quantum.ansatz import chain_ansatz
 from qfundus.quantum.backends import open_backend, open_estimator, open_sampler, read_backends
 from qfundus.quantum.transpile import compile_circuit
 
-HERE = sorted(set(read_backends()) - {"ibm"})
+HERE = sorted(set(read_backends()) - {"ibm", "azure"})
 NOISY = {"aer.noisy", "aer.calibrated", "ibm.fake"}
 SHOTS = 4096
 

@@ -1,0 +1,102 @@
+"""A device behind a driver process: circuits and bits lie in shared memory, and a pipe says when."""
+
+import subprocess
+import threading
+from collections.abc import Sequence
+from multiprocessing.resource_tracker import unregister
+from multiprocessing.shared_memory import SharedMemory
+
+import numpy as np
+
+from qfundus.errors import Retry
+from qfundus.quantum.backends import Backend
+from qfundus.quantum.backends.drivers.loop import CX, RY, RZ, size_of, views
+from qfundus.quantum.backends.simulator import open_simulator
+from qfundus.quantum.gates import Gates
+
+_KINDS = {"ry": RY, "rz": RZ, "cx": CX}
+_SMALLEST_BLOCK = 1 << 20  # bytes
+
+
+class Driver:
+    """A driver process, started when it is first needed, and again where it has died or its block is too small.
+
+    `command` starts the program; `drivers/loop.py` describes what is said to it.
+    """
+
+    def __init__(self, command: Sequence[str], name: str) -> None:
+        self._command, self._name = list(command), name
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+        self._block: SharedMemory | None = None
+
+    def sample(self, gates: Gates, angles: list[float], shots: int) -> np.ndarray:
+        """Run a bound circuit; return bits `(shots, qubits)`.
+
+        Raises:
+            Retry: where the driver has died or does not start: the same call starts another.
+            ValueError: where the device refuses the circuit, and says why.
+        """
+        needed = size_of(gates.n_qubits, len(gates.gates), shots)
+        with self._lock:
+            block = self._open(needed)
+            np.ndarray(3, np.int64, block.buf)[:] = gates.n_qubits, len(gates.gates), shots
+            kinds, turned, bits = views(block)
+            for place, gate in enumerate(gates.gates):
+                kinds[place] = _KINDS[gate.kind], gate.qubits[0], gate.qubits[-1]
+                turned[place] = angles[gate.angle] if gate.kind != "cx" else 0.0
+            answer = self._say("run")
+            if not answer.startswith("done"):
+                raise ValueError(f"The device {self._name} {answer}")
+            return bits.copy()
+
+    def close(self) -> None:
+        """End the driver."""
+        if self._block is not None:
+            self._block.close()
+            self._block = None
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+            self._process.wait(timeout=10)
+            self._process = None
+
+    def _open(self, needed: int) -> SharedMemory:
+        alive = self._process is not None and self._process.poll() is None
+        if alive and self._block is not None and self._block.size >= needed:
+            return self._block
+        self.close()
+        size = max(_SMALLEST_BLOCK, needed)
+        try:
+            self._process = subprocess.Popen(
+                [*self._command, str(size)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+        except OSError as error:
+            raise Retry(f"The driver of {self._name} does not start: {error.strerror}.") from None
+        # In this order: the driver says the block's name once it is made.
+        self._block = SharedMemory(self._answer())
+        unregister(self._block._name, "shared_memory")  # noqa: SLF001  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]  (the driver's to unlink)
+        return self._block
+
+    def _say(self, word: str) -> str:
+        assert self._process is not None  # noqa: S101  (it was opened)
+        assert self._process.stdin is not None  # noqa: S101  (a pipe)
+        try:
+            self._process.stdin.write(f"{word}\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return self._answer()
+        return self._answer()
+
+    def _answer(self) -> str:
+        assert self._process is not None  # noqa: S101  (it was opened)
+        assert self._process.stdout is not None  # noqa: S101  (a pipe)
+        line = self._process.stdout.readline().strip()
+        if not line:
+            code = self._process.wait()
+            raise Retry(f"The driver of {self._name} ended ({code}): the connection to the device is lost.")
+        return line
+
+
+def open_driver(name: str, command: Sequence[str], qubits: int) -> Backend:
+    """Open a device behind a driver as a backend."""
+    return open_simulator(name, qubits, Driver(command, name).sample)

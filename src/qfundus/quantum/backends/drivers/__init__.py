@@ -1,0 +1,1 @@
+"""Programs that run devices in processes of their own; they import nothing of qfundus."""
