@@ -77,6 +77,7 @@ class QuantumSettings(BaseSettings):
 
     ibm_token: SecretStr | None = None
     ibm_instance: str | None = None
+    azure_connection: SecretStr | None = None
     jobs_database: SecretStr | None = None
 
     @property

@@ -1,0 +1,88 @@
+"""Machines behind Azure Quantum, by the name of their target; its provider for Qiskit does the rest."""
+
+from typing import Any
+
+from azure.quantum import Workspace
+from azure.quantum.qiskit import AzureQuantumProvider
+from qiskit.primitives import BackendEstimatorV2, BackendSamplerV2
+from qiskit.providers import BackendV2, Options
+from qiskit.result import Result
+from qiskit.transpiler import Target
+
+from qfundus.errors import SetupError
+from qfundus.quantum.backends import Backend
+from qfundus.settings import QuantumSettings
+
+
+def open_backend(options: dict[str, Any]) -> Backend:
+    """Open a target. Options: `target`, such as `ionq.simulator`, and `gates`, the gate set that it is sent."""
+    return _open(**options)
+
+
+def _open(target: str, gates: str = "qis") -> Backend:
+    settings = QuantumSettings()
+    if settings.azure_connection is None:
+        raise SetupError(
+            "Azure Quantum needs a workspace: set QFUNDUS_AZURE_CONNECTION to its connection string "
+            "(Operations, Access keys)."
+        )
+    try:
+        workspace = Workspace.from_connection_string(settings.azure_connection.get_secret_value())
+    except ValueError:
+        raise SetupError("QFUNDUS_AZURE_CONNECTION is no connection string of a workspace: copy it anew.") from None
+    return open_target(workspace, target, gates)
+
+
+def open_target(workspace: Workspace, target: str, gates: str = "qis") -> Backend:
+    """Open a target of a workspace.
+
+    Raises:
+        SetupError: where the workspace does not answer or does not have it, or takes our key no more.
+    """
+    try:
+        backend: Any = AzureQuantumProvider(workspace).get_backend(target, gateset=gates)
+    except Exception as error:  # noqa: BLE001  (Azure's and Qiskit's errors have no common kind)
+        raise SetupError(
+            f"Azure Quantum does not open {target} ({type(error).__name__}): the key may have expired; set "
+            "QFUNDUS_AZURE_CONNECTION anew, and see which targets the workspace has."
+        ) from None
+    return Backend(BackendEstimatorV2(backend=backend), BackendSamplerV2(backend=_Listed(backend)), backend.target)
+
+
+class _Listed(BackendV2):
+    """A backend that gives counts, as one that lists the shots: Qiskit's sampler takes what is not listed for zeros."""
+
+    def __init__(self, backend: Any) -> None:
+        super().__init__(name=backend.name)
+        self._backend = backend
+
+    @property
+    def target(self) -> Target:  # pyright: ignore[reportIncompatibleMethodOverride]  (the base says None)
+        return self._backend.target
+
+    @property
+    def max_circuits(self) -> int | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self._backend.max_circuits
+
+    @classmethod
+    def _default_options(cls) -> Options:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return Options()
+
+    def run(self, run_input: Any, shots: int = 1024, **_: Any) -> "_ListedJob":  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _ListedJob(self._backend.run(run_input, shots=shots))
+
+
+class _ListedJob:
+    def __init__(self, job: Any) -> None:
+        self._job = job
+
+    def result(self) -> Result:
+        result = self._job.result()
+        for one in result.results:
+            counts = one.data.counts if isinstance(one.data.counts, dict) else one.data.counts.to_dict()
+            one.data.memory = [_hexadecimal(bits) for bits, number in counts.items() for _ in range(number)]
+        return result
+
+
+def _hexadecimal(bits: str) -> str:
+    return bits if bits.startswith("0x") else hex(int(bits.replace(" ", ""), 2))
