@@ -120,6 +120,42 @@ def test_a_missing_token_is_named(monkeypatch):
         open_backend("ibm")
 
 
+@pytest.mark.parametrize("mode", ["batch", "session"])
+def test_ibm_runs_in_a_batch_and_in_a_session(mode, tmp_path):
+    file = tmp_path / "quantum.yaml"
+    file.write_text(f"backends:\n  there: {{through: ibm, machine: FakeJakartaV2, mode: {mode}}}\n")
+    backend = open_backend("there", file)
+    circuit = chain_ansatz(2, 1)
+    compiled, observables = prepared(circuit, [SparsePauliOp("ZZ")], backend)
+    pub = (compiled, observables, np.zeros(circuit.num_parameters))
+    results = [backend.estimator.run([pub], precision=0.05).result()[0] for _ in range(2)]
+    assert all(abs(result.data.evs[0] - 1) < 0.4 for result in results)
+
+
+def test_ibm_s_refusal_names_the_token(monkeypatch):
+    from qfundus.quantum.backends import ibm
+
+    def refuse(**_):
+        raise RuntimeError("401: the token has expired")
+
+    monkeypatch.setattr(ibm, "QiskitRuntimeService", refuse)
+    monkeypatch.setenv("QFUNDUS_IBM_TOKEN", "old")
+    with pytest.raises(SetupError, match="may have expired; set QFUNDUS_IBM_TOKEN"):
+        open_backend("ibm")
+
+
+def test_braket_without_credentials_names_the_variables(monkeypatch, tmp_path):
+    for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_DEFAULT_REGION", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    file = tmp_path / "quantum.yaml"
+    file.write_text(
+        "backends:\n  there: {through: braket, device: 'arn:aws:braket:us-east-1::device/qpu/ionq/Aria-1'}\n"
+    )
+    with pytest.raises(SetupError, match="AWS_ACCESS_KEY_ID"):
+        open_backend("there", file)
+
+
 def test_a_wrong_option_is_named(tmp_path):
     file = tmp_path / "quantum.yaml"
     file.write_text(

@@ -1,8 +1,8 @@
 """IBM's machines through Qiskit Runtime; their fake backends, with real calibrations, run here."""
 
-from typing import Any
+from typing import Any, Literal
 
-from qiskit_ibm_runtime import EstimatorV2, QiskitRuntimeService, SamplerV2, fake_provider
+from qiskit_ibm_runtime import Batch, EstimatorV2, QiskitRuntimeService, SamplerV2, Session, fake_provider
 
 from qfundus.errors import SetupError
 from qfundus.quantum.backends import Backend
@@ -14,15 +14,21 @@ _CHANNEL = "ibm_quantum_platform"
 def open_backend(options: dict[str, Any]) -> Backend:
     """Open a machine.
 
-    Options: `machine` (its name, `least_busy`, or the class of a fake one), `qubits` (at least), `shots`.
+    Options: `machine` (its name, `least_busy`, or the class of a fake one), `qubits` (at least), `shots`, and `mode`:
+    each call a `job` of its own, all of one opening a `batch`, or a `session`, which keeps the machine for a training
+    that needs each answer before it asks again.
     """
     return _open(**options)
 
 
-def _open(machine: str = "least_busy", qubits: int = 1, shots: int = 4096) -> Backend:
+def _open(
+    machine: str = "least_busy", qubits: int = 1, shots: int = 4096, mode: Literal["job", "batch", "session"] = "job"
+) -> Backend:
     backend = open_fake(machine) if machine.startswith("Fake") else choose_machine(open_service(), machine, qubits)
     options = {"default_shots": shots}
-    estimator, sampler = EstimatorV2(mode=backend, options=options), SamplerV2(mode=backend, options=options)
+    modes = {"job": lambda: backend, "batch": lambda: Batch(backend), "session": lambda: Session(backend)}
+    opened: Any = modes[mode]()
+    estimator, sampler = EstimatorV2(mode=opened, options=options), SamplerV2(mode=opened, options=options)
     return Backend(estimator, sampler, backend.target)
 
 

@@ -205,7 +205,8 @@ class Runtime:
         """Ask how far a job is."""
         job = self._service.job(vendor_job)
         known: dict[str, Progress] = {"DONE": "done", "ERROR": "failed", "CANCELLED": "cancelled"}
-        progress = known.get(str(job.status()), "waiting")
+        status = job.status()  # a word, or the constant of that name
+        progress = known.get(str(getattr(status, "name", status)), "waiting")
         return progress, str(job.error_message() or "") if progress == "failed" else ""
 
     def collect(self, vendor_job: str) -> list[Estimates]:
