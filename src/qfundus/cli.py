@@ -56,8 +56,9 @@ def set_up(verbose: Annotated[bool, typer.Option("--verbose", help="Log more.")]
     from qfundus.settings import state_folder
 
     set_up_logs(verbose=verbose)
-    # Some packages draw, and would keep a cache in the home directory.
+    # Some packages draw or compile, and would keep a cache in the home directory.
     os.environ.setdefault("MPLCONFIGDIR", str(state_folder() / "cache" / "matplotlib"))
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(state_folder() / "cache" / "numba"))
 
 
 @app.command()

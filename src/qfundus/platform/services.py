@@ -90,6 +90,7 @@ def shared_environment(platform: Platform) -> dict[str, str]:
     return {
         "HOME": str(platform.folder / "home"),
         "MPLCONFIGDIR": str(platform.folder / "cache" / "matplotlib"),
+        "NUMBA_CACHE_DIR": str(platform.folder / "cache" / "numba"),
         "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
         "PYTHONUNBUFFERED": "1",
         "QFUNDUS_CHECKOUT": str(checkout()),

@@ -6,6 +6,7 @@ from typing import Literal
 from torch import nn
 
 from qfundus.quantum.gates import Gates
+from qfundus.quantum.kernel import Kernel
 from qfundus.quantum.network_plan import Plan, plan_contraction
 from qfundus.quantum.observables import Observable
 from qfundus.quantum.state_vector import StateVector, count_passes
@@ -16,6 +17,7 @@ Method = Literal["auto", "state_vector", "tensor_network"]
 MEMORY = 2**33  # bytes that one step may take
 _BATCH = 32  # samples in the step for which a method is chosen
 _TOO_MANY = 10**30
+_SMALL = 10  # qubits
 
 # Seconds, as benchmarks/quantum_step.py measures them on one core: what decides is their ratio.
 _PER_PASS, _PER_NUMBER = 1e-4, 4e-9  # a state vector's: for each pass, and for each amplitude that it reads and writes
@@ -31,12 +33,12 @@ class Cost:
 
 
 def compile_exact(circuit: Gates, observables: tuple[Observable, ...], method: Method = "auto") -> nn.Module:
-    """Compile a circuit by a method, or by the one whose step is estimated to be faster.
+    """Compile a circuit by a method, or by the one whose step is estimated to be faster; a small one has a kernel, too.
 
     Raises:
         ValueError: where a step of one sample would not fit into memory.
     """
-    plan = plan_contraction(circuit, observables)
+    plan, by_name = plan_contraction(circuit, observables), method != "auto"
     if method == "auto":
         costs = estimate_costs(circuit, plan, _BATCH)
         method = min(costs, key=lambda name: (costs[name].bytes > MEMORY, costs[name].seconds))
@@ -47,7 +49,8 @@ def compile_exact(circuit: Gates, observables: tuple[Observable, ...], method: M
             f"{needed / 2**30:.3g} GiB for each sample ({method}): "
             "lower the qubits or layers, or entangle neighbours in a chain."
         )
-    return StateVector(circuit, observables) if method == "state_vector" else TensorNetwork(plan)
+    engine = StateVector(circuit, observables) if method == "state_vector" else TensorNetwork(plan)
+    return engine if by_name or circuit.n_qubits > _SMALL else Kernel(circuit, observables, engine)
 
 
 def estimate_costs(circuit: Gates, plan: Plan, batch: int) -> dict[Method, Cost]:

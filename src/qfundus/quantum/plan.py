@@ -9,8 +9,10 @@ import torch
 from qfundus.quantum.ansatz import build_ansatz
 from qfundus.quantum.exact import estimate_costs
 from qfundus.quantum.gates import lower
+from qfundus.quantum.kernel import Kernel
 from qfundus.quantum.layer import QuantumLayer
 from qfundus.quantum.network_plan import plan_contraction
+from qfundus.quantum.state_vector import StateVector
 from qfundus.recipe import Quantum
 
 _STEPS = 3  # measured; the shortest counts
@@ -61,7 +63,8 @@ def _measure(how: Quantum, eyes: int) -> NightPlan | str:
     except ValueError as error:
         return str(error)
     compiled = time.perf_counter() - started
-    method = "state_vector" if type(layer.engine).__name__ == "StateVector" else "tensor_network"
+    engine = layer.engine.engine if isinstance(layer.engine, Kernel) else layer.engine
+    method = "state_vector" if isinstance(engine, StateVector) else "tensor_network"
     needed = estimate_costs(gates, contraction, how.batch)[method].bytes
     free = psutil.virtual_memory().available
     if needed > _ROOM * free:

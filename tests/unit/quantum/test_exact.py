@@ -8,10 +8,12 @@ from qiskit.quantum_info import SparsePauliOp
 from qfundus.quantum.ansatz import build_ansatz, chain_ansatz, layered_ansatz
 from qfundus.quantum.exact import compile_exact, estimate_costs
 from qfundus.quantum.gates import lower
+from qfundus.quantum.kernel import Kernel
 from qfundus.quantum.layer import QuantumLayer
 from qfundus.quantum.network_plan import plan_contraction
 
 METHODS = ("state_vector", "tensor_network")
+ENGINES = (*METHODS, "auto")  # small circuits have a compiled kernel, too
 NAMED = ("chain", "ring", "brick", "all_to_all", "reupload", "real_amplitudes", "zz_feature_map")
 
 
@@ -28,14 +30,14 @@ def assert_as_qiskit(circuit, method, batch=2):
     assert np.allclose(layer(features).detach(), by_qiskit(circuit, features, layer.weight.detach()), atol=1e-9)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ENGINES)
 @settings(max_examples=150, deadline=None)
 @given(circuits())
 def test_random_circuits_have_the_values_of_qiskit(method, circuit):
     assert_as_qiskit(circuit, method)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ENGINES)
 @settings(max_examples=40, deadline=None)
 @given(circuits(most_qubits=3, most_gates=12))
 def test_random_circuits_have_the_gradients_of_finite_differences(method, circuit):
@@ -48,19 +50,19 @@ def test_random_circuits_have_the_gradients_of_finite_differences(method, circui
     assert torch.autograd.gradcheck(run, (features, layer.weight.detach().requires_grad_()))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ENGINES)
 @pytest.mark.parametrize("name", NAMED)
 def test_each_named_circuit_has_the_values_of_qiskit(name, method):
     assert_as_qiskit(build_ansatz(name, 4 if name != "zz_feature_map" else 3, 2), method)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ENGINES)
 @pytest.mark.parametrize(("qubits", "layers"), [(1, 1), (1, 3), (2, 1), (2, 3), (3, 2), (5, 4), (9, 3)])
 def test_the_requested_circuit_has_the_values_of_qiskit(qubits, layers, method):
     assert_as_qiskit(chain_ansatz(qubits, layers), method)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ENGINES)
 def test_gradients_are_those_of_the_parameter_shift_rule(method):
     layer, features = layer_of(chain_ansatz(4, 2), method), random_angles(3, 4, seed=1).requires_grad_()
     layer(features).sum().backward()
@@ -76,7 +78,7 @@ def test_gradients_are_those_of_the_parameter_shift_rule(method):
 
 
 @pytest.mark.parametrize("angle", [0.0, np.pi, -np.pi, np.pi / 2, 1e-9, 1e6])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ENGINES)
 def test_edge_angles_give_finite_gradients_and_right_values(method, angle):
     circuit = chain_ansatz(3, 2)
     layer, features = layer_of(circuit, method), torch.full((1, 3), angle, dtype=torch.float64, requires_grad=True)
@@ -88,7 +90,7 @@ def test_edge_angles_give_finite_gradients_and_right_values(method, angle):
     assert layer.weight.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ENGINES)
 def test_products_of_z_are_observables_too(method):
     circuit, observables = layered_ansatz(4, 2, "ring"), ((0, 1), (1, 3), (0, 1, 2, 3))
     layer, features = layer_of(circuit, method, observables=observables), random_angles(2, 4, seed=1)
@@ -120,7 +122,66 @@ def test_a_hundred_qubits_are_trained():
 )
 def test_the_cheaper_method_is_chosen(name, qubits, method):
     layer = QuantumLayer(build_ansatz(name, qubits, 3))
-    assert type(layer.engine).__name__.lower() == method.replace("_", "")
+    engine = layer.engine.engine if isinstance(layer.engine, Kernel) else layer.engine
+    assert type(engine).__name__.lower() == method.replace("_", "")
+
+
+@pytest.mark.parametrize("batch", [1, 7, 8, 9, 40, 200])
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_the_kernel_and_what_it_stands_for_agree_for_any_batch(batch, kind):
+    layer, plain = (layer_of(build_ansatz("ring", 8, 2), method).to(kind) for method in ("auto", "state_vector"))
+    assert isinstance(layer.engine, Kernel)
+    features = [random_angles(batch, 8, seed=1).to(kind).requires_grad_() for _ in range(2)]
+    values = [one(x) for one, x in zip((layer, plain), features, strict=True)]
+    for value in values:
+        (value * torch.linspace(-1, 1, 8)).sum().backward(retain_graph=True)
+        (value**2).sum().backward()
+    tolerance = 1e-4 if kind == torch.float32 else 1e-10
+    assert torch.allclose(*values, atol=tolerance)
+    assert torch.allclose(features[0].grad, features[1].grad, atol=tolerance)
+    assert torch.allclose(layer.weight.grad, plain.weight.grad, atol=tolerance * batch)
+
+
+def test_the_kernel_works_in_a_fork_of_a_process_that_has_used_it():
+    import multiprocessing
+
+    layer, features = QuantumLayer(chain_ansatz(9, 3)), torch.rand(16, 9)
+    wanted = layer(features).detach()
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        found = pool.apply_async(_run, (layer, features)).get(timeout=60)
+    assert torch.allclose(found, wanted)
+
+
+def _run(layer, features):
+    return layer(features).detach()
+
+
+def test_pennylane_says_the_same():
+    import pennylane as qml
+
+    circuit, qubits = chain_ansatz(5, 3), 5
+    layer, features = layer_of(circuit, "auto"), random_angles(3, qubits, seed=1).requires_grad_()
+    weights = layer.weight.detach().clone().requires_grad_()
+
+    @qml.qnode(qml.device("default.qubit", wires=qubits), interface="torch", diff_method="backprop")
+    def node(angles, weights):
+        for qubit in range(qubits):
+            qml.RY(angles[qubit], wires=qubit)
+        for turns_y, turns_z in weights:
+            for qubit in range(qubits - 1):
+                qml.CNOT(wires=(qubit, qubit + 1))
+            for qubit in range(qubits):
+                qml.RY(turns_y[qubit], wires=qubit)
+                qml.RZ(turns_z[qubit], wires=qubit)
+            qml.CNOT(wires=(qubits - 1, 0))
+        return [qml.expval(qml.PauliZ(qubit)) for qubit in range(qubits)]
+
+    wanted = torch.stack([torch.stack(node(row, weights)) for row in features])
+    found, upstream = layer(features), torch.linspace(-1, 1, qubits)
+    assert torch.allclose(found, wanted, atol=1e-6)
+    ours = torch.autograd.grad((found * upstream).sum(), [features, layer.weight])
+    theirs = torch.autograd.grad((wanted * upstream).sum(), [features, weights])
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(ours, theirs, strict=True))
 
 
 def test_the_cost_of_the_requested_circuit_is_linear_in_its_qubits():
