@@ -33,7 +33,17 @@ WANTED_PORTS = {
 BUCKETS = ("landing", "curated", "quarantine", "audit", "vault", "features", "models", "mlflow")
 PASSED_ON = tuple(
     f"QFUNDUS_{name}"
-    for name in ("KFP_ENDPOINT", "NIGHTLY_RECIPE", "DICOMWEB_", "ORTHANC_", "RECEIVER_", "VAULT_", "IBM_", "AZURE_", "JOBS_")
+    for name in (
+        "KFP_ENDPOINT",
+        "NIGHTLY_RECIPE",
+        "DICOMWEB_",
+        "ORTHANC_",
+        "RECEIVER_",
+        "VAULT_",
+        "IBM_",
+        "AZURE_",
+        "JOBS_",
+    )
 )
 
 
