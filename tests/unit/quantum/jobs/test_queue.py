@@ -26,6 +26,7 @@ from qfundus.quantum.jobs.vendors import Offer
 from qfundus.quantum.jobs.work import Estimates, Work
 
 HERE = Path(__file__).parent
+POSTGRES = next((folder for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 
 
 def work_of(seed=0, qubits=3, sets=2, precision=0.05):
@@ -42,9 +43,11 @@ def postgres():
     shutil.chown(folder, "postgres", "postgres")
     [port] = choose_ports({"postgres": 15432}).values()
     run = ["runuser", "-u", "postgres", "--"]
-    subprocess.run([*run, "initdb", "-D", f"{folder}/data", "-A", "trust"], check=True, capture_output=True, cwd="/")
+    subprocess.run(
+        [*run, POSTGRES / "initdb", "-D", f"{folder}/data", "-A", "trust"], check=True, capture_output=True, cwd="/"
+    )
     options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-    control = [*run, "pg_ctl", "-D", f"{folder}/data", "-w", "-l", f"{folder}/log", "-o", options]
+    control = [*run, POSTGRES / "pg_ctl", "-D", f"{folder}/data", "-w", "-l", f"{folder}/log", "-o", options]
     subprocess.run([*control, "start"], check=True, capture_output=True, cwd="/")
     yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
     subprocess.run([*control, "-m", "immediate", "stop"], check=True, capture_output=True, cwd="/")
@@ -56,8 +59,8 @@ def store(request, tmp_path):
     if request.param == "sqlite":
         yield JobStore(f"sqlite:///{tmp_path}/jobs.db")
         return
-    if shutil.which("initdb") is None:
-        pytest.skip("needs PostgreSQL's initdb")
+    if POSTGRES is None:
+        pytest.skip("needs Debian's postgresql")
     opened = JobStore(request.getfixturevalue("postgres"))
     yield opened
     with opened._engine.begin() as connection:  # noqa: SLF001  (one server, a clean table for each test)
