@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import groupby
 
 import structlog
@@ -27,6 +28,7 @@ _LEASE = 120.0  # seconds after which a worker that says nothing is taken for de
 _MOST_IN_BATCH = 100  # jobs
 _MOST_CIRCUITS = 5_000  # in a batch of several jobs
 _ATTEMPTS = 4
+_HOUR, _DAY = 3600.0, 24 * 3600.0  # seconds
 _BACKOFF = 15.0  # seconds, doubled with each attempt
 
 
@@ -71,6 +73,11 @@ class Vendors:
             return f"It does not answer ({type(error).__name__})."
 
 
+@cache
+def _shared_vendors() -> Vendors:
+    return Vendors()
+
+
 def submit(
     store: JobStore,
     work: Work,
@@ -87,7 +94,7 @@ def submit(
     Raises:
         SetupError: where a backend has no entry in `configs/quantum.yaml`.
     """
-    described, vendors = read_backends(), vendors or Vendors()
+    described, vendors = read_backends(), vendors or _shared_vendors()
     for name in backends:
         if name not in described:
             raise SetupError(f"There is no quantum backend {name}: take one of {', '.join(sorted(described))}.")
@@ -138,10 +145,14 @@ class Worker:
         self._lease = lease
 
     def run(self, stop: threading.Event, pause: float = 1.0) -> None:
-        """Work until told to stop."""
+        """Work until told to stop; now and then what ended long ago is forgotten."""
+        forget_at = 0.0
         while not stop.is_set():
             try:
                 busy = self.step()
+                if time.time() > forget_at:
+                    self._store.forget(time.time() - self._rules.keep_days * _DAY)
+                    forget_at = time.time() + _HOUR
             except Exception as error:  # noqa: BLE001  (the database may be away for a while)
                 _log.warning("The job store does not answer", why=type(error).__name__)
                 busy = False

@@ -24,7 +24,8 @@ class Limit(BaseModel):
 class Rules(BaseModel):
     """How to choose: limits for the site and for each user, and what a wrong gate and an hour are worth.
 
-    Of several backends the one with the lowest price + `hour` x hours + `error` x circuits x error rate takes a job.
+    Of several backends the one with the lowest price + `hour` x hours + `error` x circuits x error rate takes it. For
+    `keep_days` after its end a job's result is found again.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,6 +36,7 @@ class Rules(BaseModel):
     users: dict[str, Limit] = Field(default_factory=dict)
     hour: float = Field(default=1.0, ge=0)
     error: float = Field(default=1.0, ge=0)
+    keep_days: float = Field(default=90.0, gt=1)
 
 
 @dataclass(frozen=True)

@@ -315,6 +315,45 @@ def test_two_workers_share_the_queue_and_do_nothing_twice(store, vendor, ours):
     assert len(vendor.paid) == 20
 
 
+def test_a_worker_works_until_it_is_stopped_and_forgets_what_ended_long_ago(store, vendor, ours):
+    import threading
+
+    old, new = (submit(store, work_of(n), ["aer"], vendors=ours).id for n in range(2))
+    work_off(store, ours)
+    with store._engine.begin() as connection:  # noqa: SLF001  (nobody waits for three months)
+        connection.exec_driver_sql(f"UPDATE quantum_jobs SET ended = ended - 100 * 86400 WHERE id = '{old}'")  # noqa: S608
+    stop, worker = threading.Event(), Worker(store, Rules(), ours)
+    thread = threading.Thread(target=worker.run, args=(stop, 0.01))
+    thread.start()
+    later = submit(store, work_of(2), ["aer"], vendors=ours)
+    assert wait(store, later.id, timeout=20).values.shape == (2, 3)
+    stop.set()
+    thread.join(timeout=20)
+    assert (store.find(old), store.find(new).state) == (None, "done")
+
+
+def test_the_estimator_of_the_queue_broadcasts_as_qiskit_does(store):
+    import threading
+
+    from qiskit.quantum_info import SparsePauliOp, Statevector
+
+    from qfundus.quantum.jobs.estimator import QueuedEstimator
+
+    circuit, stop = chain_ansatz(2, 1), threading.Event()
+    angles = np.random.default_rng(0).uniform(-3, 3, (4, 1, circuit.num_parameters))
+    observables = [SparsePauliOp(["ZZ", "XI"], [1.0, 0.5]), SparsePauliOp("IZ"), SparsePauliOp("YY")]
+    thread = threading.Thread(target=Worker(store, Rules()).run, args=(stop, 0.01))
+    thread.start()
+    job = QueuedEstimator(store, ["exact"]).run([(circuit, observables, angles)], precision=0.01)
+    [result] = job.result()
+    stop.set()
+    thread.join(timeout=20)
+    states = [Statevector(circuit.assign_parameters(row)) for row in angles[:, 0]]
+    wanted = [[np.real(state.expectation_value(o)) for o in observables] for state in states]
+    assert np.allclose(result.data.evs, wanted, atol=1e-9)
+    assert job.done()
+
+
 def test_wrong_work_and_unknown_names_are_refused_before_anything_is_queued(store):
     with pytest.raises(ValueError, match="parameters"):
         replace_parameters(np.zeros((2, 1)))
