@@ -8,6 +8,7 @@ DATA   ?=
 VENV   := .venv
 TRITON := .venv-triton
 QUEST  := .venv-quest
+GOOGLE := .venv-google
 BIN    := $(VENV)/bin
 UV      = $(BIN)/uv
 SERVER  = $(TRITON)/lib/python3.11/site-packages/pytriton/tritonserver
@@ -25,7 +26,7 @@ endif
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-setup: $(VENV)/.ready $(TRITON)/.ready $(QUEST)/.ready ## make the environments from their lock files
+setup: $(VENV)/.ready $(TRITON)/.ready $(QUEST)/.ready $(GOOGLE)/.ready ## make the environments from their lock files
 
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
@@ -47,9 +48,9 @@ $(TRITON)/.ready: requirements/triton.lock | $(UV)
 	chmod 755 $(SERVER)/bin/tritonserver
 	@touch $@
 
-$(QUEST)/.ready: requirements/quest.lock | $(UV)
-	$(UV) venv --quiet --clear --python $(BIN)/python $(QUEST)
-	$(UV) pip install --python $(QUEST) -r $<
+$(QUEST)/.ready $(GOOGLE)/.ready: .venv-%/.ready: requirements/%.lock | $(UV)
+	$(UV) venv --quiet --clear --python $(BIN)/python .venv-$*
+	$(UV) pip install --python .venv-$* -r $<
 	@touch $@
 
 demo: setup ## one night of work, from a folder of photographs to a served grader [DATA=<npz or folder>]
@@ -99,6 +100,8 @@ lock: $(UV) ## resolve the lock files anew
 	  --custom-compile-command "make lock" --output-file requirements/triton.lock
 	$(UV) pip compile requirements/quest.in --python-version 3.11 --quiet \
 	  --custom-compile-command "make lock" --output-file requirements/quest.lock
+	$(UV) pip compile requirements/google.in --python-version 3.11 --quiet \
+	  --custom-compile-command "make lock" --output-file requirements/google.lock
 
 clean: down ## remove the environments and all state
-	rm -rf $(VENV) $(TRITON) $(QUEST) $(STATE)
+	rm -rf $(VENV) $(TRITON) $(QUEST) $(GOOGLE) $(STATE)

@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 from qfundus.errors import Discard
 
 _LOOKED_EVERY = 0.5  # seconds
+_forking = threading.Lock()
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -30,7 +31,6 @@ class Isolation:
 
     def __enter__(self) -> Self:
         self._pool = self._make(self._processes)
-        self._pool.submit(int).result()  # the first task starts the processes
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -60,7 +60,12 @@ class Isolation:
                 self._pool = self._make(self._processes)
 
     def _make(self, processes: int) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(processes, initializer=_begin, initargs=(self._prepare, self._arguments))
+        # One at a time: a process that is forked while another is being made inherits the end of the pipe by which the
+        # other's death would be noticed, and nobody would.
+        with _forking:
+            pool = ProcessPoolExecutor(processes, initializer=_begin, initargs=(self._prepare, self._arguments))
+            pool.submit(int)  # the first task starts the processes
+        return pool
 
 
 def _begin(prepare: Callable[..., None], arguments: tuple[Any, ...]) -> None:

@@ -78,7 +78,20 @@ class QuantumSettings(BaseSettings):
     ibm_token: SecretStr | None = None
     ibm_instance: str | None = None
     azure_connection: SecretStr | None = None
+    google_project: str | None = None
     jobs_database: SecretStr | None = None
+
+    @property
+    def needed_google_project(self) -> str:
+        """The Google Cloud project whose processors are used."""
+        from qfundus.errors import SetupError
+
+        if self.google_project is None:
+            raise SetupError(
+                "Google's processors need a project: set QFUNDUS_GOOGLE_PROJECT and GOOGLE_APPLICATION_CREDENTIALS, "
+                "or `virtual: true` for the virtual engine."
+            )
+        return self.google_project
 
     @property
     def jobs_address(self) -> str:

@@ -42,6 +42,7 @@ PASSED_ON = tuple(
         "VAULT_",
         "IBM_",
         "AZURE_",
+        "GOOGLE_",
         "JOBS_",
     )
 )
@@ -107,6 +108,7 @@ def shared_environment(platform: Platform) -> dict[str, str]:
         "QFUNDUS_PLATFORM": str(platform.folder),
         "DO_NOT_TRACK": "true",
         "ORT_DISABLE_TELEMETRY": "1",
+        "QDK_PYTHON_TELEMETRY": "none",
         "FEAST_USAGE": "False",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",

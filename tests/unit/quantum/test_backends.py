@@ -11,7 +11,7 @@ from qfundus.quantum.ansatz import chain_ansatz
 from qfundus.quantum.backends import open_backend, open_estimator, open_sampler, read_backends
 from qfundus.quantum.transpile import compile_circuit
 
-HERE = sorted(set(read_backends()) - {"ibm", "azure"})
+HERE = sorted(set(read_backends()) - {"ibm", "azure", "google"})
 NOISY = {"aer.noisy", "aer.calibrated", "ibm.fake"}
 SHOTS = 4096
 
@@ -130,6 +130,12 @@ def test_ibm_runs_in_a_batch_and_in_a_session(mode, tmp_path):
     pub = (compiled, observables, np.zeros(circuit.num_parameters))
     results = [backend.estimator.run([pub], precision=0.05).result()[0] for _ in range(2)]
     assert all(abs(result.data.evs[0] - 1) < 0.4 for result in results)
+
+
+def test_a_missing_project_is_named(monkeypatch):
+    monkeypatch.delenv("QFUNDUS_GOOGLE_PROJECT", raising=False)
+    with pytest.raises(SetupError, match="QFUNDUS_GOOGLE_PROJECT"):
+        open_backend("google")
 
 
 def test_ibm_s_refusal_names_the_token(monkeypatch):

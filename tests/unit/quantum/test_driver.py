@@ -31,7 +31,6 @@ def installed(tmp_path, monkeypatch):
     (known / "entry_points.txt").write_text(f"[qfundus.backends]\n{name} = {module}\n")
     monkeypatch.syspath_prepend(str(EXAMPLE / "src"))
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", str(checkout() / "src"))
     file = tmp_path / "quantum.yaml"
     file.write_text("backends:\n  ours: {through: example_qpu, qubits: 6}\n")
     return open_backend("ours", file)
@@ -56,8 +55,7 @@ def test_a_plug_in_of_one_s_own_joins_by_its_entry_point_and_measures(installed)
 
 
 @pytest.fixture
-def driver(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(checkout() / "src"))
+def driver():
     opened = Driver([sys.executable, str(EXAMPLE / "src" / "example_qpu" / "driver.py")], "card")
     yield opened
     opened.close()
@@ -97,8 +95,7 @@ def test_a_driver_that_does_not_start_says_so():
 def test_what_a_device_refuses_is_said_in_its_words(tmp_path):
     program = tmp_path / "broken.py"
     program.write_text(
-        "from qfundus.quantum.backends.drivers.loop import serve\n"
-        "def sample(*_):\n    raise RuntimeError('the fridge is warm')\nserve(sample)\n"
+        "from driver_loop import serve\ndef sample(*_):\n    raise RuntimeError('the fridge is warm')\nserve(sample)\n"
     )
     broken = Driver([sys.executable, str(program)], "card")
     with pytest.raises(ValueError, match="the fridge is warm"):

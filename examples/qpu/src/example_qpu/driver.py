@@ -1,8 +1,7 @@
 """The driver of a device on a card. This one computes what a card would measure: put your card's library here."""
 
 import numpy as np
-
-from qfundus.quantum.backends.drivers.loop import CX, RY, serve
+from driver_loop import CX, RY, serve
 
 _DRAW = np.random.default_rng()
 

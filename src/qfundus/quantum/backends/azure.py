@@ -1,6 +1,9 @@
 """Machines behind Azure Quantum, by the name of their target; its provider for Qiskit does the rest."""
 
+import os
 from typing import Any
+
+os.environ.setdefault("QDK_PYTHON_TELEMETRY", "none")  # before it is imported: it would tell Microsoft of each run
 
 from azure.quantum import Workspace
 from azure.quantum.qiskit import AzureQuantumProvider

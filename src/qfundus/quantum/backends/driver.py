@@ -1,16 +1,19 @@
 """A device behind a driver process: circuits and bits lie in shared memory, and a pipe says when."""
 
+import os
 import subprocess
 import threading
 from collections.abc import Sequence
 from multiprocessing.resource_tracker import unregister
 from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 
 import numpy as np
 
-from qfundus.errors import Retry
-from qfundus.quantum.backends import Backend
-from qfundus.quantum.backends.drivers.loop import CX, RY, RZ, size_of, views
+from qfundus.errors import Retry, SetupError
+from qfundus.layout import checkout
+from qfundus.quantum.backends import Backend, drivers
+from qfundus.quantum.backends.drivers.driver_loop import CX, RY, RZ, size_of, views
 from qfundus.quantum.backends.simulator import open_simulator
 from qfundus.quantum.gates import Gates
 
@@ -21,7 +24,7 @@ _SMALLEST_BLOCK = 1 << 20  # bytes
 class Driver:
     """A driver process, started when it is first needed, and again where it has died or its block is too small.
 
-    `command` starts the program; `drivers/loop.py` describes what is said to it.
+    `command` starts the program; `drivers/driver_loop.py` describes what is said to it.
     """
 
     def __init__(self, command: Sequence[str], name: str) -> None:
@@ -68,7 +71,11 @@ class Driver:
         size = max(_SMALLEST_BLOCK, needed)
         try:
             self._process = subprocess.Popen(
-                [*self._command, str(size)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                [*self._command, str(size)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=_environment(),
             )
         except OSError as error:
             raise Retry(f"The driver of {self._name} does not start: {error.strerror}.") from None
@@ -95,6 +102,24 @@ class Driver:
             code = self._process.wait()
             raise Retry(f"The driver of {self._name} ended ({code}): the connection to the device is lost.")
         return line
+
+
+def _environment() -> dict[str, str]:
+    """Let any Python import `driver_loop`, and nothing else of ours."""
+    return {**os.environ, "PYTHONPATH": str(Path(drivers.__path__[0]))}
+
+
+def command_of(name: str) -> list[str]:
+    """Return the command of one of the drivers here that has an environment of its own.
+
+    Raises:
+        SetupError: where that environment is missing.
+    """
+    variable = f"QFUNDUS_{name.upper()}_PYTHON"
+    python = Path(os.environ.get(variable, checkout() / f".venv-{name}" / "bin" / "python"))
+    if not python.exists():
+        raise SetupError(f"The backend {name} has its own environment: `make setup`, or name its Python in {variable}.")
+    return [str(python), str(Path(drivers.__path__[0]) / f"run_{name}.py")]
 
 
 def open_driver(name: str, command: Sequence[str], qubits: int) -> Backend:

@@ -1,7 +1,7 @@
 """QuEST as a device: its only Python binding that installs (pyquest 0.0.1) was built for NumPy 1, so it runs apart."""
 
 import numpy as np
-from loop import CX, RY, serve
+from driver_loop import CX, RY, serve
 from pyquest import Register
 from pyquest.unitaries import Ry, Rz, X
 

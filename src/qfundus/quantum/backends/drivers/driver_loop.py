@@ -1,8 +1,8 @@
 """The driver's side of a device that is reached over shared memory. It needs nothing but NumPy: copy it where you like.
 
-A driver is a program that calls `serve(sample)`. It is started with the size of the block in bytes, makes the block and
-says its name. For each line `run` on its standard input it reads a circuit from the block, lets `sample` run it, and
-leaves the bits there; it answers `done`, or `failed` and why, in a line. An end of input ends it.
+A driver is a program that calls `serve(sample)`. Its last argument is the size of the block in bytes; it makes the
+block and says its name. For each line `run` on its standard input it reads a circuit from the block, lets `sample` run
+it, and leaves the bits there; it answers `done`, or `failed` and why, in a line. An end of input ends it.
 
 The block holds, one after the other and each at a multiple of 8 bytes:
 
@@ -43,7 +43,7 @@ def views(block: SharedMemory) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def serve(sample: Sample) -> None:
     """Run circuits until the input ends."""
-    block = SharedMemory(create=True, size=int(sys.argv[1]))
+    block = SharedMemory(create=True, size=int(sys.argv[-1]))
     try:
         print(block.name, flush=True)
         for line in sys.stdin:
