@@ -22,6 +22,7 @@ from qiskit.transpiler import PassManager, Target
 from qiskit.transpiler.passes import ALAPScheduleAnalysis, PadDynamicalDecoupling
 
 from qfundus.quantum.backends import Backend
+from qfundus.quantum.pubs import observables_of, parameter_sets, places
 from qfundus.quantum.transpile import compile_circuit
 
 _PRECISION = 0.02
@@ -90,7 +91,7 @@ class MitigatedEstimator(BaseEstimatorV2):
             for row in range(len(values)):
                 counts = _merge([one.get_counts(row) for one in bits[first : first + len(scaled[0])]])
                 found[scale, row] = terms.values(self._corrected(counts, compiled))
-        sets, observables = _broadcast(pub)
+        sets, observables = places(pub)
         estimated = self._extrapolate(found)[sets, observables]
         deviation = np.full(pub.shape, shots**-0.5)
         return PubResult(DataBin(evs=estimated, stds=deviation, shape=pub.shape), metadata={"shots": each * len(bits)})
@@ -207,8 +208,7 @@ class _Terms:
 
     @classmethod
     def of(cls, pub: EstimatorPub) -> "_Terms":
-        observables = np.ravel(np.asarray(pub.observables.tolist(), object))
-        return cls(tuple(tuple(_product(label, value) for label, value in one.items()) for one in observables))
+        return cls(tuple(tuple(_product(*term) for term in one.to_list()) for one in observables_of(pub)))
 
     def values(self, shares: dict[str, float]) -> np.ndarray:
         strings = np.array([[c == "1" for c in reversed(bits)] for bits in shares])
@@ -222,7 +222,7 @@ class _Terms:
         return float(((-1.0) ** strings[:, list(qubits)].sum(axis=1) * weights).sum())
 
 
-def _product(label: str, value: float) -> tuple[float, tuple[int, ...]]:
+def _product(label: str, value: complex) -> tuple[float, tuple[int, ...]]:
     if set(label) - {"I", "Z"}:
         raise ValueError(f"Mitigation takes products of Z, not {label}.")
     return float(np.real(value)), tuple(place for place, pauli in enumerate(reversed(label)) if pauli == "Z")
@@ -238,8 +238,7 @@ def _measured(circuit: QuantumCircuit) -> QuantumCircuit:
 def _in_order(pub: EstimatorPub, compiled: QuantumCircuit) -> np.ndarray:
     """Return the parameter sets `(sets, parameters)` as the compiled circuit takes them; it may have lost some."""
     names = [parameter.name for parameter in pub.circuit.parameters]
-    values = np.asarray(pub.parameter_values.ravel().as_array(pub.circuit.parameters))
-    return values[:, [names.index(parameter.name) for parameter in compiled.parameters]]
+    return parameter_sets(pub)[:, [names.index(parameter.name) for parameter in compiled.parameters]]
 
 
 def _merge(several: Sequence[Counts]) -> Counts:
@@ -253,10 +252,3 @@ def _merge(several: Sequence[Counts]) -> Counts:
 def _share_of_ones(counts: Counts, width: int) -> np.ndarray:
     shots = sum(counts.values())
     return sum((np.array([c == "1" for c in bits[::-1]]) * n for bits, n in counts.items()), np.zeros(width)) / shots
-
-
-def _broadcast(pub: EstimatorPub) -> tuple[np.ndarray, np.ndarray]:
-    sets = np.arange(pub.parameter_values.size).reshape(pub.parameter_values.shape)
-    observables = np.arange(pub.observables.size).reshape(pub.observables.shape)
-    first, second = np.broadcast_arrays(sets, observables)
-    return first, second

@@ -12,11 +12,11 @@ from qiskit.primitives import (
     PubResult,
 )
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
-from qiskit.quantum_info import SparsePauliOp
 
 from qfundus.quantum.jobs.queue import submit, wait
 from qfundus.quantum.jobs.store import ENDED, JobStore
 from qfundus.quantum.jobs.work import Work, terms_of
+from qfundus.quantum.pubs import observables_of, parameter_sets, places
 
 _PRECISION = 0.02
 
@@ -56,11 +56,11 @@ class QueuedJob(BasePrimitiveJob[Any, str]):
         return PrimitiveResult([self._one(job, pub) for job, pub in zip(self._jobs, self._pubs, strict=True)])
 
     def _one(self, job: str, pub: EstimatorPub) -> PubResult:
-        found, places = wait(self._store, job), _places(pub)
+        found, chosen = wait(self._store, job), places(pub)
         values, deviations = (
             np.broadcast_to(a, (pub.parameter_values.size, a.shape[1])) for a in (found.values, found.deviations)
         )
-        data = DataBin(evs=values[places], stds=deviations[places], shape=pub.shape)
+        data = DataBin(evs=values[chosen], stds=deviations[chosen], shape=pub.shape)
         return PubResult(data, metadata={"job": job})
 
     def status(self) -> str:
@@ -91,21 +91,5 @@ class QueuedJob(BasePrimitiveJob[Any, str]):
 
 
 def _work_of(pub: EstimatorPub) -> Work:
-    observables = tuple(terms_of(observable) for observable in _flat(pub))
-    parameters = pub.parameter_values.as_array(pub.circuit.parameters).reshape(-1, len(pub.circuit.parameters))
-    return Work(pub.circuit, observables, np.asarray(parameters, np.float64), pub.precision or _PRECISION)
-
-
-def _flat(pub: EstimatorPub) -> list[Any]:
-
-    return [
-        SparsePauliOp.from_list(list(one.items())) for one in np.ravel(np.asarray(pub.observables.tolist(), object))
-    ]
-
-
-def _places(pub: EstimatorPub) -> tuple[np.ndarray, np.ndarray]:
-    """Return which parameter set and which observable each value of the broadcast result comes from."""
-    sets = np.arange(pub.parameter_values.size).reshape(pub.parameter_values.shape)
-    observables = np.arange(pub.observables.size).reshape(pub.observables.shape)
-    first, second = np.broadcast_arrays(sets, observables)
-    return first, second
+    observables = tuple(terms_of(observable) for observable in observables_of(pub))
+    return Work(pub.circuit, observables, parameter_sets(pub), pub.precision or _PRECISION)
