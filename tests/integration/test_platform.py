@@ -15,7 +15,7 @@ pytestmark = pytest.mark.platform
 def test_every_service_is_ready_and_says_where_it_is(platform):
     states = platform_status()
     assert {s.name for s in states} == {
-        *("seaweedfs", "mlflow", "triton"),
+        *("seaweedfs", "mlflow", "triton", "quantum-worker"),
         *("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer"),
     }
     assert all(s.ready and s.state == "RUNNING" and s.memory_mb > 5 and s.log.exists() for s in states)

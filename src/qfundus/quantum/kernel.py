@@ -71,7 +71,7 @@ class _Run(torch.autograd.Function):
         given = (kernel.gates, common, own, signs, state)
         _in_blocks(kernel, blocks, lambda first, last: _forward(*given, values, first, last))
         ctx.kernel, ctx.given, ctx.batch = kernel, given, len(by_feature)
-        return torch.from_numpy(values.reshape(-1, signs.shape[1])[: ctx.batch])
+        return torch.from_numpy(values.reshape(blocks * LANES, signs.shape[1])[: ctx.batch])
 
     @staticmethod
     @once_differentiable
@@ -82,7 +82,7 @@ class _Run(torch.autograd.Function):
         # The state is undone on the way; a graph that is kept may be gone through again.
         given = (gates, common, own, signs, state.copy(), weighed, *slopes)
         _in_blocks(ctx.kernel, len(state), lambda first, last: _backward(*given, first, last))
-        by_sample = slopes[1].transpose(0, 2, 1).reshape(-1, own.shape[2])[: ctx.batch]
+        by_sample = slopes[1].transpose(0, 2, 1).reshape(len(state) * LANES, own.shape[2])[: ctx.batch]
         return None, torch.from_numpy(slopes[0].sum(axis=0)), torch.from_numpy(by_sample)
 
 
@@ -91,7 +91,7 @@ def _in_lanes(rows: np.ndarray) -> np.ndarray:
     blocks = -(-len(rows) // LANES)
     filled = np.zeros((blocks * LANES, rows.shape[1]), rows.dtype)
     filled[: len(rows)] = rows
-    return np.ascontiguousarray(filled.reshape(blocks, LANES, -1).transpose(0, 2, 1))
+    return np.ascontiguousarray(filled.reshape(blocks, LANES, rows.shape[1]).transpose(0, 2, 1))
 
 
 def _turned(angles: np.ndarray) -> np.ndarray:

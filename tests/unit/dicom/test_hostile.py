@@ -66,12 +66,12 @@ def test_no_mutation_crashes_hangs_or_is_quoted(seeds, policy, key):
     refused = []
     for number in range(MUTATIONS):
         data = mutate(rng.choice(seeds), rng)
-        started = time.perf_counter()
+        started = time.process_time()
         try:
             deidentify(data, policy, key).to_bytes()
         except Discard as why:
             refused.append(why)
-        assert time.perf_counter() - started < 1, number
+        assert time.process_time() - started < 1, number
     assert {why.reason for why in refused} <= set(REMEDIES)
     assert not any(MARK in str(why) for why in refused)
     assert MUTATIONS * 0.1 < len(refused) < MUTATIONS
@@ -82,10 +82,10 @@ def test_four_gigabytes_declared_are_not_believed(photographs, policy, key):
     data = bytearray(to_bytes(make_eye(photographs)))
     place = data.index(b"\x08\x00\x18\x22SQ") if b"\x08\x00\x18\x22SQ" in data else data.index(b"\x08\x00\x18\x22")
     data[place + 8 : place + 12] = b"\xfe\xff\xff\xff"
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(Discard, match="truncated"):
         deidentify(bytes(data), policy, key)
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 def test_a_frame_that_claims_to_be_enormous_is_refused(photographs, policy, key):

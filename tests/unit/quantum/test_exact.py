@@ -3,6 +3,8 @@ import pytest
 import torch
 from circuits import by_qiskit, circuits, random_angles
 from hypothesis import given, settings
+from qiskit import QuantumCircuit
+from qiskit.circuit import ParameterVector
 from qiskit.quantum_info import SparsePauliOp
 
 from qfundus.quantum.ansatz import build_ansatz, chain_ansatz, layered_ansatz
@@ -140,6 +142,27 @@ def test_the_kernel_and_what_it_stands_for_agree_for_any_batch(batch, kind):
     assert torch.allclose(*values, atol=tolerance)
     assert torch.allclose(features[0].grad, features[1].grad, atol=tolerance)
     assert torch.allclose(layer.weight.grad, plain.weight.grad, atol=tolerance * batch)
+
+
+@pytest.mark.parametrize("turned_by", ["nothing", "features", "weights"])
+@pytest.mark.parametrize("batch", [0, 3])
+def test_the_kernel_takes_circuits_that_lack_features_or_weights(turned_by, batch):
+    circuit = QuantumCircuit(2)
+    circuit.h(0)
+    circuit.cx(0, 1)
+    if turned_by != "nothing":
+        circuit.ry(ParameterVector("x" if turned_by == "features" else "w", 1)[0], 1)
+    layer, plain = (layer_of(circuit, method) for method in ("auto", "state_vector"))
+    features = [random_angles(batch, layer.n_features, seed=1).requires_grad_() for _ in range(2)]
+    values = [one(x) for one, x in zip((layer, plain), features, strict=True)]
+    assert torch.allclose(*values, atol=1e-12)
+    for value in values:
+        if value.requires_grad:
+            value.sum().backward()
+    for ours, theirs in ((features[0].grad, features[1].grad), (layer.weight.grad, plain.weight.grad)):
+        assert ours is None or theirs is None or torch.allclose(ours, theirs, atol=1e-12)
+    assert turned_by != "features" or features[0].grad.shape == (batch, 1)
+    assert turned_by != "weights" or layer.weight.grad.shape == (1,)
 
 
 def test_the_kernel_works_in_a_fork_of_a_process_that_has_used_it():
