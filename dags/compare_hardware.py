@@ -26,6 +26,7 @@ from quantum_jobs import WaitForQuantumJobs
     doc_md=__doc__,
     tags=["fundus", "quantum"],
     dag_display_name="Compare a machine with the simulator",
+    render_template_as_native_obj=True,  # the jobs that are waited for are a list
     default_args={
         "owner": "mlops",
         "retries": 2,

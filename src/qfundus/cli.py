@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from qfundus.errors import AccountError, LeakError, NightError, Retry, SetupError
@@ -615,7 +616,7 @@ def _print_rows(names: tuple[str, ...], rows: list[tuple[str, ...]], *, as_json:
     for name in names:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     _console.print(table)
 
 

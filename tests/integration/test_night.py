@@ -128,6 +128,8 @@ def test_a_machine_is_compared_with_the_simulator_and_holds_no_worker(night, set
     assert "aer.noisy: 0." in client.note("compare_hardware", run)
     [waited] = [t for t in client.tasks("compare_hardware", run) if t.name == "wait_for_machine"]
     assert waited.state == "success"
+    jobs = client.result("compare_hardware", run, "ask_for_circuits")["jobs"]
+    assert client.result("compare_hardware", run, "wait_for_machine") == dict.fromkeys(jobs.values(), "done")
     again = client.trigger("compare_hardware", asked)
     follow_run(settings, "compare_hardware", again, lambda _: None, approve=False)
     assert client.result("compare_hardware", again, "compare") == compared

@@ -1,7 +1,7 @@
 """The exact engine: expectation values and their gradients without shots, by the cheaper of two methods."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import nn
 
@@ -36,8 +36,13 @@ def compile_exact(circuit: Gates, observables: tuple[Observable, ...], method: M
     """Compile a circuit by a method, or by the one whose step is estimated to be faster; a small one has a kernel, too.
 
     Raises:
-        ValueError: where a step of one sample would not fit into memory.
+        ValueError: for an unknown method or qubit, or where a step of one sample would not fit into memory.
     """
+    if method not in get_args(Method):
+        raise ValueError(f"There is no method {method}: take one of {', '.join(get_args(Method))}.")
+    for one in observables:
+        if not all(0 <= qubit < circuit.n_qubits for qubit in one) or len(set(one)) < len(one):
+            raise ValueError(f"An observable names some of the {circuit.n_qubits} qubits, once each; {one} does not.")
     plan, by_name = plan_contraction(circuit, observables), method != "auto"
     if method == "auto":
         costs = estimate_costs(circuit, plan, _BATCH)

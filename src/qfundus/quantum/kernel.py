@@ -8,8 +8,9 @@ arXiv:2009.02823). On other devices, for large batches and in compiled graphs th
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, reduce
 from itertools import pairwise
+from operator import xor
 from typing import Any
 
 import numba
@@ -49,7 +50,7 @@ class Kernel(nn.Module):
         ]
         self.gates = np.array(rows, np.int64).reshape(-1, 5)
         states = np.arange(1 << circuit.n_qubits)
-        masks = [sum(strides[qubit] for qubit in observable) for observable in observables]
+        masks = [reduce(xor, (strides[qubit] for qubit in observable), 0) for observable in observables]
         odd = [np.bitwise_count(states & mask).astype(np.int64) % 2 for mask in masks]
         self.signs = np.array([1 - 2 * parity for parity in odd], np.float32).reshape(len(masks), -1).T.copy()
 

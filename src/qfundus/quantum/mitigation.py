@@ -50,8 +50,9 @@ class Mitigation(BaseModel):
     @field_validator("zne")
     @classmethod
     def _odd(cls, scales: tuple[int, ...]) -> tuple[int, ...]:
-        if not scales or scales[0] != 1 or any(scale % 2 == 0 or scale < 1 for scale in scales):
-            raise ValueError("Noise is scaled by odd numbers, the first of them 1.")
+        odd = all(scale % 2 and scale > 0 for scale in scales)
+        if not odd or len(set(scales)) < len(scales) or scales[:1] != (1,):
+            raise ValueError("Noise is scaled by different odd numbers, the first of them 1.")
         return scales
 
 
@@ -66,7 +67,7 @@ class MitigatedEstimator(BaseEstimatorV2):
         self._readout: dict[tuple[int, ...], M3Mitigation] = {}
 
     def run(self, pubs: Iterable[Any], *, precision: float | None = None) -> PrimitiveJob[Any]:
-        """Estimate each pub; without mitigation the standard deviation would be `precision`."""
+        """Estimate each pub; the standard deviations are at most what is stated: the worst case of the shots' noise."""
         coerced = [EstimatorPub.coerce(pub, precision) for pub in pubs]
         job: Any = PrimitiveJob(self._run, coerced)
         job._submit()  # noqa: SLF001  (Qiskit's own estimators start their jobs so)
@@ -92,8 +93,9 @@ class MitigatedEstimator(BaseEstimatorV2):
                 counts = _merge([one.get_counts(row) for one in bits[first : first + len(scaled[0])]])
                 found[scale, row] = terms.values(self._corrected(counts, compiled))
         sets, observables = places(pub)
-        estimated = self._extrapolate(found)[sets, observables]
-        deviation = np.full(pub.shape, shots**-0.5)
+        bounds = terms.bounds()
+        estimated = np.clip(self._extrapolate(found), -bounds, bounds)[sets, observables]
+        deviation = (shots**-0.5 * self._spread() * bounds)[observables]
         return PubResult(DataBin(evs=estimated, stds=deviation, shape=pub.shape), metadata={"shots": each * len(bits)})
 
     def _variants(self, circuit: QuantumCircuit) -> list[QuantumCircuit]:
@@ -146,7 +148,17 @@ class MitigatedEstimator(BaseEstimatorV2):
         options = {"asymptote": 0.0} if self._how.extrapolation == "exponential" else {}
         scales = [float(scale) for scale in self._how.zne]
         flat = [extrapolate(scales, list(values), **options) for values in found.reshape(len(found), -1).T]
-        return np.clip(np.array(flat).reshape(found.shape[1:]), -1.0, 1.0)
+        return np.array(flat).reshape(found.shape[1:])
+
+    def _spread(self) -> float:
+        """Return by how much extrapolation widens a deviation: an exponential's is taken for a polynomial's."""
+        from mitiq.zne.inference import LinearFactory, RichardsonFactory
+
+        if len(self._how.zne) == 1:
+            return 1.0
+        extrapolate: Any = (LinearFactory if self._how.extrapolation == "linear" else RichardsonFactory).extrapolate
+        scales = [float(scale) for scale in self._how.zne]
+        return float(np.linalg.norm([extrapolate(scales, list(row)) for row in np.eye(len(scales))]))
 
 
 def fold(circuit: QuantumCircuit, scale: int) -> QuantumCircuit:
@@ -209,6 +221,10 @@ class _Terms:
     @classmethod
     def of(cls, pub: EstimatorPub) -> "_Terms":
         return cls(tuple(tuple(_product(*term) for term in one.to_list()) for one in observables_of(pub)))
+
+    def bounds(self) -> np.ndarray:
+        """Return the largest value that each observable can have."""
+        return np.array([sum(abs(value) for value, _ in terms) for terms in self.listed])
 
     def values(self, shares: dict[str, float]) -> np.ndarray:
         strings = np.array([[c == "1" for c in reversed(bits)] for bits in shares])

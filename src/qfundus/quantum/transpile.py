@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
+import numpy as np
 from qiskit import QuantumCircuit, generate_preset_pass_manager
+from qiskit.circuit.library import get_standard_gate_name_mapping
 from qiskit.transpiler import Target
 
+_STANDARD = frozenset(get_standard_gate_name_mapping())
 _KEPT = 64  # compiled circuits
 _SEED = 0  # routing draws lots: the same circuit shall become the same
 
@@ -43,10 +47,32 @@ class Task:
 def content_of(circuit: QuantumCircuit) -> tuple[object, ...]:
     """Return what makes a circuit: two built alike differ in nothing but the identities of their parameters."""
     gates = (
-        (i.operation.name, tuple(map(str, i.operation.params)), tuple(circuit.find_bit(b).index for b in i.qubits))
-        for i in circuit.data
+        (
+            instruction.operation.name,
+            getattr(instruction.operation, "ctrl_state", None),
+            tuple(_plain(parameter) for parameter in instruction.operation.params),
+            tuple(circuit.find_bit(bit).index for bit in (*instruction.qubits, *instruction.clbits)),
+            _definition(instruction.operation),
+        )
+        for instruction in circuit.data
     )
-    return circuit.num_qubits, circuit.num_clbits, tuple(gates)
+    registers = tuple((register.name, register.size) for register in circuit.cregs)
+    return circuit.num_qubits, circuit.num_clbits, registers, str(circuit.global_phase), tuple(gates)
+
+
+def _plain(parameter: Any) -> object:
+    if isinstance(parameter, QuantumCircuit):
+        return content_of(parameter)
+    if isinstance(parameter, np.ndarray):  # as words, the middle of a large one would be left out
+        return parameter.shape, parameter.dtype.str, parameter.tobytes()
+    return str(parameter)
+
+
+def _definition(operation: Any) -> object:
+    """Return what a gate stands for whose name does not say it."""
+    if operation.name in _STANDARD or operation.definition is None:
+        return None
+    return content_of(operation.definition)
 
 
 def compile_circuit(circuit: QuantumCircuit, target: Target | None, level: int = 2) -> Compiled:

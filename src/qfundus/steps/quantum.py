@@ -38,14 +38,19 @@ def ask_for_comparison(
 
 
 def ended_states(jobs: Sequence[str]) -> dict[str, str] | None:
-    """Return the state of each job, None while one goes on."""
+    """Return the state of each job, None while one goes on.
+
+    Raises:
+        SetupError: where a job is not known.
+    """
     from qfundus.quantum.jobs.store import ENDED, JobStore
 
     store = JobStore(QuantumSettings().jobs_address)
-    found = [store.find(job) for job in jobs]
-    if any(job is not None and job.state not in ENDED for job in found):
-        return None
-    return {job.id: job.state for job in found if job is not None}
+    found = {name: store.find(name) for name in jobs}
+    states = {name: job.state for name, job in found.items() if job is not None}
+    if len(states) < len(found):
+        raise SetupError(f"{len(found) - len(states)} of the jobs are not in the job store: ask for them again.")
+    return states if all(state in ENDED for state in states.values()) else None
 
 
 def compare(version: str, jobs: dict[str, str]) -> dict[str, object]:

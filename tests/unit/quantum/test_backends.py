@@ -69,6 +69,52 @@ def test_bit_strings_come_as_often_as_they_should(backend):
     assert abs(counts.get("011", 0) / SHOTS - 0.75) < tolerance
 
 
+def test_a_qubit_without_a_feature_has_its_hadamard_everywhere(backend):
+    name, backend = backend
+    circuit = chain_ansatz(3, 1, n_features=2)
+    angles = np.random.default_rng(3).uniform(-1, 1, (1, circuit.num_parameters))
+    observables = [SparsePauliOp(pauli) for pauli in ("IIZ", "ZII")]
+    compiled, turned = prepared(circuit, observables, backend)
+    pub = (compiled, [[observable] for observable in turned], in_order(circuit, compiled, angles))
+    (result,) = backend.estimator.run([pub], precision=1 / np.sqrt(SHOTS)).result()
+    wanted = np.array([expectations(circuit, row, observables) for row in angles]).T
+    assert np.abs(result.data.evs - wanted).max() < 5 / np.sqrt(SHOTS) + (0.2 if name in NOISY else 0)
+
+
+def test_the_exact_estimator_runs_what_has_no_parameters():
+    bell = QuantumCircuit(2)
+    bell.h(0)
+    bell.cx(0, 1)
+    (result,) = open_estimator("exact").run([(bell, SparsePauliOp("ZZ"))]).result()
+    assert result.data.evs == pytest.approx(1.0)
+
+
+def test_circuits_that_differ_within_are_not_taken_for_the_same():
+    from qiskit.circuit.library import UnitaryGate
+
+    from qfundus.quantum.transpile import content_of
+
+    def with_gate(inner):
+        gate = inner.to_gate()
+        gate.name = "enc"
+        circuit = QuantumCircuit(1)
+        circuit.append(gate, [0])
+        return circuit
+
+    full, empty = QuantumCircuit(1), QuantumCircuit(1)
+    full.x(0)
+    turned = np.eye(32)
+    turned[[10, 11]] = turned[[11, 10]]
+    large = [QuantumCircuit(5) for _ in range(2)]
+    for circuit, matrix in zip(large, (np.eye(32), turned), strict=True):
+        circuit.append(UnitaryGate(matrix), range(5))
+    read = [QuantumCircuit(2, 2) for _ in range(2)]
+    read[0].measure([0, 1], [0, 1])
+    read[1].measure([0, 1], [1, 0])
+    for first, second in ((with_gate(full), with_gate(empty)), large, read):
+        assert content_of(first) != content_of(second)
+
+
 def test_no_shots_are_refused(backend):
     circuit = QuantumCircuit(1)
     circuit.measure_all()

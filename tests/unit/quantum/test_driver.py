@@ -75,8 +75,25 @@ def test_a_driver_that_dies_is_a_lost_connection_and_the_next_call_starts_anothe
     os.kill(driver._process.pid, signal.SIGSTOP)  # noqa: SLF001
     os.kill(driver._process.pid, signal.SIGKILL)  # noqa: SLF001  (in the middle, as far as a call can tell)
     with pytest.raises(Retry, match="connection to the device is lost"):
-        driver._say("run")  # noqa: SLF001
+        driver._run()  # noqa: SLF001
     assert driver.sample(*bound(), 10).shape == (10, 2)
+
+
+def test_what_a_library_prints_is_no_answer_and_silence_ends(tmp_path):
+    program = tmp_path / "talks.py"
+    program.write_text(
+        "import time, numpy as np\nfrom driver_loop import serve\n"
+        "def sample(qubits, gates, angles, shots):\n    print('hello')\n    time.sleep(9 if shots == 7 else 0)\n"
+        "    return np.full((shots, qubits), shots % 2)\nserve(sample)\n"
+    )
+    talks = Driver([sys.executable, str(program)], "card", patience=2.0)
+    assert [talks.sample(*bound(), shots)[0, 0] for shots in (1, 2, 3)] == [1, 0, 1]
+    with pytest.raises(Retry, match="said nothing"):
+        talks.sample(*bound(), 7)
+    assert talks.sample(*bound(), 3)[0, 0] == 1
+    talks.close()
+    with pytest.raises(Retry, match="named no block"):
+        Driver(["/bin/echo", "hello"], "card").sample(*bound(), 1)
 
 
 def test_a_block_grows_with_what_it_has_to_hold(driver):

@@ -165,6 +165,15 @@ def test_the_kernel_takes_circuits_that_lack_features_or_weights(turned_by, batc
     assert turned_by != "weights" or layer.weight.grad.shape == (1,)
 
 
+def test_an_observable_or_a_method_that_is_none_is_refused():
+    circuit = chain_ansatz(3, 1)
+    for wrong in (((3,),), ((-1,),), ((1, 1),)):
+        with pytest.raises(ValueError, match="once each"):
+            QuantumLayer(circuit, observables=wrong)
+    with pytest.raises(ValueError, match="no method foo"):
+        QuantumLayer(circuit, "foo")
+
+
 def test_the_kernel_works_in_a_fork_of_a_process_that_has_used_it():
     import multiprocessing
 

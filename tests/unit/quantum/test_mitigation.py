@@ -133,6 +133,15 @@ def test_a_folded_circuit_does_the_same_with_more_gates(trained):
         fold(circuit, 2)
 
 
+def test_a_weighted_observable_keeps_its_weight_and_its_deviation_is_no_less_than_what_is_seen(trained):
+    backend, how = gate_noise(), Mitigation(zne=(1, 3, 5))
+    pub = (trained[0], SparsePauliOp("IIZ", [3.0]), np.broadcast_to(trained[1][0], (60, trained[0].num_parameters)))
+    [result] = MitigatedEstimator(backend, how).run([pub], precision=0.05).result()
+    exact = Statevector(trained[0].assign_parameters(trained[1][0])).expectation_value(SparsePauliOp("IIZ")).real
+    assert abs(result.data.evs.mean() - 3 * exact) < 0.5
+    assert result.data.stds.min() > 0.7 * result.data.evs.std()
+
+
 def test_what_cannot_be_mitigated_is_said():
     with pytest.raises(ValueError, match="odd"):
         Mitigation(zne=(1, 2))

@@ -2,10 +2,13 @@
 
 from typing import Any
 
+from qiskit.transpiler import Target
 from qiskit_aer.primitives import EstimatorV2, SamplerV2
 
 from qfundus.quantum.backends import Backend
-from qfundus.quantum.noise import NoiseNumbers, make_noise
+from qfundus.quantum.noise import ONE_QUBIT, TWO_QUBITS, NoiseNumbers, make_noise
+
+_WIDEST = 30  # qubits of a state vector in memory
 
 
 def open_backend(options: dict[str, Any]) -> Backend:
@@ -21,9 +24,11 @@ def _open(noise: dict[str, float] | None = None, calibration: str | None = None,
     if calibration is not None:
         return _calibrated(calibration)
     model = {} if noise is None else {"noise_model": make_noise(NoiseNumbers(**noise))}
+    # A gate that the noise does not know would be free of it: circuits are compiled to those that it knows.
+    target = None if noise is None else Target.from_configuration([*ONE_QUBIT, *TWO_QUBITS, "measure"], _WIDEST)
     seeded = {} if seed is None else {"seed_simulator": seed}
     estimator = EstimatorV2(options={"backend_options": model, "run_options": seeded})
-    return Backend(estimator, SamplerV2(seed=seed, options={"backend_options": model}))
+    return Backend(estimator, SamplerV2(seed=seed, options={"backend_options": model}), target)
 
 
 def _calibrated(machine: str) -> Backend:

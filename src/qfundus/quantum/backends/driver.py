@@ -4,9 +4,11 @@ import os
 import subprocess
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing.resource_tracker import unregister
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
+from select import select
 
 import numpy as np
 
@@ -27,8 +29,9 @@ class Driver:
     `command` starts the program; `drivers/driver_loop.py` describes what is said to it.
     """
 
-    def __init__(self, command: Sequence[str], name: str) -> None:
-        self._command, self._name = list(command), name
+    def __init__(self, command: Sequence[str], name: str, patience: float = 600.0) -> None:
+        self._command, self._name, self._patience = list(command), name, patience
+        self._calls = 0
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._block: SharedMemory | None = None
@@ -48,8 +51,8 @@ class Driver:
             for place, gate in enumerate(gates.gates):
                 kinds[place] = _KINDS[gate.kind], gate.qubits[0], gate.qubits[-1]
                 turned[place] = angles[gate.angle] if gate.kind != "cx" else 0.0
-            answer = self._say("run")
-            if not answer.startswith("done"):
+            answer = self._run()
+            if answer != "done":
                 raise ValueError(f"The device {self._name} {answer}")
             return bits.copy()
 
@@ -80,28 +83,45 @@ class Driver:
         except OSError as error:
             raise Retry(f"The driver of {self._name} does not start: {error.strerror}.") from None
         # In this order: the driver says the block's name once it is made.
-        self._block = SharedMemory(self._answer())
+        name = self._answer()
+        try:
+            self._block = SharedMemory(name)
+        except (OSError, ValueError):
+            self._kill()
+            raise Retry(f"The driver of {self._name} does not start: it named no block of shared memory.") from None
         unregister(self._block._name, "shared_memory")  # noqa: SLF001  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]  (the driver's to unlink)
         return self._block
 
-    def _say(self, word: str) -> str:
+    def _run(self) -> str:
+        """Let the driver run what lies in the block; return what it answers to this call, and to no other."""
         assert self._process is not None  # noqa: S101  (it was opened)
         assert self._process.stdin is not None  # noqa: S101  (a pipe)
-        try:
-            self._process.stdin.write(f"{word}\n")
+        self._calls += 1
+        with suppress(BrokenPipeError):  # its answer says so, too
+            self._process.stdin.write(f"run {self._calls}\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
-            return self._answer()
-        return self._answer()
+        number, _, answer = self._answer().partition(" ")
+        if number != str(self._calls):
+            self._kill()
+            raise Retry(f"The driver of {self._name} answered something else: it is started anew.")
+        return answer
 
     def _answer(self) -> str:
         assert self._process is not None  # noqa: S101  (it was opened)
         assert self._process.stdout is not None  # noqa: S101  (a pipe)
+        if not select([self._process.stdout], [], [], self._patience)[0]:
+            self._kill()
+            raise Retry(f"The driver of {self._name} said nothing for {self._patience:g} s: it was ended.")
         line = self._process.stdout.readline().strip()
         if not line:
             code = self._process.wait()
             raise Retry(f"The driver of {self._name} ended ({code}): the connection to the device is lost.")
         return line
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
 
 def _environment() -> dict[str, str]:

@@ -12,6 +12,7 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPu
 from qfundus.quantum.backends import Backend
 from qfundus.quantum.exact import compile_exact
 from qfundus.quantum.gates import Angles, lower
+from qfundus.quantum.pubs import parameter_sets
 
 
 def open_backend(options: dict[str, Any]) -> Backend:
@@ -43,9 +44,8 @@ class ExactEstimator(BaseEstimatorV2):
 
 
 def _run(pub: EstimatorPub) -> PubResult:
-    values = pub.parameter_values.as_array(list(pub.circuit.parameters))
-    angles = torch.from_numpy(values.reshape(-1, values.shape[-1]).astype(np.float64))
-    numbered = np.arange(int(np.prod(values.shape[:-1]))).reshape(values.shape[:-1])
+    angles = torch.from_numpy(parameter_sets(pub))
+    numbered = np.arange(len(angles)).reshape(pub.parameter_values.shape)
     sets, observables = np.broadcast_arrays(numbered, pub.observables)
     paulis = sorted({pauli for terms in observables.ravel() for pauli in terms})
     table = dict(zip(paulis, _expectations(pub.circuit, paulis, angles).T, strict=True))

@@ -16,6 +16,8 @@ from qiskit.transpiler import Target
 from qfundus.quantum.backends import Backend
 from qfundus.quantum.gates import Gates, lower
 
+_TAKEN = ("rx", "ry", "rz", "p", "h", "x", "z", "cx")  # what `lower` makes RY, RZ and CX of
+
 # Takes a bound circuit's gates with the angle of each rotation, and the shots; returns bits `(shots, qubits)`.
 Sample = Callable[[Gates, list[float], int], np.ndarray]
 
@@ -27,7 +29,7 @@ class GateSimulator(BackendV2):
         super().__init__(name=name)
         self._sample = sample
         self._n_qubits = n_qubits
-        self._target = Target.from_configuration(["ry", "rz", "cx", "measure"], num_qubits=n_qubits)
+        self._target = Target.from_configuration([*_TAKEN, "measure"], num_qubits=n_qubits)
 
     @property
     def target(self) -> Target:  # pyright: ignore[reportIncompatibleMethodOverride]  (the base says None)

@@ -5,7 +5,8 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import groupby
@@ -20,14 +21,15 @@ from qfundus.quantum.backends import read_backends
 from qfundus.quantum.jobs import monitor
 from qfundus.quantum.jobs.schedule import Choice, Rules, Spent, choose
 from qfundus.quantum.jobs.store import ENDED, Batch, Claim, Job, JobStore
-from qfundus.quantum.jobs.vendors import Offer, Unfinished, Vendor, open_vendor
+from qfundus.quantum.jobs.vendors import NobodyKnowsError, Offer, Unfinished, Vendor, open_vendor
 from qfundus.quantum.jobs.work import Estimates, Work
 
 _log = structlog.get_logger()
+_SHORTEST_PAUSE = 0.01  # seconds
 _LEASE = 120.0  # seconds after which a worker that says nothing is taken for dead
 _MOST_IN_BATCH = 100  # jobs
 _MOST_CIRCUITS = 5_000  # in a batch of several jobs
-_ATTEMPTS = 4
+_ATTEMPTS, _ATTEMPTS_IF_LOST = 4, 10
 _HOUR, _DAY = 3600.0, 24 * 3600.0  # seconds
 _BACKOFF = 15.0  # seconds, doubled with each attempt
 
@@ -44,10 +46,13 @@ def read_rules() -> Rules:
     """
     file = checkout() / "configs" / "quantum.yaml"
     try:
-        return Rules.model_validate(yaml.safe_load(file.read_text()).get("jobs") or {})
+        rules = Rules.model_validate(yaml.safe_load(file.read_text()).get("jobs") or {})
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise SetupError(f"The jobs in configs/quantum.yaml are wrong: {wrong}.") from None
+    if rules.fallback not in read_backends():
+        raise SetupError(f"The fallback {rules.fallback} in configs/quantum.yaml is none of the backends there.")
+    return rules
 
 
 @dataclass
@@ -143,6 +148,7 @@ class Worker:
         self._store, self._rules, self._vendors = store, rules, vendors or Vendors()
         self._owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._lease = lease
+        self._called_back: set[str] = set()
 
     def run(self, stop: threading.Event, pause: float = 1.0) -> None:
         """Work until told to stop; now and then what ended long ago is forgotten."""
@@ -174,9 +180,35 @@ class Worker:
             _log.warning("A vendor does not answer", backend=batch.backend, batch=batch.id, why=type(error).__name__)
             return False
 
+    @contextmanager
+    def _holding(self, batch: str) -> Generator[None]:
+        """Renew the lease for as long as sending takes: another worker would send the batch once more."""
+        done = threading.Event()
+
+        def hold() -> None:
+            while not done.wait(max(_SHORTEST_PAUSE, self._lease / 4)) and self._store.renew(
+                batch, self._owner, self._lease
+            ):
+                pass
+
+        holder = threading.Thread(target=hold, daemon=True)
+        holder.start()
+        try:
+            yield
+        finally:
+            done.set()
+            holder.join()
+
     def _submit_again(self, batch: Batch, vendor: Vendor) -> None:
         """Go on where a worker died while it sent a batch: the vendor knows whether it had been sent."""
-        jobs, sent = self._store.members(batch.id), vendor.find(batch.id)
+        jobs = self._store.members(batch.id)
+        try:
+            sent = vendor.find(batch.id)
+        except NobodyKnowsError:
+            self._fail(
+                batch.id, "gone", "The process that sent it is gone: it may have run, and cost. Ask again.", jobs
+            )
+            return
         if sent is None and any(job.batch != batch.id or job.state != "running" for job in jobs):
             self._fail(batch.id, "lost", "Some of its jobs were cancelled before it was sent.", jobs)
         else:
@@ -185,9 +217,13 @@ class Worker:
     def _look(self, batch: Batch, vendor: Vendor, vendor_job: str) -> bool:
         progress, said = vendor.look(vendor_job)
         jobs = self._store.members(batch.id)
+        if progress == "running":
+            return False
         if progress == "waiting":
-            if all(job.batch != batch.id or job.state == "cancelled" or _is_late(job) for job in jobs):
+            unwanted = all(job.batch != batch.id or job.state == "cancelled" or _is_late(job) for job in jobs)
+            if unwanted and batch.id not in self._called_back:
                 vendor.cancel(vendor_job)
+                self._called_back.add(batch.id)
             return False
         if progress == "done":
             found = vendor.collect(vendor_job)
@@ -201,11 +237,12 @@ class Worker:
 
     def _fail(self, batch: str, state: Unfinished, said: str, jobs: Sequence[Job]) -> None:
         tried = max((job.attempts for job in jobs), default=0)
-        # What was lost with its process, or is late and was called back, is nobody's fault.
-        again = state != "failed" or tried < _ATTEMPTS
-        pause = _BACKOFF * 2.0 ** (tried - 1) if state == "failed" else 0.0
+        ours = state == "lost" or batch in self._called_back
+        # What was lost with its process, or is late and was called back, may be tried oftener: it is not its fault.
+        again = state != "gone" and tried < (_ATTEMPTS_IF_LOST if ours else _ATTEMPTS)
+        pause = 0.0 if ours else _BACKOFF * 2.0 ** (tried - 1)
         retry_at = time.time() + pause if again else None
-        self._store.fail(batch, state, said, retry_at=retry_at)
+        self._store.fail(batch, state, said, retry_at=retry_at, free=ours)
         monitor.count_failed(jobs, retried=again)
         _log.warning("Quantum jobs failed", batch=batch, jobs=len(jobs), why=said, again=again)
 
@@ -221,6 +258,8 @@ class Worker:
             if choice.backend:
                 spent = spent.add(job.user, choice.cost, job.circuits)
                 chosen.append((job, choice))
+            elif choice.never:
+                self._store.give_up(job.id, choice.said)
             else:
                 self._store.say(job.id, choice.said, choice.look_again)
         for group in batches_of(chosen):
@@ -229,16 +268,18 @@ class Worker:
 
     def _send(self, group: Sequence[tuple[Job, Choice]]) -> None:
         backend, token = group[0][1].backend, uuid.uuid4().hex
+        vendor = self._vendors[backend]
         claims = [Claim(job.id, choice.cost, choice.fallback, choice.said) for job, choice in group]
         mine = set(self._store.claim(token, backend, claims, self._owner, self._lease))
         jobs = sorted((job for job, _ in group if job.id in mine), key=lambda job: job.id)
         if jobs:
-            self._submit(token, self._vendors[backend], jobs, None)
+            self._submit(token, vendor, jobs, None)
 
     def _submit(self, token: str, vendor: Vendor, jobs: Sequence[Job], sent: str | None) -> None:
         try:
             works = [Work.from_bytes(data) for data in self._store.work(job.id for job in jobs)]
-            vendor_job = sent or vendor.submit(works, token)
+            with self._holding(token):
+                vendor_job = sent or vendor.submit(works, token)
         except Exception as error:  # noqa: BLE001  (each vendor's client has errors of its own)
             self._fail(token, "failed", f"{type(error).__name__}: {error}", jobs)
             return
@@ -251,11 +292,11 @@ def _is_late(job: Job) -> bool:
 
 
 def batches_of(chosen: Sequence[tuple[Job, Choice]]) -> list[list[tuple[Job, Choice]]]:
-    """Group jobs that may be sent at once: small ones of one backend and precision; what failed before goes alone."""
+    """Group jobs that may be sent at once, of one backend, precision and deadline; what failed before goes alone."""
 
-    def together(one: tuple[Job, Choice]) -> tuple[str, float, str]:
+    def together(one: tuple[Job, Choice]) -> tuple[str, float, float, str]:
         job, choice = one
-        return choice.backend, job.precision, job.id if job.attempts else ""
+        return choice.backend, job.precision, job.deadline or 0.0, job.id if job.attempts else ""
 
     grouped: list[list[tuple[Job, Choice]]] = []
     for _, group in groupby(sorted(chosen, key=together), key=together):

@@ -65,13 +65,14 @@ class Spent:
 
 @dataclass(frozen=True)
 class Choice:
-    """Where a job goes now, at what cost; or, without a backend, why it waits and until when."""
+    """Where a job goes now, at what cost; or, without a backend, why it waits and until when, or can `never` run."""
 
     backend: str = ""
     cost: float = 0.0
     fallback: bool = False
     said: str = ""
     look_again: float = 0.0
+    never: bool = False
 
 
 def choose(job: Job, offers: Mapping[str, Offer | str], rules: Rules, spent: Spent, now: float) -> Choice:
@@ -91,7 +92,16 @@ def choose(job: Job, offers: Mapping[str, Offer | str], rules: Rules, spent: Spe
     why = "; ".join(f"{name}: {objection}" for name, objection in objections.items())
     if job.deadline is not None:
         return Choice(rules.fallback, fallback=True, said=f"Simulated. {why}")
+    if all(_is_for_ever(job, offers[name], rules) for name in job.backends):
+        return Choice(said=why, never=True)
     return Choice(said=f"It waits. {why}", look_again=now + _LOOK_AGAIN)
+
+
+def _is_for_ever(job: Job, offer: Offer | str, rules: Rules) -> bool:
+    if isinstance(offer, str):
+        return False
+    alone = Spent().within(rules, job.user, offer.cost(1, job.shots), job.circuits)
+    return job.qubits > offer.qubits or bool(alone)
 
 
 def _objection(job: Job, offer: Offer | str, rules: Rules, spent: Spent, now: float) -> str:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from qfundus.errors import SetupError
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
-BatchState = Literal["submitting", "running", "done", "failed", "cancelled", "lost"]
+BatchState = Literal["submitting", "running", "done", "failed", "cancelled", "lost", "gone"]
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 _OPEN: tuple[BatchState, ...] = ("submitting", "running")
 _DAY = 24 * 3600.0
@@ -128,7 +128,10 @@ class JobStore:
             ) from None
 
     def submit(self, row: dict[str, Any]) -> Job:
-        """Enter a job; one that is there already is only counted, and is queued again if it had failed."""
+        """Enter a job; one that is there already is only counted.
+
+        It is queued again, for who asks now, if it had failed, or if the simulator had taken a machine's place.
+        """
         now = time.time()
         whole = {
             "state": "queued",
@@ -147,10 +150,14 @@ class JobStore:
             if connection.execute(new.returning(_jobs.c.id)).first() is None:
                 own = _jobs.c.id == row["id"]
                 connection.execute(_jobs.update().where(own).values(asked=_jobs.c.asked + 1))
-                again = {"state": "queued", "attempts": 0, "not_before": now, "said": "", "ended": None}
                 connection.execute(
-                    _jobs.update().where(own, _jobs.c.state.in_(["failed", "cancelled"])).values(**again)
+                    _jobs.update().where(own, _jobs.c.state == "queued").values(deadline=row.get("deadline"))
                 )
+                again = {"state": "queued", "attempts": 0, "not_before": now, "said": "", "ended": None}
+                whose = {"user": row["user"], "deadline": row.get("deadline"), "fallback": False}
+                simulated = sql.and_(_jobs.c.fallback, _jobs.c.state == "done")
+                unfinished = sql.or_(_jobs.c.state.in_(["failed", "cancelled"]), simulated)
+                connection.execute(_jobs.update().where(own, unfinished).values(**again, **whose))
             return _job(connection.execute(sql.select(*_SHOWN).where(_jobs.c.id == row["id"])).one())
 
     def find(self, job: str) -> Job | None:
@@ -222,7 +229,7 @@ class JobStore:
             claimed = 0
             for one in chosen:
                 own = _jobs.update().where(_jobs.c.id == one.job, _jobs.c.state == "queued")
-                said = {"cost": one.cost, "fallback": one.fallback, "said": one.said}
+                said = {"cost": _jobs.c.cost + one.cost, "fallback": one.fallback, "said": one.said}
                 claimed += connection.execute(own.values(**taken, **said, attempts=_jobs.c.attempts + 1)).rowcount
             if not claimed:
                 return []
@@ -243,11 +250,23 @@ class JobStore:
             found = connection.execute(query.order_by(_batches.c.created)).all()
         return [Batch(row.id, row.state, row.backend, row.vendor_job) for row in found]
 
+    def renew(self, batch: str, owner: str, lease: float) -> bool:
+        """Hold a batch for longer; return whether it is still ours."""
+        mine = _batches.update().where(_batches.c.id == batch, _batches.c.owner == owner)
+        with self._engine.begin() as connection:
+            return connection.execute(mine.values(lease=time.time() + lease)).rowcount == 1
+
     def sent(self, batch: str, vendor_job: str) -> None:
         """Note under which name the vendor runs a batch: from here on a crash finds it."""
         with self._engine.begin() as connection:
             change = _batches.update().where(_batches.c.id == batch)
             connection.execute(change.values(state="running", vendor_job=vendor_job))
+
+    def give_up(self, job: str, said: str) -> None:
+        """Let a queued job fail that can never run."""
+        change = _jobs.update().where(_jobs.c.id == job, _jobs.c.state == "queued")
+        with self._engine.begin() as connection:
+            connection.execute(change.values(state="failed", said=said, ended=time.time()))
 
     def members(self, batch: str) -> list[Job]:
         """Return the jobs that a batch was made of, in the order of their ids; some may be elsewhere by now."""
@@ -265,17 +284,20 @@ class JobStore:
                 own = _jobs.update().where(_jobs.c.id == job, _jobs.c.batch == batch, _jobs.c.state == "running")
                 connection.execute(own.values(state="done", result=result, ended=now))
 
-    def fail(self, batch: str, state: BatchState, said: str, *, retry_at: float | None) -> None:
-        """End a batch without results: its jobs are queued again, each to be tried at a time, or fail for good."""
+    def fail(self, batch: str, state: BatchState, said: str, *, retry_at: float | None, free: bool) -> None:
+        """End a batch without results: its jobs are queued again, each to be tried at a time, or fail for good.
+
+        What it was to cost is owed, unless it was `free` after all.
+        """
         outcome: dict[str, Any] = (
             {"state": "failed", "ended": time.time()}
             if retry_at is None
-            else {"state": "queued", "not_before": retry_at, "batch": None, "started": None}
+            else {"state": "queued", "not_before": retry_at, "batch": None}
         )
         with self._engine.begin() as connection:
             connection.execute(_batches.update().where(_batches.c.id == batch).values(state=state))
             own = _jobs.update().where(_jobs.c.batch == batch, _jobs.c.state == "running")
-            connection.execute(own.values(said=said, cost=0.0, **outcome))
+            connection.execute(own.values(said=said, **({"cost": 0.0} if free else {}), **outcome))
 
     def forget(self, before: float) -> int:
         """Delete the jobs that ended before a moment, with their results; return how many there were."""

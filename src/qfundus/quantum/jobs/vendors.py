@@ -16,8 +16,16 @@ from qfundus.quantum.backends import Backend, open_backend, read_backends
 from qfundus.quantum.jobs.work import Estimates, Work, operator_of
 from qfundus.quantum.transpile import compile_circuit
 
-Unfinished = Literal["failed", "cancelled", "lost"]
-Progress = Literal["waiting", "done"] | Unfinished
+# Lost is what a dead process had simulated; gone is what may have run, and been paid for, and cannot be found.
+Unfinished = Literal["failed", "cancelled", "lost", "gone"]
+Progress = Literal["waiting", "running", "done"] | Unfinished
+_FREE = frozenset({"exact", "aer", "pennylane", "cirq", "quest"})
+
+
+class NobodyKnowsError(Exception):
+    """Whether something was sent cannot be found out."""
+
+
 _MINUTE = 60.0  # seconds
 _SIMULATORS = 1 << 20  # qubits: what a simulator takes is measured, not known
 
@@ -69,8 +77,12 @@ class Vendor(Protocol):
         ...
 
 
-class Simulator:
-    """Any backend of the port that runs in this process: what a dead process had sent is lost, and costs nothing."""
+class InProcess:
+    """Any backend of the port, run by this process, which remembers alone what it has sent.
+
+    What a dead process had simulated is simulated again. What it had sent to a machine is not sent twice: it is gone,
+    and a person decides whether to ask again.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -79,6 +91,9 @@ class Simulator:
         said = json.dumps({key: value for key, value in described.items() if key != "price"}, sort_keys=True)
         self._prices = float(price.get("task", 0.0)), float(price.get("shot", 0.0))
         self._configuration = hashlib.sha256(said.encode()).hexdigest()[:16]
+        local = described.get("device") == "local" or described.get("virtual", False)
+        fake = str(described.get("machine", "")).startswith("Fake")
+        self._free = not any(self._prices) and (described.get("through", name) in _FREE or local or fake)
         self._backend: Backend | None = None
         self._opening = threading.Lock()
         self._pool = ThreadPoolExecutor(1)
@@ -96,20 +111,35 @@ class Simulator:
         return token
 
     def find(self, token: str) -> str | None:
-        """Find what this process has started."""
-        return token if token in self._running else None
+        """Find what this process has started.
+
+        Raises:
+            NobodyKnowsError: where another may have sent it to a machine.
+        """
+        if token in self._running:
+            return token
+        if self._free:
+            return None
+        raise NobodyKnowsError
 
     def look(self, vendor_job: str) -> tuple[Progress, str]:
         """Say how far a batch is."""
         future = self._running.get(vendor_job)
         if future is None:
-            return "lost", "The process that simulated it is gone."
+            said = "The process that had sent it is gone"
+            return ("lost", f"{said}.") if self._free else ("gone", f"{said}: it may have run, and cost. Ask again.")
+        if future.running():
+            return "running", ""
         if not future.done():
             return "waiting", ""
         if future.cancelled():
+            del self._running[vendor_job]
             return "cancelled", "It was called back."
         error = future.exception()
-        return ("done", "") if error is None else ("failed", f"{type(error).__name__}: {error}")
+        if error is None:
+            return "done", ""
+        del self._running[vendor_job]
+        return "failed", f"{type(error).__name__}: {error}"
 
     def collect(self, vendor_job: str) -> list[Estimates]:
         """Return what was found, once."""
@@ -204,7 +234,7 @@ class Runtime:
     def look(self, vendor_job: str) -> tuple[Progress, str]:
         """Ask how far a job is."""
         job = self._service.job(vendor_job)
-        known: dict[str, Progress] = {"DONE": "done", "ERROR": "failed", "CANCELLED": "cancelled"}
+        known: dict[str, Progress] = {"DONE": "done", "ERROR": "failed", "CANCELLED": "cancelled", "RUNNING": "running"}
         status = job.status()  # a word, or the constant of that name
         progress = known.get(str(getattr(status, "name", status)), "waiting")
         return progress, str(job.error_message() or "") if progress == "failed" else ""
@@ -227,4 +257,4 @@ def open_vendor(name: str) -> Vendor:
     described = read_backends().get(name, {})
     if described.get("through", name) == "ibm" and not str(described.get("machine", "")).startswith("Fake"):
         return Runtime(name)
-    return Simulator(name)
+    return InProcess(name)

@@ -302,6 +302,63 @@ def test_a_death_at_each_step_of_sending_costs_nothing(store, vendor, ours, mome
     assert len(vendor.paid) == 1
 
 
+def test_a_vendor_that_takes_long_to_take_a_job_is_not_sent_it_twice(store, vendor, ours):
+    import threading
+
+    send = vendor.submit
+    vendor.submit = lambda works, token: (time.sleep(1.0), send(works, token))[1]
+    submit(store, work_of(), ["aer"], vendors=ours)
+    threads = [threading.Thread(target=work_off, args=(store, ours), kwargs={"lease": 0.2}) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(vendor.paid) == 1
+
+
+def test_what_a_machine_may_have_run_for_a_dead_process_is_not_sent_again(store, monkeypatch):
+    from qfundus.quantum.jobs import vendors
+
+    priced = {**vendors.read_backends(), "exact": {"through": "exact", "price": {"task": 1.0}}}
+    monkeypatch.setattr(vendors, "read_backends", lambda: priced)
+    job = submit(store, work_of(), ["exact"])
+    Worker(store, Rules(), Vendors(), lease=0.0).step()
+    time.sleep(0.01)
+    work_off(store, Vendors())
+    gone = store.find(job.id)
+    assert (gone.state, gone.cost) == ("failed", 1.0)
+    assert "may have run, and cost" in gone.said
+
+
+def test_what_the_simulator_did_in_a_machine_s_place_is_asked_of_the_machine_the_next_time(store, vendor, ours):
+    vendor.said = Offer(20, "monday", wait=5 * 3600.0)
+    job = submit(store, work_of(), ["aer"], deadline=time.time() + 3600, vendors=ours)
+    work_off(store, ours)
+    vendor.said = Offer(20, "monday")
+    again = submit(store, work_of(), ["aer"], user="bob", deadline=time.time() + 7200, vendors=ours)
+    assert (again.id, again.state, again.user) == (job.id, "queued", "bob")
+    work_off(store, ours)
+    done = store.find(job.id)
+    assert (done.state, done.fallback, done.backend) == ("done", False, "aer")
+
+
+def test_what_can_never_run_fails_and_says_why(store, vendor, ours):
+    vendor.said = Offer(2, "monday")
+    job = submit(store, work_of(), ["aer"], vendors=ours)
+    work_off(store, ours)
+    with pytest.raises(JobError, match="It has 2 qubits, the circuit 3"):
+        wait(store, job.id)
+
+
+def test_a_vendor_that_always_gives_up_is_not_asked_for_ever(store, vendor, ours, monkeypatch):
+    monkeypatch.setattr(queue, "_BACKOFF", 0.001)
+    monkeypatch.setattr(vendor, "look", lambda _: ("cancelled", "Maintenance."))
+    job = submit(store, work_of(), ["aer"], vendors=ours)
+    work_off(store, ours)
+    failed = store.find(job.id)
+    assert (failed.state, failed.said, failed.cost) == ("failed", "Maintenance.", 4.0)
+
+
 def test_two_workers_share_the_queue_and_do_nothing_twice(store, vendor, ours):
     import threading
 

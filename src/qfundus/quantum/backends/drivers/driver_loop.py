@@ -1,8 +1,9 @@
 """The driver's side of a device that is reached over shared memory. It needs nothing but NumPy: copy it where you like.
 
 A driver is a program that calls `serve(sample)`. Its last argument is the size of the block in bytes; it makes the
-block and says its name. For each line `run` on its standard input it reads a circuit from the block, lets `sample` run
-it, and leaves the bits there; it answers `done`, or `failed` and why, in a line. An end of input ends it.
+block and says its name. For each line `run NUMBER` on its standard input it reads a circuit from the block, lets
+`sample` run it, and leaves the bits there; it answers `NUMBER done`, or `NUMBER failed` and why. An end of input ends
+it, and so does its parent's.
 
 The block holds, one after the other and each at a multiple of 8 bytes:
 
@@ -12,7 +13,10 @@ The block holds, one after the other and each at a multiple of 8 bytes:
     uint8[shots, qubits] the bits, once it has run
 """
 
+import os
 import sys
+import threading
+import time
 from collections.abc import Callable
 from multiprocessing.shared_memory import SharedMemory
 
@@ -21,6 +25,7 @@ import numpy as np
 RY, RZ, CX = 0, 1, 2
 HEAD = 3 * 8
 _GATE = 4 * 8
+_LOOKED_EVERY = 0.5  # seconds
 
 # Takes the qubits, the gates `(gates, 3)`, their angles and the shots; returns bits `(shots, qubits)`.
 Sample = Callable[[int, np.ndarray, np.ndarray, int], np.ndarray]
@@ -43,15 +48,26 @@ def views(block: SharedMemory) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def serve(sample: Sample) -> None:
     """Run circuits until the input ends."""
+    # What a device's library prints must not be taken for an answer.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     block = SharedMemory(create=True, size=int(sys.argv[-1]))
     try:
-        print(block.name, flush=True)
+        print(block.name, file=answers, flush=True)
         for line in sys.stdin:
-            if line.strip() == "run":
-                print(_run(block, sample), flush=True)
+            word, _, number = line.strip().partition(" ")
+            if word == "run":
+                print(number, _run(block, sample), file=answers, flush=True)
     finally:
         block.close()
         block.unlink()
+
+
+def _end_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_LOOKED_EVERY)
+    os._exit(1)
 
 
 def _run(block: SharedMemory, sample: Sample) -> str:
