@@ -371,8 +371,13 @@ def test_an_object_that_is_not_the_one_announced_is_refused(fresh, receiving, ph
     request.MessageID, request.Priority = 1, 2
     request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = eye.SOPClassUID, "1.2.3.4"
     request.DataSet = io.BytesIO(encode(eye, is_implicit_vr=False, is_little_endian=True))
+    # The association's own thread would take the answer: it is made to pause, as the library's own requests do.
+    own._reactor_checkpoint.clear()  # noqa: SLF001
+    while not own._is_paused:  # noqa: SLF001
+        time.sleep(0.01)
     own.dimse.send_msg(request, context)
     _, answer = own.dimse.get_msg(block=True)
+    own._reactor_checkpoint.set()  # noqa: SLF001
     own.release()
     assert answer.Status == 0xA900
     assert landed(fresh) == {}
