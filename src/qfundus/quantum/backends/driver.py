@@ -20,6 +20,7 @@ from qfundus.quantum.backends.simulator import open_simulator
 from qfundus.quantum.gates import Gates
 
 _KINDS = {"ry": RY, "rz": RZ, "cx": CX}
+_LEAVE_TAKING = 10.0  # seconds in which a driver may let go of its device
 _SMALLEST_BLOCK = 1 << 20  # bytes
 
 
@@ -58,13 +59,16 @@ class Driver:
 
     def close(self) -> None:
         """End the driver."""
-        if self._block is not None:
-            self._block.close()
-            self._block = None
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
-            self._process.wait(timeout=10)
-            self._process = None
+        block, self._block = self._block, None
+        process, self._process = self._process, None
+        if block is not None:
+            with suppress(BufferError):  # the traceback of a failed call may still hold a view
+                block.close()
+        if process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=_LEAVE_TAKING)
+            process.kill()
+            process.wait()
 
     def _open(self, needed: int) -> SharedMemory:
         alive = self._process is not None and self._process.poll() is None
