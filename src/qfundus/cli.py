@@ -11,12 +11,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from qfundus.errors import AccountError, LeakError, NightError, Retry, SetupError
+from qfundus.errors import AccountError, LeakError, NightError, Retry, SetupError, TrainingError
 from qfundus.logs import set_up_logs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from qfundus.classical.evaluate import Measured
     from qfundus.ingestion.folder_quarantine import FolderQuarantine
     from qfundus.ingestion.quarantine import Quarantine
     from qfundus.quantum.jobs.store import JobStore
@@ -315,6 +316,77 @@ def grade(
     _console.print(table)
 
 
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name in configs/recipes/networks/, or a YAML file.")],
+    data: Annotated[
+        str, typer.Option(help="A MedMNIST npz, a folder with labels.csv, or prepared shards (`*.lance`, s3:// too).")
+    ],
+    out: Annotated[Path, typer.Option(help="The folder that the grader is written to.")],
+    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that train one network together.")] = 1,
+    at_once: Annotated[int, typer.Option(min=0, help="Networks trained side by side; 0: as many as fit.")] = 0,
+    track: Annotated[str, typer.Option(help="An MLflow server to log to, and to log the grader to.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="End with the figures as one JSON object.")] = False,
+) -> None:
+    """Train a grader on labelled photographs, without any server; the same command goes on where it was cut off.
+
+    OUT gets model.onnx (the grader), grader.json (what belongs to it), and a log of each network's training. The test
+    split, where the data has one, is not looked at.
+    """
+    from qfundus.classical.recipe import find_recipe
+    from qfundus.classical.session import train_grader
+    from qfundus.progress import counting
+
+    chosen = find_recipe(recipe)
+    number = chosen.seed if seed is None else seed
+    try:
+        with counting() as report:
+            measured = train_grader(
+                chosen, data, out, seed=number, processes=processes, at_once=at_once, track=track, report=report
+            )
+    except KeyboardInterrupt:
+        typer.secho("\nInterrupted: the same command goes on from here.", err=True)
+        raise typer.Exit(130) from None
+    if not as_json:
+        _console.print(f"The grader is in {out}. On photographs that each network had not seen:", soft_wrap=True)
+    _print_measured(measured, as_json=as_json)
+
+
+@app.command()
+def evaluate(
+    data: Annotated[Path, typer.Option(help="A MedMNIST npz, or a folder with labels.csv.", exists=True)],
+    model: Annotated[str, typer.Option(help="What `qfundus train` wrote, or an MLflow address (models:/name/1).")],
+    split: Annotated[str, typer.Option(help="The split to grade; without it test, where there is one.")] = "",
+    predictions: Annotated[Path | None, typer.Option(help="An npz file for the probabilities.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object.")] = False,
+) -> None:
+    """Measure a grader: AUC and ACC as MedMNIST's evaluator computes them, kappa, calibration, and what it refers."""
+    from qfundus.classical.evaluate import evaluate_grader
+    from qfundus.classical.grader import open_grader
+
+    measured, probabilities = evaluate_grader(open_grader(model), data, split)
+    if predictions:
+        import numpy as np
+
+        np.savez_compressed(predictions, probabilities=probabilities)
+    _print_measured(measured, as_json=as_json)
+
+
+def _print_measured(measured: "Measured", *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(measured.to_dict()))
+        return
+    typer.echo(
+        f"{measured.photographs} photographs ({measured.split})"
+        + (f", {measured.unreadable} unreadable" if measured.unreadable else "")
+        + (f", {measured.without_disc} without a disc, taken whole" if measured.without_disc else "")
+    )
+    typer.echo(f"AUC {measured.auc:.4f}  ACC {measured.acc:.4f}")
+    typer.echo(f"quadratic weighted kappa {measured.kappa:.4f}  calibration error {measured.calibration_error:.4f}")
+    typer.echo(f"a person should look at {measured.referred:.1%}; ACC on the others {measured.acc_kept:.4f}")
+
+
 @quarantine.command("list")
 def list_quarantine(folder: _Folder = None, key_file: _KeyFile = None, as_json: _AsJson = False) -> None:
     """List what is in quarantine, with reason and remedy."""
@@ -481,10 +553,7 @@ def plan_quantum(
     from qfundus.quantum.plan import Refusal, plan_night
     from qfundus.recipe import load_recipe
 
-    try:
-        how = load_recipe(recipe).quantum
-    except ValueError as error:
-        raise SetupError(f"The recipe {recipe.name} is wrong: {error}") from None
+    how = load_recipe(recipe).quantum
     with _console.status("Measuring a step ..."):
         plan = plan_night(how, eyes, hours * 3600)
     if isinstance(plan, Refusal):
@@ -653,6 +722,6 @@ def run() -> None:
     """Run the command line; an expected error is one message, not a traceback."""
     try:
         app()
-    except (SetupError, Retry, AccountError, LeakError, NightError) as error:
+    except (SetupError, Retry, AccountError, LeakError, NightError, TrainingError) as error:
         typer.secho(f"\n{error}", fg=typer.colors.RED, err=True)
         sys.exit(1)

@@ -99,3 +99,7 @@ class NightError(Exception):
 
 class SetupError(Exception):
     """Something outside the code is missing or misplaced; the message names the remedy."""
+
+
+class TrainingError(Exception):
+    """A training cannot go on; the message says where it stopped, what is kept, and the remedy."""

@@ -19,6 +19,11 @@ def recipe_file(name: str) -> Path:
     return checkout() / "configs" / "recipes" / f"{name}.yaml"
 
 
+def network_recipes() -> Path:
+    """Return the folder of recipes for networks on photographs."""
+    return checkout() / "configs" / "recipes" / "networks"
+
+
 def feature_repo() -> Path:
     """Return the folder of Feast definitions."""
     return checkout() / "feature_repo"

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -124,3 +125,57 @@ def load_settings() -> Settings:
     except ValidationError as error:
         names = ", ".join(f"QFUNDUS_{str(e['loc'][0]).upper()}" for e in error.errors())
         raise SetupError(f"Settings missing or wrong: {names}. Run `qfundus up`, or set them.") from None
+
+
+class ObjectSettings(BaseSettings):
+    """Where objects are, for what needs nothing else, from `QFUNDUS_S3_*` or the state folder's `settings.env`."""
+
+    model_config = SettingsConfigDict(env_prefix="QFUNDUS_S3_", frozen=True, extra="ignore")
+
+    endpoint: str
+    access_key: str
+    secret_key: SecretStr
+    region: str = "us-east-1"
+
+
+def fsspec_options(uri: str) -> dict[str, Any]:
+    """Return what fsspec needs to open an address, nothing where it is no S3 address."""
+    if not uri.startswith("s3://"):
+        return {}
+    s3 = _object_settings()
+    return {
+        "key": s3.access_key,
+        "secret": s3.secret_key.get_secret_value(),
+        "endpoint_url": s3.endpoint,
+        "client_kwargs": {"region_name": s3.region},
+        "config_kwargs": {"retries": {"max_attempts": 10, "mode": "adaptive"}},
+    }
+
+
+def lance_options(uri: str) -> dict[str, str] | None:
+    """Return what Lance needs to open an address, None where it is no S3 address."""
+    if not uri.startswith("s3://"):
+        return None
+    s3 = _object_settings()
+    return {
+        "access_key_id": s3.access_key,
+        "secret_access_key": s3.secret_key.get_secret_value(),
+        "endpoint": s3.endpoint,
+        "region": s3.region,
+        "allow_http": str(s3.endpoint.startswith("http://")).lower(),
+        "client_max_retries": "20",
+        "client_retry_timeout": "180",  # seconds: a store may be away for a minute or two
+    }
+
+
+def _object_settings() -> ObjectSettings:
+    from pydantic import ValidationError
+
+    from qfundus.errors import SetupError
+
+    written = state_folder() / "settings.env"
+    try:
+        return ObjectSettings(_env_file=written if written.exists() else None)  # pyright: ignore[reportCallIssue]
+    except ValidationError as error:
+        names = ", ".join(f"QFUNDUS_S3_{str(e['loc'][0]).upper()}" for e in error.errors())
+        raise SetupError(f"S3 is not set: {names}. Run `qfundus up`, or set them.") from None

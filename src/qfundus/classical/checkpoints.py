@@ -1,0 +1,194 @@
+"""Checkpoints in a folder or in S3: sharded, written while training goes on, and whole or not there.
+
+A checkpoint counts once its `complete.json` lies beside its shards; that file is written last, and says where in the
+data training stood. A run that goes on takes the newest that counts.
+"""
+
+import json
+import shutil
+import tempfile
+import warnings
+from collections.abc import Generator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+import torch
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import async_save
+from torch.utils._pytree import tree_map_only
+
+from qfundus.classical.parallel import Layout
+from qfundus.settings import fsspec_options
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+    from qfundus.classical.engine import Engine
+
+_log = structlog.get_logger()
+_COMPLETE = "complete.json"
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where training stands: `step` of `epoch` comes next; the best epoch so far, and each epoch's validation loss."""
+
+    epoch: int = 0
+    step: int = 0
+    best_epoch: int = -1
+    best_loss: float = float("inf")
+    held_losses: tuple[float, ...] = ()
+    train_losses: tuple[float, ...] = ()
+    processes: int = 1
+
+    @property
+    def is_best(self) -> bool:
+        """Whether this is the end of the best epoch, as far as was known then."""
+        return self.step == 0 and self.epoch == self.best_epoch + 1
+
+    @property
+    def name(self) -> str:
+        """A name that sorts by age."""
+        return f"{self.epoch:05d}-{self.step:06d}"
+
+
+@dataclass
+class Checkpoints:
+    """The checkpoints of one run in a folder or in S3: the last `keep`, and the best."""
+
+    folder: str
+    keep: int
+    layout: Layout
+    _written: tuple[Position, "Future[None] | None"] | None = field(default=None, init=False)
+
+    def save(self, engine: "Engine", position: Position) -> None:
+        """Begin to write a checkpoint; the one begun before is finished first."""
+        self.finish()
+        self._written = (position, engine.save(f"{self.folder}/{position.name}"))
+
+    def finish(self) -> None:
+        """Wait for the checkpoint that is being written, let it count, and drop those that need not be kept."""
+        if self._written is None:
+            return
+        (position, writing), self._written = self._written, None
+        try:
+            if writing is not None:
+                writing.result()
+        except Exception as error:  # noqa: BLE001  (a full disk, a lost store: training goes on)
+            _log.exception(
+                "A checkpoint could not be written; training goes on", name=position.name, why=str(error)[:300]
+            )
+            return
+        if self.layout.leads:
+            fs, root = open_folder(self.folder)
+            fs.pipe_file(f"{root}/{position.name}/{_COMPLETE}", json.dumps(asdict(position)).encode())
+            self._prune(fs, root)
+        self.layout.wait()
+
+    def resume(self, engine: "Engine") -> Position:
+        """Load the newest checkpoint that counts; return where training goes on."""
+        found = self.complete()
+        if not found:
+            return Position()
+        newest = found[-1]
+        engine.load(f"{self.folder}/{newest.name}")
+        _log.info("Training goes on", epoch=newest.epoch, step=newest.step)
+        return newest
+
+    def load_best(self, engine: "Engine") -> None:
+        """Load the epoch whose validation loss is the least."""
+        self.finish()
+        best = [position for position in self.complete() if position.is_best]
+        if best:  # else no epoch's checkpoint could be written
+            engine.load(f"{self.folder}/{best[-1].name}")
+
+    def complete(self) -> list[Position]:
+        """List the checkpoints that count, oldest first."""
+        fs, root = open_folder(self.folder)
+        fs.invalidate_cache()
+        names = sorted(fs.glob(f"{root}/*/{_COMPLETE}"))
+        return [_read_position(fs.cat_file(name)) for name in names]
+
+    def _prune(self, fs: "AbstractFileSystem", root: str) -> None:
+        there = self.complete()
+        best = [p for p in there if p.is_best][-1:]
+        kept = {p.name for p in there[-self.keep :] + best}
+        for position in there:
+            if position.name not in kept:
+                # Its mark goes first: what is half gone must not count.
+                fs.rm_file(f"{root}/{position.name}/{_COMPLETE}")
+                fs.rm(f"{root}/{position.name}", recursive=True)
+
+
+def save_shards(state: dict[str, Any], folder: str, layout: Layout) -> "Future[None]":
+    """Copy a state, and begin to write this process's shards of it."""
+    # What lies on the CPU would be written while the next step changes it.
+    state = tree_map_only(torch.Tensor, lambda tensor: tensor.detach().clone(), state)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one process alone is no mistake
+        return async_save(state, storage_writer=_writer(folder), process_group=layout.writers)  # pyright: ignore[reportReturnType]
+
+
+def load_shards(state: dict[str, Any], folder: str) -> None:
+    """Fill a state in place from shards, however many processes wrote them."""
+    from torch.distributed.checkpoint._fsspec_filesystem import FsspecReader
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        reader = FsspecReader(folder, **fsspec_options(folder)) if "://" in folder else FileSystemReader(folder)
+        load(state, storage_reader=reader)
+
+
+@contextmanager
+def local_copy(folder: str, layout: Layout, *, read: bool = False) -> Generator[str]:
+    """Yield a folder on this machine that stands for one that may be in S3; what is written there is put up after."""
+    if "://" not in folder:
+        yield folder
+        return
+    fs, root = open_folder(folder)
+    with tempfile.TemporaryDirectory() as local:
+        if read:
+            fs.get(f"{root}/", f"{local}/", recursive=True)
+        yield local
+        if not read:
+            fs.put(f"{local}/", f"{root}/", recursive=True)
+            layout.wait()
+
+
+def open_folder(folder: str) -> "tuple[AbstractFileSystem, str]":
+    """Open a folder's file system, and say what it is called there."""
+    import fsspec
+
+    fs, root = fsspec.core.url_to_fs(folder, **fsspec_options(folder))
+    if "://" not in folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    return fs, root
+
+
+def forget(folder: str) -> None:
+    """Delete all checkpoints of a run, on this machine or in S3."""
+    if "://" not in folder:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    fs, root = open_folder(folder)
+    if fs.exists(root):
+        fs.rm(root, recursive=True)
+
+
+def _writer(folder: str) -> Any:
+    from torch.distributed.checkpoint._fsspec_filesystem import FsspecWriter
+
+    if "://" not in folder:
+        return FileSystemWriter(folder)
+    return FsspecWriter(folder, sync_files=False, **fsspec_options(folder))
+
+
+def _read_position(data: "str | bytes") -> Position:
+    said = json.loads(data)
+    held, trained = tuple(said.pop("held_losses")), tuple(said.pop("train_losses"))
+    return Position(**said, held_losses=held, train_losses=trained)

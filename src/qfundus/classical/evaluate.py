@@ -1,0 +1,106 @@
+"""Measure a grader on labelled photographs it has never seen."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from qfundus.classical.grader import Grader
+from qfundus.classical.recipe import Pictures
+from qfundus.classical.shards import prepare
+from qfundus.errors import Discard, SetupError
+from qfundus.hybrid.metrics import calibration_error, quadratic_weighted_kappa
+from qfundus.imaging.labelled import Labelled, read_labelled
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How well photographs were graded.
+
+    `auc` and `acc` are as MedMNIST's evaluator computes them. `referred` is the share of which the grader says that a
+    person should look, `acc_kept` the accuracy on the others.
+    """
+
+    photographs: int
+    split: str
+    auc: float
+    acc: float
+    kappa: float
+    calibration_error: float
+    referred: float
+    acc_kept: float
+    unreadable: int
+    without_disc: int
+
+    def to_dict(self) -> dict[str, float | str]:
+        """Return the figures by name."""
+        return asdict(self)
+
+
+def evaluate_grader(grader: Grader, data: Path, split: str = "") -> tuple[Measured, np.ndarray]:
+    """Grade a split, the test split where none is named and there is one; return figures and probabilities `(n, 5)`."""
+    labelled, chosen = choose_split(read_labelled(data), split)
+    images, grades, unreadable, without = read_pictures(labelled, grader.card.pictures)
+    probabilities = grader.grade(images)
+    return measure(probabilities, grades, grader.card.refer_below, chosen, unreadable, without), probabilities
+
+
+def measure(
+    probabilities: np.ndarray, grades: np.ndarray, refer_below: float, split: str, unreadable: int = 0, without: int = 0
+) -> Measured:
+    """Measure probabilities `(n, 5)` against grades `(n,)`."""
+    from medmnist.evaluator import getACC, getAUC
+
+    whole, targets = np.ones((1, len(grades))), grades[:, None]
+    kept = probabilities.max(axis=1) >= refer_below
+    right = probabilities.argmax(axis=1) == grades
+    return Measured(
+        photographs=len(grades),
+        split=split,
+        auc=float(getAUC(targets, probabilities, "ordinal-regression"))
+        if len(np.unique(grades)) == 5
+        else float("nan"),
+        acc=float(getACC(targets, probabilities, "ordinal-regression")),
+        kappa=float(quadratic_weighted_kappa(probabilities, grades, whole)[0]),
+        calibration_error=float(calibration_error(probabilities, grades, whole)[0]),
+        referred=float(1 - kept.mean()),
+        acc_kept=float(right[kept].mean()) if kept.any() else float("nan"),
+        unreadable=unreadable,
+        without_disc=without,
+    )
+
+
+def choose_split(labelled: list[Labelled], split: str) -> tuple[list[Labelled], str]:
+    """Take a split by its name; where none is named test, else what else was not trained on, else all."""
+    there = sorted({one.split for one in labelled})
+    wanted = split or next((name for name in ("test", "val", "validation") if name in there), "")
+    if split and split not in there:
+        raise SetupError(f"There is no split {split}; there are {', '.join(filter(None, there)) or 'none'}.")
+    return [one for one in labelled if not wanted or one.split == wanted], wanted or "all"
+
+
+def read_pictures(labelled: list[Labelled], how: Pictures) -> tuple[np.ndarray, np.ndarray, int, int]:
+    """Prepare photographs `(n, side, side, 3)`; return them, their grades, how many unreadable, and without disc.
+
+    One on which no disc is found is taken whole: an evaluation may not choose its photographs.
+    """
+    images: list[np.ndarray] = []
+    grades: list[int] = []
+    unreadable = without = 0
+    for one in labelled:
+        try:
+            pixels = one.read()
+        except (OSError, ValueError):
+            unreadable += 1
+            continue
+        try:
+            image = prepare(pixels, how)
+        except Discard:
+            without += 1
+            rest = tuple(step for step in how.preparation if step != "disc")
+            image = prepare(pixels, how.model_copy(update={"preparation": rest}))
+        images.append(image)
+        grades.append(one.grade)
+    if not images:
+        raise SetupError("None of the photographs can be read.")
+    return np.stack(images), np.array(grades), unreadable, without

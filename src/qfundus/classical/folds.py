@@ -1,0 +1,49 @@
+"""Which photographs a network is trained on, and which are held out from it."""
+
+import numpy as np
+
+from qfundus.classical.shards import Table
+from qfundus.errors import SetupError
+
+_HELD = ("val", "validation")
+_ALONE_HELD = 8  # without a split of its own, every eighth photograph is held out from a single network
+
+
+def split_fold(table: Table, folds: int, fold: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows to train on and the rows held out; a patient's photographs stay together where it is known whose.
+
+    The test split is in neither. The folds hold out a share each, together everything once.
+
+    Raises:
+        SetupError: where there is too little to divide, or all is of one grade.
+    """
+    rows = np.flatnonzero(table.splits != "test")
+    _check_grades(table.grades[rows])
+    given = np.isin(table.splits, _HELD)
+    if folds == 1 and given.any():
+        return np.flatnonzero(~given & (table.splits != "test")), np.flatnonzero(given)
+    parts = _fold(table, rows, folds if folds > 1 else _ALONE_HELD)
+    return rows[parts != fold], rows[parts == fold]
+
+
+def _fold(table: Table, rows: np.ndarray, parts: int) -> np.ndarray:
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    patients = np.where(table.patients == "", table.names, table.patients)[rows]
+    if len(np.unique(patients)) < parts:
+        raise SetupError(f"{len(rows)} photographs cannot be held out in {parts} parts: lower `grading.folds`.")
+    folds = StratifiedGroupKFold(parts, shuffle=True, random_state=0)
+    part_of = np.zeros(len(rows), np.int64)
+    # A grade may be rarer than there are parts: scikit-learn warns, and divides what there is.
+    for part, (_, held) in enumerate(folds.split(rows, table.grades[rows], patients)):
+        part_of[held] = part
+    return part_of
+
+
+def _check_grades(grades: np.ndarray) -> None:
+    found = np.unique(grades)
+    if len(found) < 2:
+        raise SetupError(
+            f"All {len(grades)} photographs to train on are of grade {found[0] if len(found) else '?'}: "
+            "a grader needs two grades at least."
+        )

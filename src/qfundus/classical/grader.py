@@ -1,0 +1,203 @@
+"""The grader: trained networks that answer together, from several views, calibrated, as one ONNX graph."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+from torch import nn
+
+from qfundus.classical.folds import split_fold
+from qfundus.classical.loader import Photographs, load_in_order
+from qfundus.classical.network import GRADES, Network
+from qfundus.classical.recipe import NetworkRecipe, Pictures
+from qfundus.classical.shards import read_table
+from qfundus.classical.train import WEIGHTS_FILE, Job
+from qfundus.errors import SetupError
+from qfundus.onnx_export import export_module, open_session
+
+GRADER_FILE, CARD_FILE, HELD_FILE = "model.onnx", "grader.json", "held_out.npz"
+_BATCH = 32
+
+
+class Ensemble(nn.Module):
+    """Photographs `(batch, side, side, 3)` of uint8 to probabilities `(batch, 5)`.
+
+    The logarithms of the networks' likelihoods are averaged over networks and views, and each grade's scaled.
+    """
+
+    scales: torch.Tensor
+
+    def __init__(self, networks: Iterable[nn.Module], views: int, scales: torch.Tensor) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+        self.views = views
+        self.register_buffer("scales", scales.float())
+
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the averaged logarithms as they are."""
+        seen = torch.cat(list(turn(images, self.views)))
+        told = [one(seen).log_softmax(dim=1).view(self.views, -1, GRADES).mean(dim=0) for one in self.networks]
+        return torch.stack(told).mean(dim=0)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return probabilities."""
+        return (self.logits(images) * self.scales).softmax(dim=1)
+
+
+@dataclass(frozen=True)
+class Held:
+    """Averaged logits `(held, 5)` of the photographs that a network had not seen, their grades and rows `(held,)`."""
+
+    logits: np.ndarray
+    grades: np.ndarray
+    rows: np.ndarray
+
+
+@dataclass(frozen=True)
+class Card:
+    """What belongs to a grader beside its graph.
+
+    `refer_below` is the probability of the likeliest grade below which a person should look.
+    """
+
+    recipe: dict[str, Any]
+    scales: tuple[float, ...]
+    refer_below: float
+    photographs: str
+
+    @property
+    def pictures(self) -> Pictures:
+        """How a photograph becomes the graph's input."""
+        return Pictures.model_validate(self.recipe["pictures"])
+
+
+@dataclass(frozen=True)
+class Grader:
+    """A graph that grades photographs, and its card."""
+
+    session: onnxruntime.InferenceSession
+    card: Card
+
+    def grade(self, images: np.ndarray) -> np.ndarray:
+        """Return probabilities `(photographs, 5)` of prepared photographs `(photographs, side, side, 3)` of uint8."""
+        pieces = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
+        told = [np.asarray(self.session.run(["probabilities"], {"image": piece})[0]) for piece in pieces]
+        return np.concatenate(told) if told else np.empty((0, 5), np.float32)
+
+
+def turn(images: torch.Tensor, views: int) -> Iterator[torch.Tensor]:
+    """Yield `views` of the eight views that turning by right angles and mirroring give."""
+    for view in range(views):
+        seen = images.transpose(1, 2) if view & 1 else images
+        axes = [axis for axis, bit in ((1, 2), (2, 4)) if view & bit]
+        yield seen.flip(axes) if axes else seen
+
+
+def assemble(recipe: NetworkRecipe, jobs: list[Job], folder: Path) -> tuple[Card, np.ndarray, np.ndarray]:
+    """Calibrate trained networks on what they had not seen, and write their grader.
+
+    Returns the card, and the held-out photographs' probabilities `(held, 5)` and grades `(held,)`.
+    """
+    networks = [load_network(job) for job in jobs]
+    told = [predict_held(network, job) for network, job in zip(networks, jobs, strict=True)]
+    logits, grades = average_by_row(told)
+    scales = fit_scales(logits, grades)
+    probabilities = softmax(logits * scales, axis=1)
+    card = Card(
+        recipe=recipe.model_dump(mode="json"),
+        scales=tuple(float(scale) for scale in scales),
+        refer_below=float(np.quantile(probabilities.max(axis=1), recipe.grading.referred)),
+        photographs=read_table(jobs[0].shards, recipe.pictures).digest,
+    )
+    side = recipe.pictures.side
+    noise = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    ensemble = Ensemble(networks, recipe.grading.views, torch.from_numpy(scales))
+    export_module(ensemble, noise, folder / GRADER_FILE, "image", ("probabilities",))
+    np.savez_compressed(folder / HELD_FILE, probabilities=probabilities, grades=grades)
+    (folder / CARD_FILE).write_text(json.dumps(asdict(card), indent=1))
+    return card, probabilities, grades
+
+
+def average_by_row(told: Sequence[Held]) -> tuple[np.ndarray, np.ndarray]:
+    """Average the logits of the networks that had not seen a photograph; return them `(held, 5)`, grades `(held,)`."""
+    rows = np.concatenate([held.rows for held in told])
+    found, place = np.unique(rows, return_inverse=True)
+    summed = np.zeros((len(found), GRADES))
+    np.add.at(summed, place, np.concatenate([held.logits for held in told]))
+    grades = np.zeros(len(found), np.int64)
+    grades[place] = np.concatenate([held.grades for held in told])
+    return summed / np.bincount(place)[:, None], grades
+
+
+def fit_scales(logits: np.ndarray, grades: np.ndarray) -> np.ndarray:
+    """Find the factor of each grade's logit `(5,)` under which the grades are likeliest.
+
+    Vector scaling without offsets (C. Guo et al., arXiv 1706.04599).
+    """
+
+    def loss(logarithms: np.ndarray) -> float:
+        return -float(log_softmax(logits * np.exp(logarithms), axis=1)[np.arange(len(grades)), grades].mean())
+
+    return np.exp(minimize(loss, np.zeros(GRADES), method="L-BFGS-B", bounds=[(-2.0, 2.0)] * GRADES).x)
+
+
+def load_network(job: Job) -> Network:
+    """Read a trained network; nothing but tensors is unpickled."""
+    how = job.recipe.network.model_copy(update={"pretrained": False})
+    network = Network(how, job.recipe.pictures.side)
+    network.load_state_dict(torch.load(Path(job.folder) / WEIGHTS_FILE, weights_only=True))
+    return network.eval()
+
+
+def predict_held(network: nn.Module, job: Job) -> Held:
+    """Look at what a network had not seen."""
+    table = read_table(job.shards, job.recipe.pictures)
+    _, held = split_fold(table, job.recipe.grading.folds, job.fold)
+    alone = Ensemble([network], job.recipe.grading.views, torch.ones(GRADES))
+    examples = Photographs(job.shards, table.grades, job.seed, None)
+    with torch.inference_mode():
+        told = [(alone.logits(p.inputs).numpy(), p.weights.numpy() > 0) for p in load_in_order(examples, held, _BATCH)]
+    readable = np.concatenate([weighs for _, weighs in told])
+    logits = np.concatenate([logits for logits, _ in told])
+    return Held(logits[readable], table.grades[held][readable], held[readable])
+
+
+def open_grader(model: str) -> Grader:
+    """Open what `qfundus train` wrote, or a model in MLflow by its address (`models:/name/version`, `runs:/...`).
+
+    Raises:
+        SetupError: where it is neither.
+    """
+    if ":/" in model:
+        return _open_registered(model)
+    folder = Path(model)
+    if not (folder / GRADER_FILE).exists():
+        raise SetupError(
+            f"{folder} holds no {GRADER_FILE}: name the folder that `qfundus train` wrote, or an MLflow model."
+        )
+    return Grader(open_session(folder / GRADER_FILE), Card(**json.loads((folder / CARD_FILE).read_text())))
+
+
+def _open_registered(model: str) -> Grader:
+    from mlflow import models as mlflow_models
+    from mlflow import onnx as mlflow_onnx
+    from mlflow.exceptions import MlflowException
+
+    try:
+        info = mlflow_models.get_model_info(model)
+        session = open_session(mlflow_onnx.load_model(model).SerializeToString())
+    except MlflowException as error:
+        raise SetupError(f"MLflow has no model {model} ({str(error)[:200]}); is MLFLOW_TRACKING_URI right?") from None
+    if info.metadata and "card" in info.metadata:
+        return Grader(session, Card(**json.loads(info.metadata["card"])))
+    # The nightly's grader: its photographs are cut to the disc, and it has no rule of referral of its own.
+    side = int(session.get_inputs()[0].shape[1])
+    pictures = Pictures(side=side, preparation=("disc",)).model_dump()
+    return Grader(session, Card({"name": model, "pictures": pictures}, (1.0,) * GRADES, 0.0, ""))

@@ -1,0 +1,125 @@
+"""Train a recipe from photographs to a grader, in one folder, going on where it was cut off."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from qfundus.classical.evaluate import Measured, measure
+from qfundus.classical.grader import assemble
+from qfundus.classical.launch import train_all
+from qfundus.classical.recipe import NetworkRecipe
+from qfundus.classical.shards import open_shards, read_table, write_shards
+from qfundus.classical.train import Job
+from qfundus.classical.watch import LOG_FILE
+from qfundus.errors import SetupError
+from qfundus.imaging.labelled import read_labelled
+
+_log = structlog.get_logger()
+RECIPE_FILE, SHARDS = "recipe.json", "photographs.lance"
+
+
+@dataclass(frozen=True)
+class Course:
+    """How far the networks have come."""
+
+    epochs: tuple[int, ...]
+    of: int
+    loss: float
+
+    def describe(self) -> str:
+        """Say it in a sentence."""
+        done = ", ".join(f"{epoch}/{self.of}" for epoch in self.epochs)
+        return f"Training {len(self.epochs)} networks, epochs {done}; held-out loss {self.loss:.3f}"
+
+
+def train_grader(
+    recipe: NetworkRecipe,
+    data: str,
+    folder: Path,
+    *,
+    seed: int,
+    processes: int = 1,
+    at_once: int = 0,
+    track: str = "",
+    report: Callable[[Course], None] = lambda _: None,
+) -> Measured:
+    """Prepare photographs, train the recipe's networks, calibrate them, and write the grader into `folder`.
+
+    `data` is an npz file, a folder, or shards by their address. Returns how they grade what they had not seen.
+
+    Raises:
+        SetupError: where the folder holds a training of another recipe, seed or data.
+        TrainingError: where a network's training failed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    claim_folder(folder, recipe, data, seed)
+    shards = data if is_shards(data) else prepare_shards(recipe, Path(data), folder)
+    jobs = [
+        Job(member, shards, str(folder / "networks" / f"{number:02d}"), seed * 1000 + number, fold, track=track)
+        for number, (member, fold) in enumerate(recipe.members())
+    ]
+    abreast = at_once or max(1, min(len(jobs), (os.cpu_count() or 1) // processes))
+    train_all(jobs, processes, abreast, lambda ran: report(read_course(ran)))
+    card, probabilities, grades = assemble(recipe, jobs, folder)
+    measured = measure(probabilities, grades, card.refer_below, "held out")
+    for job in jobs:
+        shutil.rmtree(Path(job.folder) / "checkpoints", ignore_errors=True)
+    return measured
+
+
+def is_shards(data: str) -> bool:
+    """Tell whether an address is of shards."""
+    return data.rstrip("/").endswith(".lance")
+
+
+def prepare_shards(recipe: NetworkRecipe, data: Path, folder: Path) -> str:
+    """Prepare the photographs of a file or folder, unless that is done."""
+    shards = str(folder / SHARDS)
+    labelled = read_labelled(data)
+    try:
+        read_table(shards, recipe.pictures)
+    except SetupError:
+        skipped = write_shards(labelled, recipe.pictures, shards)
+        rows = open_shards(shards).count_rows()
+        _log.info("Photographs prepared", photographs=rows, skipped=skipped)
+    return shards
+
+
+def claim_folder(folder: Path, recipe: NetworkRecipe, data: str, seed: int) -> None:
+    """Note what is trained here; a folder holds one training."""
+    wanted = {
+        "recipe": recipe.model_dump(mode="json"),
+        "data": data if "://" in data else str(Path(data).resolve()),
+        "seed": seed,
+    }
+    file = folder / RECIPE_FILE
+    if not file.exists():
+        file.write_text(json.dumps(wanted, indent=1))
+    elif (there := json.loads(file.read_text())) != wanted:
+        differs = ", ".join(name for name, value in wanted.items() if there.get(name) != value)
+        raise SetupError(
+            f"{folder} holds a training with another {differs}: name another folder for --out, or delete it."
+        )
+
+
+def read_course(jobs: Sequence[Job]) -> Course:
+    """Read from the networks' logs how far they are."""
+    epochs: list[int] = []
+    loss = float("nan")
+    for job in jobs:
+        said = _last_epoch(Path(job.folder) / LOG_FILE)
+        epochs.append(int(said.get("epoch", 0)))
+        loss = said.get("held_loss", loss)
+    return Course(tuple(epochs), jobs[0].recipe.fitting.epochs, loss)
+
+
+def _last_epoch(file: Path) -> dict[str, float]:
+    if not file.exists():
+        return {}
+    lines = [json.loads(line) for line in file.read_text().splitlines() if '"epoch"' in line and line.endswith("}")]
+    return lines[-1] if lines else {}

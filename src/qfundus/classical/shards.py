@@ -1,0 +1,154 @@
+"""Prepared photographs in shards, in a folder or in S3, from which any one can be read by itself.
+
+The format is Lance's: columnar files of which single rows are fetched by ranges, so an epoch's order is ours to choose
+whatever process reads it, and no shard has to be fetched whole.
+"""
+
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import structlog
+from PIL import Image
+
+from qfundus.classical.recipe import Pictures
+from qfundus.errors import Discard, SetupError
+from qfundus.imaging.disc import find_disc
+from qfundus.imaging.enhance import even_illumination, stretch_contrast
+from qfundus.imaging.labelled import Labelled
+from qfundus.imaging.normalise import crop_disc
+from qfundus.settings import lance_options
+
+if TYPE_CHECKING:
+    from lance import LanceDataset
+
+_log = structlog.get_logger()
+_SCHEMA = pa.schema(
+    [
+        ("name", pa.string()),
+        ("grade", pa.int8()),
+        ("split", pa.string()),
+        ("patient", pa.string()),
+        ("image", pa.large_binary()),
+    ]
+)
+_ROWS_A_SHARD, _ROWS_AT_ONCE = 4096, 256
+_DIGEST = b"qfundus.digest"
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is known of the photographs but their pixels, `(photographs,)` each; `digest` is of all, pixels too."""
+
+    names: np.ndarray
+    grades: np.ndarray
+    splits: np.ndarray
+    patients: np.ndarray
+    digest: str
+
+
+def prepare(pixels: np.ndarray, how: Pictures) -> np.ndarray:
+    """Bring a photograph `(height, width, 3)` of uint8 to the network's `(side, side, 3)`.
+
+    Raises:
+        Discard: where the disc is asked for and there is none.
+    """
+    if "disc" in how.preparation:
+        square = crop_disc(pixels, find_disc(pixels), how.side)
+    else:
+        square = np.asarray(Image.fromarray(pixels).resize((how.side, how.side), Image.Resampling.BICUBIC))
+    if "illumination" in how.preparation:
+        square = even_illumination(square)
+    if "contrast" in how.preparation:
+        square = stretch_contrast(square)
+    return square
+
+
+def write_shards(
+    labelled: Iterable[Labelled], how: Pictures, uri: str, advanced: Callable[[int], None] = lambda _: None
+) -> int:
+    """Prepare photographs and write them over what is at `uri`; return how many could not be read.
+
+    One that cannot be read is said, by its name, and left out.
+    """
+    import lance
+
+    skipped, digest = 0, hashlib.sha256(how.model_dump_json().encode())
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        nonlocal skipped
+        rows: list[dict[str, Any]] = []
+        for done, one in enumerate(labelled, 1):
+            row = _prepare_row(one, how)
+            if row is None:
+                skipped += 1
+                continue
+            digest.update(f"{one.name} {one.grade} {one.split} {one.patient}".encode())
+            digest.update(row["image"])
+            rows.append(row)
+            if len(rows) == _ROWS_AT_ONCE:
+                yield pa.RecordBatch.from_pylist(rows, _SCHEMA)
+                rows = []
+            advanced(done)
+        if rows:
+            yield pa.RecordBatch.from_pylist(rows, _SCHEMA)
+
+    reader = pa.RecordBatchReader.from_batches(_SCHEMA, batches())
+    written = lance.write_dataset(
+        reader, uri, mode="overwrite", max_rows_per_file=_ROWS_A_SHARD, storage_options=lance_options(uri)
+    )
+    # The digest is known when the last photograph is; a table without one was not finished.
+    written.update_metadata({_DIGEST.decode(): digest.hexdigest(), "qfundus.pictures": how.model_dump_json()})
+    return skipped
+
+
+def read_table(uri: str, how: Pictures) -> Table:
+    """Read all but the pixels.
+
+    Raises:
+        SetupError: where there are no finished shards, or they were prepared otherwise than `how`.
+    """
+    dataset = open_shards(uri)
+    said = dataset.metadata
+    if _DIGEST.decode() not in said:
+        raise SetupError(f"The shards at {uri} were not finished: prepare them again.")
+    if said["qfundus.pictures"] != how.model_dump_json():
+        raise SetupError(
+            f"The shards at {uri} were prepared as {said['qfundus.pictures']}, and the recipe wants "
+            f"{how.model_dump_json()}: prepare them again, or change the recipe."
+        )
+    table = dataset.to_table(columns=["name", "grade", "split", "patient"])
+    columns = [np.asarray(table[name].to_pylist()) for name in ("name", "grade", "split", "patient")]
+    return Table(columns[0], columns[1].astype(np.int64), columns[2], columns[3], said[_DIGEST.decode()])
+
+
+def open_shards(uri: str) -> "LanceDataset":
+    """Open shards in a folder or in S3."""
+    import lance
+
+    try:
+        return lance.dataset(uri, storage_options=lance_options(uri))
+    except (ValueError, OSError) as error:
+        raise SetupError(f"There are no shards at {uri} ({str(error).splitlines()[0][:200]}).") from None
+
+
+def _prepare_row(one: Labelled, how: Pictures) -> dict[str, Any] | None:
+    try:
+        pixels = prepare(one.read(), how)
+    except (OSError, ValueError, Discard) as error:
+        why = error.reason if isinstance(error, Discard) else type(error).__name__
+        _log.warning("A photograph cannot be used and is left out", photograph=one.name, why=why)
+        return None
+    packed = io.BytesIO()
+    Image.fromarray(pixels).save(packed, "PNG", compress_level=1)
+    return {
+        "name": one.name,
+        "grade": one.grade,
+        "split": one.split,
+        "patient": one.patient,
+        "image": packed.getvalue(),
+    }

@@ -1,0 +1,250 @@
+"""Train one network: `torchrun -m qfundus.classical.train JOB`, on as many processes as it is started on."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from qfundus.classical.checkpoints import Checkpoints, Position
+from qfundus.classical.engine import Engine, open_engine
+from qfundus.classical.folds import split_fold
+from qfundus.classical.loader import Batch, Loader, Order, Photographs, load_in_order
+from qfundus.classical.network import Network
+from qfundus.classical.parallel import Layout, joined_processes
+from qfundus.classical.recipe import Fitting, NetworkRecipe
+from qfundus.classical.shards import read_table
+from qfundus.classical.watch import LOG_FILE, LogFile, MlflowRun, Tracker, WandbRun, Watch, describe_environment
+from qfundus.errors import TrainingError
+from qfundus.logs import set_up_logs
+
+WEIGHTS_FILE, TRAINED_FILE = "weights.pt", "trained.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A network to train from `shards` into `folder`; checkpoints lie there or elsewhere, MLflow is at `track`."""
+
+    recipe: NetworkRecipe
+    shards: str
+    folder: str
+    seed: int
+    fold: int = 0
+    checkpoints: str = ""
+    track: str = ""
+
+    def to_json(self) -> str:
+        """Write the job for travel."""
+        return json.dumps({**asdict(self), "recipe": self.recipe.model_dump()})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Job":
+        """Read a job."""
+        said = json.loads(text)
+        return cls(recipe=NetworkRecipe.model_validate(said.pop("recipe")), **said)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training came to; `waiting` is the share of the time in which it waited for photographs."""
+
+    epochs: int
+    best_epoch: int
+    train_loss: float
+    held_loss: float
+    seconds: float
+    photographs_per_second: float
+    waiting: float
+    skipped: int
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Course:
+    """What is trained on and what is held out: examples with their rows, as they are trained on and as they are."""
+
+    examples: Dataset[Batch]
+    plain: Dataset[Batch]
+    rows: np.ndarray
+    held: np.ndarray
+    grades: np.ndarray
+
+
+def train(job: Job) -> Trained | None:
+    """Train a job's network, or go on with it, and write its weights; None where this process does not lead."""
+    how, folder = job.recipe.fitting, Path(job.folder)
+    with joined_processes() as layout, determinism(job.seed, asked=how.deterministic):
+        table = read_table(job.shards, job.recipe.pictures)
+        rows, held = split_fold(table, job.recipe.grading.folds, job.fold)
+        augmented = Photographs(job.shards, table.grades, job.seed, job.recipe.augmentation)
+        plain = Photographs(job.shards, table.grades, job.seed, None)
+        course = Course(augmented, plain, rows, held, table.grades)
+        network = Network(job.recipe.network, job.recipe.pictures.side)
+        checkpoints = Checkpoints(job.checkpoints or str(folder / "checkpoints"), how.keep, layout)
+        trackers = open_trackers(job, table.digest) if layout.leads else []
+        engine, trained = fit(network, course, how, job.seed, layout, checkpoints, trackers)
+        weights = engine.weights()
+        if not layout.leads:
+            return None
+        torch.save(weights, folder / WEIGHTS_FILE)
+        (folder / TRAINED_FILE).write_text(json.dumps(asdict(trained)))
+        return trained
+
+
+def fit(
+    network: torch.nn.Module,
+    course: Course,
+    how: Fitting,
+    seed: int,
+    layout: Layout,
+    checkpoints: Checkpoints,
+    trackers: list[Tracker],
+) -> tuple[Engine, Trained]:
+    """Train until the last epoch, or until the held-out loss has not fallen for `patience` epochs.
+
+    Raises:
+        TrainingError: where the loss is no number any more; the last checkpoint is left as it is.
+    """
+    order = Order(course.rows, how.batch, seed, layout, how.accumulate)
+    loader = Loader(course.examples, order, how.workers)
+    engine = open_engine(network, how, course.grades[course.rows], layout, order.steps, seed)
+    position = checkpoints.resume(engine)
+    begun, taken, counted = time.monotonic(), 0, 0
+    with Watch(trackers, order.steps, how.epochs) as watch:
+        while position.epoch < how.epochs and not is_stale(position, how.patience):
+            losses: list[float] = []
+            for pieces in watch.timed(loader.epoch(position.epoch, position.step)):
+                step = engine.step(pieces)
+                if not math.isfinite(step.loss):
+                    raise_not_finite(position, pieces, checkpoints)
+                position = replace(position, step=position.step + 1)
+                taken, counted = taken + 1, counted + step.photographs
+                losses.append(step.loss)
+                watch.stepped(position.epoch * order.steps + position.step, step)
+                if how.checkpoint_every and taken % how.checkpoint_every == 0 and position.step < order.steps:
+                    checkpoints.save(engine, position)
+            held_loss = measure_held(engine, course, layout, how.batch)
+            position = end_epoch(position, float(np.mean(losses)) if losses else float("nan"), held_loss)
+            watch.epoch_ended(position.epoch * order.steps, position.epoch - 1, position.train_losses[-1], held_loss)
+            checkpoints.save(engine, position)
+        checkpoints.finish()
+        if how.take == "best" and position.best_epoch != position.epoch - 1:
+            checkpoints.load_best(engine)
+    seconds = time.monotonic() - begun
+    return engine, Trained(
+        epochs=position.epoch,
+        best_epoch=position.best_epoch + 1,
+        train_loss=position.train_losses[-1],
+        held_loss=position.held_losses[position.best_epoch if how.take == "best" else -1],
+        seconds=seconds,
+        photographs_per_second=counted / max(seconds, 1e-9),
+        waiting=watch.total_waited / max(watch.total_seconds, 1e-9),
+        skipped=taken * order.batch - counted,
+        parameters=sum(value.numel() for value in network.parameters()),
+    )
+
+
+def end_epoch(position: Position, train_loss: float, held_loss: float) -> Position:
+    """Go to the next epoch's beginning."""
+    better = held_loss < position.best_loss
+    return replace(
+        position,
+        epoch=position.epoch + 1,
+        step=0,
+        best_epoch=position.epoch if better else position.best_epoch,
+        best_loss=held_loss if better else position.best_loss,
+        held_losses=(*position.held_losses, held_loss),
+        train_losses=(*position.train_losses, train_loss),
+    )
+
+
+def is_stale(position: Position, patience: int) -> bool:
+    """Tell whether the last `patience` epochs brought nothing better."""
+    return position.step == 0 and position.epoch - 1 - position.best_epoch >= patience and position.epoch > 0
+
+
+def measure_held(engine: Engine, course: Course, layout: Layout, batch: int) -> float:
+    """Return the mean cross-entropy of the held-out photographs against their grades as they are."""
+    # Every process looks at as many: sharded weights are put together for each batch.
+    each = -(-len(course.held) // layout.world)
+    mine = np.resize(course.held, each * layout.world).reshape(layout.world, each)[layout.rank]
+    counted = np.arange(each * layout.world).reshape(layout.world, each)[layout.rank] < len(course.held)
+    summed, weight = 0.0, 0.0
+    for number, piece in enumerate(load_in_order(course.plain, mine, batch)):
+        losses = torch.nn.functional.cross_entropy(engine.predict(piece.inputs), piece.grades, reduction="none")
+        here = piece.weights * torch.from_numpy(counted[number * batch :][: len(piece.rows)])
+        summed, weight = summed + float((losses * here).sum()), weight + float(here.sum())
+    summed, weight = layout.total(summed, weight)
+    return summed / max(weight, 1)
+
+
+def raise_not_finite(position: Position, pieces: list[Batch], checkpoints: Checkpoints) -> None:
+    """Stop with the batch's name; checkpoints before it stay."""
+    checkpoints.finish()
+    rows = [row for piece in pieces for row in piece.rows]
+    last = checkpoints.complete()
+    kept = f"the checkpoint {last[-1].name} is kept" if last else "no checkpoint had been written yet"
+    raise TrainingError(
+        f"The loss is no number at step {position.step} of epoch {position.epoch + 1}, on the photographs of rows "
+        f"{rows}; {kept}. Lower `learning_rate`, or look at these photographs."
+    )
+
+
+@contextmanager
+def determinism(seed: int, *, asked: bool) -> Generator[None]:
+    """Begin from a seed; where asked, let torch take only ways that give the same numbers each time."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(asked, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def open_trackers(job: Job, digest: str) -> list[Tracker]:
+    """Open what keeps this training's figures."""
+    import os
+
+    folder = Path(job.folder)
+    name = f"{job.recipe.name} seed {job.seed} fold {job.fold}"
+    environment = describe_environment()
+    known = flatten(job.recipe.model_dump())
+    known |= {"recipe": job.recipe.name, "seed": str(job.seed), "fold": str(job.fold), "photographs": digest}
+    known |= {"qfundus": environment["qfundus"], "torch": environment["torch"]}
+    texts = {"recipe.json": job.recipe.model_dump_json(indent=1), "qfundus.lock": environment["lock"]}
+    trackers: list[Tracker] = [LogFile(folder / LOG_FILE)]
+    if job.track:
+        trackers.append(MlflowRun(job.track, name, known, texts, folder))
+    if os.environ.get("WANDB_PROJECT"):
+        trackers.append(WandbRun(name.replace(" ", "-"), known, folder))
+    return trackers
+
+
+def flatten(recipe: dict[str, Any]) -> dict[str, str]:
+    """Name each setting of a recipe by its path: `fitting.epochs`."""
+    parts = {part: said for part, said in recipe.items() if isinstance(said, dict)}
+    return {f"{part}.{name}": str(value) for part, said in parts.items() for name, value in said.items()}
+
+
+def main() -> int:
+    """Train the job whose file is named."""
+    set_up_logs()
+    try:
+        train(Job.from_json(Path(sys.argv[1]).read_text()))
+    except TrainingError as error:
+        print(f"\n{error}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,188 @@
+"""Tell how a training goes while it goes: a file, a log, MLflow, and Weights & Biases where a site wants it."""
+
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, Self
+
+import psutil
+import structlog
+import torch
+
+from qfundus.classical.engine import Step
+from qfundus.classical.loader import Batch
+
+_log = structlog.get_logger()
+_TOLD_EVERY = 10  # steps
+LOG_FILE = "log.jsonl"
+
+
+class Tracker(Protocol):
+    """Keeps figures of a training."""
+
+    def log(self, step: int, figures: dict[str, float]) -> None:
+        """Keep figures of a step."""
+        ...
+
+    def close(self) -> None:
+        """Keep what has not been kept yet."""
+        ...
+
+
+class LogFile:
+    """A JSON object a line, in the run's folder."""
+
+    def __init__(self, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._file = file.open("a")
+
+    def log(self, step: int, figures: dict[str, float]) -> None:
+        """Write a line."""
+        self._file.write(json.dumps({"step": step, **figures}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class MlflowRun:
+    """A run in MLflow, with system metrics; one that was cut off is gone on with."""
+
+    def __init__(self, uri: str, name: str, known: dict[str, str], texts: dict[str, str], folder: Path) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        import mlflow
+
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_experiment("training")
+        kept = folder / "mlflow_run"
+        run_id = kept.read_text() if kept.exists() else None
+        self._run = mlflow.start_run(run_id=run_id, run_name=None if run_id else name, log_system_metrics=True)
+        self._mlflow = mlflow
+        if run_id is None:
+            kept.write_text(self._run.info.run_id)
+            mlflow.log_params(known)
+            for file, text in texts.items():
+                mlflow.log_text(text, file)
+
+    def log(self, step: int, figures: dict[str, float]) -> None:
+        """Send figures, without waiting for the server."""
+        self._mlflow.log_metrics(figures, step=step, synchronous=False)
+
+    def close(self) -> None:
+        """End the run."""
+        self._mlflow.end_run()
+
+
+class WandbRun:
+    """A run in Weights & Biases, where `WANDB_PROJECT` names a project."""
+
+    def __init__(self, name: str, known: dict[str, str], folder: Path) -> None:
+        try:
+            import wandb
+        except ImportError:
+            from qfundus.errors import SetupError
+
+            raise SetupError(
+                "WANDB_PROJECT is set, and wandb is not installed: `pip install qfundus[wandb]`."
+            ) from None
+        self._run = wandb.init(
+            project=os.environ["WANDB_PROJECT"], name=name, id=name, resume="allow", config=known, dir=str(folder)
+        )
+
+    def log(self, step: int, figures: dict[str, float]) -> None:
+        """Send figures."""
+        self._run.log(figures, step=step)
+
+    def close(self) -> None:
+        """End the run."""
+        self._run.finish()
+
+
+@dataclass
+class Watch:
+    """Measures steps, how long batches were waited for, and tells trackers of every tenth."""
+
+    trackers: list[Tracker]
+    steps: int
+    epochs: int
+    _stack: ExitStack = field(default_factory=ExitStack)
+    _recent: deque[tuple[Step, float, float]] = field(default_factory=lambda: deque(maxlen=_TOLD_EVERY))
+    total_waited: float = 0.0
+    total_seconds: float = 0.0
+
+    def __enter__(self) -> Self:
+        for tracker in self.trackers:
+            self._stack.callback(tracker.close)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def timed(self, pieces: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
+        """Pass batches on, and measure how long they were waited for."""
+        while True:
+            begun = time.perf_counter()
+            batch = next(pieces, None)
+            self._waited = time.perf_counter() - begun
+            if batch is None:
+                return
+            self._begun = begun
+            yield batch
+
+    def stepped(self, number: int, step: Step) -> None:
+        """Take note of a step."""
+        seconds = time.perf_counter() - self._begun
+        self.total_waited += self._waited
+        self.total_seconds += seconds
+        self._recent.append((step, self._waited, seconds))
+        if number % _TOLD_EVERY == 0:
+            self._tell(number, self._figures())
+
+    def epoch_ended(self, number: int, epoch: int, train_loss: float, held_loss: float) -> None:
+        """Take note of an epoch."""
+        _log.info(
+            "Epoch", epoch=epoch + 1, of=self.epochs, train_loss=round(train_loss, 4), held_loss=round(held_loss, 4)
+        )
+        self._tell(number, {"epoch": epoch + 1, "train_loss": train_loss, "held_loss": held_loss})
+
+    def _figures(self) -> dict[str, float]:
+        steps = [step for step, _, _ in self._recent]
+        seconds = sum(took for _, _, took in self._recent)
+        return {
+            "loss": sum(step.loss for step in steps) / len(steps),
+            "gradient_norm": steps[-1].gradient,
+            "learning_rate": steps[-1].rate,
+            "images_per_second": sum(step.photographs for step in steps) / seconds,
+            "waiting_share": sum(waited for _, waited, _ in self._recent) / seconds,
+            "memory_mb": memory_mb(),
+        }
+
+    def _tell(self, number: int, figures: dict[str, float]) -> None:
+        for tracker in self.trackers:
+            tracker.log(number, figures)
+
+
+def memory_mb() -> float:
+    """Return what this process holds: on the GPU where there is one, else in memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return psutil.Process().memory_info().rss / 2**20
+
+
+def describe_environment() -> dict[str, str]:
+    """Return the versions of the code, and the lock file it was installed from."""
+    import qfundus
+    from qfundus.layout import checkout
+
+    lock = checkout() / "requirements" / "qfundus.lock"
+    return {
+        "qfundus": qfundus.__version__,
+        "torch": str(torch.__version__),
+        "lock": lock.read_text() if lock.exists() else "",
+    }

@@ -1,0 +1,119 @@
+"""Read labelled photographs from a MedMNIST file, or from a folder with a sheet of grades."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from qfundus.errors import SetupError
+
+GRADES = 5
+SHEET = "labels.csv"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A photograph with its grade; `split` and `patient` are empty where nobody said them.
+
+    `read` returns the pixels `(height, width, 3)` of uint8, and raises OSError or ValueError where they cannot be read.
+    """
+
+    name: str
+    grade: int
+    split: str
+    patient: str
+    read: Callable[[], np.ndarray]
+
+
+def read_labelled(data: Path) -> list[Labelled]:
+    """List the photographs of an npz file or a folder, without reading a folder's pixels.
+
+    Raises:
+        SetupError: where it is neither, or labels and photographs do not belong to each other.
+    """
+    if not data.exists():
+        raise SetupError(f"{data} does not exist: name a MedMNIST npz file, or a folder with {SHEET}.")
+    return read_npz(data) if data.is_file() else read_folder(data)
+
+
+def read_npz(path: Path) -> list[Labelled]:
+    """Read a MedMNIST file: `*_images` of `(n, height, width, 3)` of uint8 beside `*_labels` of `(n, 1)`."""
+    try:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError) as error:
+        raise SetupError(f"{path.name} is no MedMNIST npz file ({type(error).__name__}).") from None
+    splits = [name.removesuffix("_images") for name in arrays if name.endswith("_images")]
+    if not splits:
+        raise SetupError(f"{path.name} holds no array whose name ends in _images.")
+    return [one for split in splits for one in _read_split(path.name, split, arrays)]
+
+
+def read_folder(folder: Path) -> list[Labelled]:
+    """Read a folder whose `labels.csv` has the columns `file` and `grade`, and may have `patient` and `split`."""
+    sheet = folder / SHEET
+    if not sheet.is_file():
+        raise SetupError(f"{folder.name}/ needs a {SHEET} with the columns file and grade.")
+    table = pd.read_csv(sheet, dtype=str, keep_default_na=False)
+    if not {"file", "grade"} <= set(table.columns):
+        raise SetupError(f"{folder.name}/{SHEET} needs the columns file and grade.")
+    if twice := int(table["file"].duplicated().sum()):
+        raise SetupError(f"{folder.name}/{SHEET} names {twice} files twice: give each one grade.")
+    labelled: list[Labelled] = []
+    for number, row in enumerate(table.to_dict("records"), 2):
+        where = f"{folder.name}/{SHEET}, line {number}"
+        file = folder / row["file"]
+        if not file.resolve().is_relative_to(folder.resolve()):
+            raise SetupError(f"{where}: the file lies outside the folder.")
+        if not file.is_file():
+            raise SetupError(f"{where}: there is no such file. Add it, or take the line out.")
+        grade = _check_grade(row["grade"], where)
+        labelled.append(
+            Labelled(row["file"], grade, row.get("split", ""), row.get("patient", ""), partial(_read_file, file))
+        )
+    if not labelled:
+        raise SetupError(f"{folder.name}/{SHEET} names no photograph.")
+    return labelled
+
+
+def _read_split(file: str, split: str, arrays: dict[str, np.ndarray]) -> list[Labelled]:
+    images, labels = arrays[f"{split}_images"], arrays.get(f"{split}_labels")
+    if labels is None or len(labels) != len(images):
+        raise SetupError(
+            f"{file} has {len(images)} {split}_images and {0 if labels is None else len(labels)} {split}_labels: "
+            "there must be a label for each."
+        )
+    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+        raise SetupError(
+            f"{split}_images of {file} are {images.dtype} of shape {images.shape}: they must be uint8 of shape "
+            "(n, height, width, 3)."
+        )
+    return [
+        Labelled(
+            f"{split}-{n:05d}", _check_grade(label, f"{split}_labels[{n}] of {file}"), split, "", partial(_take, image)
+        )
+        for n, (image, label) in enumerate(zip(images, labels.ravel(), strict=True))
+    ]
+
+
+def _take(image: np.ndarray) -> np.ndarray:
+    return image
+
+
+def _check_grade(said: object, where: str) -> int:
+    try:
+        grade = int(str(said))
+    except ValueError:
+        grade = -1
+    if not 0 <= grade < GRADES:
+        raise SetupError(f"{where}: the grade must be a whole number from 0 to {GRADES - 1}.")
+    return grade
+
+
+def _read_file(file: Path) -> np.ndarray:
+    with Image.open(file) as opened:
+        return np.asarray(opened.convert("RGB"))

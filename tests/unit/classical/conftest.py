@@ -1,0 +1,29 @@
+"""Shards and a job for every test of training."""
+
+import pytest
+import torch
+from training import make_labelled, make_recipe
+
+from qfundus.classical.shards import write_shards
+from qfundus.classical.train import Job
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Small tensors are no work for two, and waiting threads would hold the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory):
+    uri = str(tmp_path_factory.mktemp("shards") / "photographs.lance")
+    write_shards(make_labelled(80), make_recipe().pictures, uri)
+    return uri
+
+
+@pytest.fixture
+def job(shards, tmp_path):
+    return Job(make_recipe(), shards, str(tmp_path / "network"), seed=3)

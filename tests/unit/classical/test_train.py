@@ -1,0 +1,168 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from training import changed, losses, run_job
+
+from qfundus.classical.checkpoints import open_folder
+from qfundus.classical.launch import command
+from qfundus.classical.train import WEIGHTS_FILE, Job, train
+from qfundus.errors import SetupError, TrainingError
+
+TOLERANCE = 2e-4  # of a loss near 1.5: sums of float32 in another order
+
+
+def weights(job):
+    return torch.load(Path(job.folder) / WEIGHTS_FILE, weights_only=True)
+
+
+def alike(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one) and one.keys() == other.keys()
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(job, tmp_path):
+    twin, other = replace(job, folder=str(tmp_path / "twin")), replace(job, folder=str(tmp_path / "other"), seed=4)
+    for one in (job, twin, other):
+        Path(one.folder).mkdir()
+        train(one)
+    assert alike(weights(job), weights(twin))
+    assert not alike(weights(job), weights(other))
+
+
+def test_an_epoch_is_the_same_whatever_the_number_of_workers(job, tmp_path):
+    other = changed(job, tmp_path / "workers", fitting__workers=2)
+    for one in (job, other):
+        Path(one.folder).mkdir()
+        train(one)
+    assert alike(weights(job), weights(other))
+
+
+def test_training_learns_what_can_be_learned(job, tmp_path):
+    long = changed(job, tmp_path / "long", fitting__epochs=12, fitting__learning_rate=0.003, augmentation={"tint": 0})
+    Path(long.folder).mkdir()
+    trained = train(long)
+    assert trained.held_loss < 0.7 * losses(long)[0][1]
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_two_processes_take_the_same_course_as_one(strategy, job, tmp_path):
+    two = changed(job, tmp_path / "two", fitting__strategy=strategy, fitting__accumulate=2, fitting__average=0.9)
+    one = changed(job, tmp_path / "one", fitting__average=0.9)
+    run_job(one)
+    run_job(two, processes=2)
+    assert losses(two) == [pytest.approx(pair, abs=TOLERANCE) for pair in losses(one)]
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_deepspeed_takes_the_same_course(stage, job, tmp_path):
+    two = changed(job, tmp_path / "two", fitting__strategy=f"zero{stage}")
+    run_job(job)
+    run_job(two, processes=2)
+    assert losses(two) == [pytest.approx(pair, abs=TOLERANCE) for pair in losses(job)]
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision_comes_near(precision, job, tmp_path):
+    other = changed(job, tmp_path / "mixed", fitting__precision=precision)
+    for one in (job, other):
+        Path(one.folder).mkdir()
+        train(one)
+    assert losses(other) == [pytest.approx(pair, abs=0.05) for pair in losses(job)]
+
+
+def kill_after(job: Job, steps: int, processes: int = 1) -> None:
+    """Start a training and kill it, with all its processes, once a checkpoint of that many steps counts."""
+    folder = Path(job.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "job.json").write_text(job.to_json())
+    process = subprocess.Popen(
+        command(folder / "job.json", processes),
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    fs, root = open_folder(job.checkpoints or str(folder / "checkpoints"))
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None:
+        fs.invalidate_cache()
+        done = [json.loads(fs.cat_file(name)) for name in fs.glob(f"{root}/*/complete.json")]
+        if any(said["epoch"] * 2 + said["step"] >= steps for said in done):
+            break
+        time.sleep(0.01)
+    assert process.poll() is None, "it ended before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_a_killed_run_goes_on_to_the_weights_of_one_never_stopped(job, tmp_path):
+    settings = {"fitting__epochs": 6, "fitting__checkpoint_every": 1, "fitting__average": 0.9, "network__dropout": 0.2}
+    whole, killed = changed(job, tmp_path / "whole", **settings), changed(job, tmp_path / "killed", **settings)
+    run_job(whole)
+    kill_after(killed, steps=3)
+    assert "Training goes on" in run_job(killed).stderr
+    assert alike(weights(whole), weights(killed))
+
+
+def test_what_two_processes_began_one_goes_on_with(job, tmp_path):
+    settings = {"fitting__epochs": 8, "fitting__checkpoint_every": 1, "fitting__strategy": "fsdp2"}
+    whole, stopped = changed(job, tmp_path / "whole", **settings), changed(job, tmp_path / "stopped", **settings)
+    run_job(whole)
+    kill_after(stopped, steps=3, processes=2)
+    assert "Training goes on" in run_job(stopped).stderr
+    assert losses(stopped)[-1] == pytest.approx(losses(whole)[-1], abs=10 * TOLERANCE)
+
+
+def test_the_last_checkpoints_and_the_best_are_kept(job, tmp_path):
+    kept = changed(job, tmp_path / "kept", fitting__epochs=5, fitting__keep=2, fitting__learning_rate=0.5)
+    Path(kept.folder).mkdir()
+    train(kept)
+    there = sorted(path.name for path in (Path(kept.folder) / "checkpoints").iterdir())
+    held = [loss for _, loss in losses(kept)]
+    best = f"{held.index(min(held)) + 1:05d}-000000"
+    assert there == sorted({"00004-000000", "00005-000000", best})
+
+
+def test_a_half_written_checkpoint_does_not_count(job):
+    Path(job.folder).mkdir()
+    train(job)
+    whole = weights(job)
+    (Path(job.folder) / "checkpoints" / "00002-000000" / "complete.json").unlink()
+    train(job)
+    assert alike(weights(job), whole)
+
+
+def test_a_loss_that_is_no_number_stops_it_with_the_batch_and_keeps_the_checkpoint(job, tmp_path):
+    broken = changed(job, tmp_path / "broken", fitting__learning_rate=1e30, fitting__warm_up=0, fitting__clip=1e30)
+    Path(broken.folder).mkdir()
+    with pytest.raises(TrainingError, match=r"no number at step \d of epoch \d.*rows \[\d+.*Lower `learning_rate`"):
+        train(broken)
+
+
+def test_more_processes_than_photographs_are_refused(job, tmp_path):
+    many = changed(job, tmp_path / "many", fitting__accumulate=64)
+    Path(many.folder).mkdir()
+    with pytest.raises(SetupError, match="fewer than 64 pieces"):
+        train(many)
+
+
+def test_training_ends_early_when_nothing_gets_better(job, tmp_path):
+    stale = changed(job, tmp_path / "stale", fitting__epochs=30, fitting__patience=2, fitting__learning_rate=0.3)
+    Path(stale.folder).mkdir()
+    trained = train(stale)
+    assert trained.epochs < 30
+    assert trained.epochs - trained.best_epoch == 2
+
+
+def test_the_module_says_its_error_in_one_message(job, tmp_path):
+    broken = changed(job, tmp_path / "broken", fitting__learning_rate=1e30, fitting__warm_up=0, fitting__clip=1e30)
+    done = run_job(broken, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert sys.executable
