@@ -105,6 +105,9 @@ def assemble(recipe: NetworkRecipe, jobs: list[Job], folder: Path) -> tuple[Card
 
     Returns the card, and the held-out photographs' probabilities `(held, 5)` and grades `(held,)`.
     """
+    if (folder / CARD_FILE).exists():  # it is written last
+        with np.load(folder / HELD_FILE) as held:
+            return read_card(folder), held["probabilities"], held["grades"]
     networks = [load_network(job) for job in jobs]
     told = [predict_held(network, job) for network, job in zip(networks, jobs, strict=True)]
     logits, grades = average_by_row(told)
@@ -182,7 +185,12 @@ def open_grader(model: str) -> Grader:
         raise SetupError(
             f"{folder} holds no {GRADER_FILE}: name the folder that `qfundus train` wrote, or an MLflow model."
         )
-    return Grader(open_session(folder / GRADER_FILE), Card(**json.loads((folder / CARD_FILE).read_text())))
+    return Grader(open_session(folder / GRADER_FILE), read_card(folder))
+
+
+def read_card(folder: Path) -> Card:
+    """Read what belongs to a grader."""
+    return Card(**json.loads((folder / CARD_FILE).read_text()))
 
 
 def _open_registered(model: str) -> Grader:

@@ -12,6 +12,7 @@ from qfundus.classical.recipe import Network as How
 from qfundus.imaging.normalise import MEAN, SPREAD
 
 GRADES = 5
+_SMALLEST_GAP = 1e-2  # two thresholds in one place would leave no room for the grade between them
 
 
 class Network(nn.Module):
@@ -53,7 +54,7 @@ class CumulativeLink(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return logits that are normalised already."""
-        thresholds = torch.cat([self.first, self.first + functional.softplus(self.gaps).cumsum(0)])
+        thresholds = torch.cat([self.first, self.first + (functional.softplus(self.gaps) + _SMALLEST_GAP).cumsum(0)])
         at_most = (thresholds - self.score(features)).float()
         # log(sigmoid(b) - sigmoid(a)), without the cancellation: log s(b) + log s(-a) + log(1 - exp(a - b)).
         lower, upper = at_most[:, :-1], at_most[:, 1:]
