@@ -326,7 +326,8 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     processes: Annotated[int, typer.Option(min=1, help="Processes that train one network together.")] = 1,
     at_once: Annotated[int, typer.Option(min=0, help="Networks trained side by side; 0: as many as fit.")] = 0,
-    track: Annotated[str, typer.Option(help="An MLflow server to log to, and to log the grader to.")] = "",
+    checkpoints: Annotated[str, typer.Option(help="Where checkpoints go, if not to OUT: s3://bucket/run.")] = "",
+    track: Annotated[str, typer.Option(help="An MLflow server to log to, and to keep the grader in.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="End with the figures as one JSON object.")] = False,
 ) -> None:
     """Train a grader on labelled photographs, without any server; the same command goes on where it was cut off.
@@ -343,7 +344,15 @@ def train(
     try:
         with counting() as report:
             measured = train_grader(
-                chosen, data, out, seed=number, processes=processes, at_once=at_once, track=track, report=report
+                chosen,
+                data,
+                out,
+                seed=number,
+                processes=processes,
+                at_once=at_once,
+                checkpoints=checkpoints,
+                track=track,
+                report=report,
             )
     except KeyboardInterrupt:
         typer.secho("\nInterrupted: the same command goes on from here.", err=True)
@@ -351,6 +360,30 @@ def train(
     if not as_json:
         _console.print(f"The grader is in {out}. On photographs that each network had not seen:", soft_wrap=True)
     _print_measured(measured, as_json=as_json)
+
+
+@app.command()
+def shard(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name in configs/recipes/networks/, or a YAML file.")],
+    data: Annotated[Path, typer.Option(help="A MedMNIST npz, or a folder with labels.csv.", exists=True)],
+    to: Annotated[str, typer.Option("--to", help="Where to, such as s3://bucket/eyes.lance.")],
+) -> None:
+    """Prepare photographs as a recipe wants them and write them as shards, for `qfundus train --data`."""
+    from qfundus.classical.recipe import find_recipe
+    from qfundus.classical.shards import write_shards
+    from qfundus.imaging.labelled import read_labelled
+
+    if not to.endswith(".lance"):
+        raise SetupError("The name of shards ends in .lance.")
+    labelled = read_labelled(data)
+    with _console.status("Preparing ...") as shown:
+        skipped = write_shards(
+            labelled,
+            find_recipe(recipe).pictures,
+            to,
+            lambda done: shown.update(f"Preparing: {done} of {len(labelled)}"),
+        )
+    _console.print(f"{len(labelled) - skipped} photographs are at {to}; {skipped} could not be used.", soft_wrap=True)
 
 
 @app.command()
@@ -371,6 +404,39 @@ def evaluate(
 
         np.savez_compressed(predictions, probabilities=probabilities)
     _print_measured(measured, as_json=as_json)
+
+
+@app.command()
+def quantise(
+    model: Annotated[Path, typer.Argument(help="What `qfundus train` wrote.", exists=True)],
+    data: Annotated[Path, typer.Option(help="A MedMNIST npz, or a folder with labels.csv.", exists=True)],
+    split: Annotated[str, typer.Option(help="The split to measure on; the others are calibrated on.")] = "val",
+    most_lost: Annotated[float, typer.Option(min=0, help="How much accuracy or kappa int8 may cost.")] = 0.02,
+    as_json: _AsJson = False,
+) -> None:
+    """Write the grader with whole numbers of 8 bits, dynamic and static, where that costs too little to matter.
+
+    Exits with 1 where a variant costs more, and deletes it.
+    """
+    from qfundus.classical.quantise import quantise_grader
+
+    with _console.status("Quantising ..."):
+        found = quantise_grader(model, data, split, most_lost)
+    rows = [
+        (
+            v.name,
+            f"{v.acc:.4f}",
+            f"{v.kappa:.4f}",
+            f"{v.milliseconds:.1f}",
+            f"{v.speed:.2f}",
+            f"{v.megabytes:.1f}",
+            v.verdict,
+        )
+        for v in found
+    ]
+    names = ("variant", "ACC", "kappa", "ms for one", "speed ratio", "MB", "verdict")
+    _print_rows(names, rows, as_json=as_json)
+    raise typer.Exit(any(form.verdict.startswith("refused") for form in found))
 
 
 def _print_measured(measured: "Measured", *, as_json: bool) -> None:

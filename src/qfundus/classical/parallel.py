@@ -4,6 +4,7 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import distributed
@@ -57,7 +58,7 @@ def joined_processes() -> Generator[Layout]:
         return
     distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     # Checkpoints are agreed on while training goes on: in one group, the talk of both would get mixed up.
-    writers = distributed.new_group(backend="gloo")
+    writers = cast("distributed.ProcessGroup", distributed.new_group(backend="gloo"))
     try:
         yield Layout(distributed.get_rank(), distributed.get_world_size(), device, writers)
     finally:

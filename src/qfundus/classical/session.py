@@ -2,16 +2,17 @@
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
+from qfundus.classical.checkpoints import forget
 from qfundus.classical.evaluate import Measured, measure
 from qfundus.classical.grader import assemble
 from qfundus.classical.launch import train_all
+from qfundus.classical.publish import publish_grader
 from qfundus.classical.recipe import NetworkRecipe
 from qfundus.classical.shards import open_shards, read_table, write_shards
 from qfundus.classical.train import Job
@@ -45,12 +46,14 @@ def train_grader(
     seed: int,
     processes: int = 1,
     at_once: int = 0,
+    checkpoints: str = "",
     track: str = "",
     report: Callable[[Course], None] = lambda _: None,
 ) -> Measured:
     """Prepare photographs, train the recipe's networks, calibrate them, and write the grader into `folder`.
 
-    `data` is an npz file, a folder, or shards by their address. Returns how they grade what they had not seen.
+    `data` is an npz file, a folder, or shards by their address; `checkpoints` an address below which they go, instead
+    of `folder`. Returns how the networks grade what they had not seen.
 
     Raises:
         SetupError: where the folder holds a training of another recipe, seed or data.
@@ -60,15 +63,25 @@ def train_grader(
     claim_folder(folder, recipe, data, seed)
     shards = data if is_shards(data) else prepare_shards(recipe, Path(data), folder)
     jobs = [
-        Job(member, shards, str(folder / "networks" / f"{number:02d}"), seed * 1000 + number, fold, track=track)
+        Job(
+            recipe=member,
+            shards=shards,
+            folder=str(folder / "networks" / f"{number:02d}"),
+            seed=seed * 1000 + number,
+            fold=fold,
+            checkpoints=f"{checkpoints.rstrip('/')}/{number:02d}" if checkpoints else "",
+            track=track,
+        )
         for number, (member, fold) in enumerate(recipe.members())
     ]
     abreast = at_once or max(1, min(len(jobs), (os.cpu_count() or 1) // processes))
     train_all(jobs, processes, abreast, lambda ran: report(read_course(ran)))
     card, probabilities, grades = assemble(recipe, jobs, folder)
     measured = measure(probabilities, grades, card.refer_below, "held out")
+    if track:
+        publish_grader(track, folder, f"{recipe.name} seed {seed}", measured)
     for job in jobs:
-        shutil.rmtree(Path(job.folder) / "checkpoints", ignore_errors=True)
+        forget(job.checkpoint_folder)
     return measured
 
 

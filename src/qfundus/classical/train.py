@@ -41,6 +41,11 @@ class Job:
     checkpoints: str = ""
     track: str = ""
 
+    @property
+    def checkpoint_folder(self) -> str:
+        """Where its checkpoints lie."""
+        return self.checkpoints or str(Path(self.folder) / "checkpoints")
+
     def to_json(self) -> str:
         """Write the job for travel."""
         return json.dumps({**asdict(self), "recipe": self.recipe.model_dump()})
@@ -88,7 +93,7 @@ def train(job: Job) -> Trained | None:
         plain = Photographs(job.shards, table.grades, job.seed, None)
         course = Course(augmented, plain, rows, held, table.grades)
         network = Network(job.recipe.network, job.recipe.pictures.side)
-        checkpoints = Checkpoints(job.checkpoints or str(folder / "checkpoints"), how.keep, layout)
+        checkpoints = Checkpoints(job.checkpoint_folder, how.keep, layout)
         trackers = open_trackers(job, table.digest) if layout.leads else []
         engine, trained = fit(network, course, how, job.seed, layout, checkpoints, trackers)
         weights = engine.weights()

@@ -20,6 +20,7 @@ from qfundus.classical.loader import Batch
 _log = structlog.get_logger()
 _TOLD_EVERY = 10  # steps
 LOG_FILE = "log.jsonl"
+EXPERIMENT = "training"
 
 
 class Tracker(Protocol):
@@ -59,7 +60,7 @@ class MlflowRun:
         import mlflow
 
         mlflow.set_tracking_uri(uri)
-        mlflow.set_experiment("training")
+        mlflow.set_experiment(EXPERIMENT)
         kept = folder / "mlflow_run"
         run_id = kept.read_text() if kept.exists() else None
         self._run = mlflow.start_run(run_id=run_id, run_name=None if run_id else name, log_system_metrics=True)

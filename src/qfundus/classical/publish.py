@@ -1,0 +1,46 @@
+"""Keep a grader in MLflow, with all that `qfundus evaluate` needs to use it from there."""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from qfundus.classical.evaluate import Measured
+from qfundus.classical.grader import GRADER_FILE, open_grader
+from qfundus.classical.watch import EXPERIMENT
+
+_KEPT = "mlflow_model"
+
+
+def publish_grader(track: str, folder: Path, name: str, measured: Measured) -> str:
+    """Log a grader with its signature, an example and its figures, once; return its address."""
+    kept = folder / _KEPT
+    if kept.exists():
+        return kept.read_text()
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import mlflow
+    import onnx
+    from mlflow import onnx as mlflow_onnx
+    from mlflow.models import infer_signature
+
+    grader = open_grader(str(folder))
+    side = grader.card.pictures.side
+    example = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
+    mlflow.set_tracking_uri(track)
+    mlflow.set_experiment(EXPERIMENT)
+    with mlflow.start_run(run_name=name) as run:
+        mlflow.log_dict(asdict(grader.card), "grader.json")
+        mlflow.log_metrics({key: value for key, value in measured.to_dict().items() if isinstance(value, float)})
+        mlflow_onnx.log_model(
+            onnx.load(folder / GRADER_FILE),
+            name="grader",
+            signature=infer_signature({"image": example}, {"probabilities": grader.grade(example)}),
+            input_example={"image": example},
+            metadata={"card": json.dumps(asdict(grader.card))},
+            pip_requirements=["onnxruntime", "numpy"],
+        )
+    address = f"runs:/{run.info.run_id}/grader"
+    kept.write_text(address)
+    return address

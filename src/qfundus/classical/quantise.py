@@ -1,0 +1,158 @@
+"""The grader in whole numbers of 8 bits, and what that costs."""
+
+import logging
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qfundus.classical.evaluate import Measured, measure, read_pictures
+from qfundus.classical.grader import GRADER_FILE, Grader, open_grader
+from qfundus.errors import SetupError
+from qfundus.imaging.labelled import Labelled, read_labelled
+from qfundus.onnx_export import open_session
+
+DYNAMIC_FILE, STATIC_FILE = "model.int8-dynamic.onnx", "model.int8.onnx"
+_CALIBRATED_ON, _TIMED = 128, 20  # photographs, runs
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A form of a grader: how well and how fast it grades; `speed` is float32's time over its own."""
+
+    name: str
+    acc: float
+    kappa: float
+    milliseconds: float
+    speed: float
+    megabytes: float
+    verdict: str
+
+
+def quantise_grader(folder: Path, data: Path, split: str, most_lost: float) -> list[Variant]:
+    """Write both int8 forms beside the grader, measure them on a split, and delete what costs more than `most_lost`.
+
+    The static form (QDQ) is calibrated on photographs outside of the split.
+
+    Raises:
+        SetupError: where there is no such split, or nothing outside of it.
+    """
+    grader = open_grader(str(folder))
+    labelled = read_labelled(data)
+    measured_on = [one for one in labelled if one.split == split]
+    others = [one for one in labelled if one.split not in (split, "test")]
+    if not measured_on or not others:
+        raise SetupError(f"There must be a split {split} to measure on, and another one to calibrate on.")
+    pictures, grades, _, _ = read_pictures(measured_on, grader.card.pictures)
+    write_dynamic(folder / GRADER_FILE, folder / DYNAMIC_FILE)
+    write_static(folder / GRADER_FILE, folder / STATIC_FILE, calibration_pictures(others, grader))
+    plain = measure_variant(grader, "float32", folder / GRADER_FILE, pictures, grades)
+    found = [plain]
+    for name, file in (("int8, dynamic", DYNAMIC_FILE), ("int8, static", STATIC_FILE)):
+        form = Grader(open_session(folder / file), grader.card)
+        variant = measure_variant(form, name, folder / file, pictures, grades, plain, most_lost)
+        if variant.verdict.startswith("refused"):
+            (folder / file).unlink()
+        found.append(variant)
+    return found
+
+
+def write_dynamic(source: Path, target: Path) -> None:
+    """Quantise the weights of matrix products; convolutions stay as they are."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with tempfile.TemporaryDirectory() as scratch:
+        prepared = _prepare(source, Path(scratch))
+        quantize_dynamic(prepared, target, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"])
+
+
+def write_static(source: Path, target: Path, pictures: np.ndarray) -> None:
+    """Quantise weights and activations, whose ranges are read off photographs `(n, side, side, 3)` of uint8."""
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+
+    class Photographs(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left: Iterator[np.ndarray] = iter(pictures[:, None])
+
+        def get_next(self) -> dict[str, Any]:
+            image = next(self.left, None)
+            return {} if image is None else {"image": image}
+
+    with tempfile.TemporaryDirectory() as scratch:
+        quantize_static(
+            _prepare(source, Path(scratch)),
+            target,
+            Photographs(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv"],  # the rest takes little time, and its rounding costs accuracy
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+
+
+def calibration_pictures(labelled: list[Labelled], grader: Grader) -> np.ndarray:
+    """Take photographs evenly from all there are."""
+    step = max(1, len(labelled) // _CALIBRATED_ON)
+    return read_pictures(labelled[::step][:_CALIBRATED_ON], grader.card.pictures)[0]
+
+
+def measure_variant(
+    form: Grader,
+    name: str,
+    file: Path,
+    pictures: np.ndarray,
+    grades: np.ndarray,
+    plain: Variant | None = None,
+    most_lost: float = 0.0,
+) -> Variant:
+    """Grade and time one form; against float32's, where that is given."""
+    told = measure(form.grade(pictures), grades, form.card.refer_below, "")
+    milliseconds = time_one(form, pictures[:1])
+    verdict = judge(told, plain, most_lost) if plain else "the measure"
+    return Variant(
+        name=name,
+        acc=told.acc,
+        kappa=told.kappa,
+        milliseconds=milliseconds,
+        speed=plain.milliseconds / milliseconds if plain else 1.0,
+        megabytes=file.stat().st_size / 2**20,
+        verdict=verdict,
+    )
+
+
+def judge(told: Measured, plain: Variant, most_lost: float) -> str:
+    """Refuse a form that grades worse than float32's by more than is allowed."""
+    lost = max(plain.acc - told.acc, plain.kappa - told.kappa)
+    return f"refused: it costs {lost:.3f}" if lost > most_lost else f"kept: it costs {max(lost, 0.0):.3f}"
+
+
+def time_one(grader: Grader, picture: np.ndarray) -> float:
+    """Return the milliseconds that one photograph takes: the least of twenty, as others only add to it."""
+    times: list[float] = []
+    for _ in range(_TIMED):
+        begun = time.perf_counter()
+        grader.grade(picture)
+        times.append(time.perf_counter() - begun)
+    return 1000 * min(times)
+
+
+def _prepare(source: Path, scratch: Path) -> Path:
+    """Fold what can be folded, as ONNX Runtime's quantiser asks for."""
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    logging.getLogger().setLevel(max(logging.getLogger().level, logging.WARNING))
+    prepared = scratch / "prepared.onnx"
+    quant_pre_process(source, prepared, skip_symbolic_shape=True)
+    return prepared

@@ -1,0 +1,89 @@
+"""Training from shards in S3, with checkpoints there, told to MLflow, and graded from there."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from training import make_labelled, make_recipe, run_job
+
+from qfundus.classical.checkpoints import open_folder
+from qfundus.classical.shards import write_shards
+from qfundus.classical.train import Job
+
+pytestmark = pytest.mark.platform
+RECIPE = """
+name: small
+seed: 1
+pictures: {side: 32}
+network: {}
+augmentation: {}
+fitting: {epochs: 2, patience: 5, batch: 20, learning_rate: 0.003, weight_decay: 0.01, checkpoint_every: 1}
+grading: {folds: 2}
+"""
+
+
+@pytest.fixture
+def data(tmp_path):
+    labelled = make_labelled(60)
+    file = tmp_path / "eyes.npz"
+    np.savez(
+        file,
+        train_images=np.stack([one.read() for one in labelled]),
+        train_labels=np.array([one.grade for one in labelled]),
+    )
+    return file
+
+
+def test_shards_and_checkpoints_in_s3_and_figures_and_grader_in_mlflow(settings, data, tmp_path, monkeypatch):
+    import mlflow
+    from typer.testing import CliRunner
+
+    from qfundus.cli import app
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    recipe, out = tmp_path / "small.yaml", tmp_path / "out"
+    recipe.write_text(RECIPE)
+    shards, checkpoints = f"s3://{settings.models_bucket}/eyes.lance", f"s3://{settings.models_bucket}/checkpoints"
+
+    def call(*words):
+        done = CliRunner().invoke(app, [str(word) for word in words])
+        assert done.exit_code == 0, (done.output, done.exception)
+        return done.stdout
+
+    call("shard", recipe, "--data", data, "--to", shards)
+    told = call(
+        *("train", recipe, "--data", shards, "--out", out, "--checkpoints", checkpoints),
+        *("--track", settings.mlflow_uri, "--json"),
+    )
+    fs, root = open_folder(checkpoints)
+    fs.invalidate_cache()
+    assert not fs.glob(f"{root}/**/complete.json")  # gone once the grader is written
+    address = (out / "mlflow_model").read_text()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", settings.mlflow_uri)
+    mlflow.set_tracking_uri(settings.mlflow_uri)
+    graded = json.loads(call("evaluate", "--data", data, "--model", address, "--split", "train", "--json"))
+    assert graded["photographs"] == 60
+    assert json.loads(told.splitlines()[-1])["photographs"] == 60
+
+    runs = mlflow.MlflowClient(settings.mlflow_uri).search_runs(
+        [mlflow.get_experiment_by_name("training").experiment_id],
+        filter_string="attributes.run_name LIKE 'small%fold%'",
+    )
+    assert len(runs) == 2
+    known = runs[0].data
+    assert known.params["fitting.epochs"] == "2"
+    assert len(known.params["photographs"]) == 64
+    assert {"held_loss", "train_loss"} <= known.metrics.keys()
+    assert mlflow.artifacts.load_text(f"runs:/{runs[0].info.run_id}/qfundus.lock").startswith("#")
+
+
+def test_a_run_goes_on_from_a_checkpoint_in_s3(settings, tmp_path):
+    shards = f"s3://{settings.models_bucket}/resumed.lance"
+    write_shards(make_labelled(60), make_recipe().pictures, shards)
+    kept = f"s3://{settings.models_bucket}/resumed"
+    job = Job(make_recipe(fitting__checkpoint_every=1), shards, str(tmp_path / "first"), 0, checkpoints=kept)
+    run_job(job)
+    again = Job(make_recipe(fitting__epochs=3), shards, str(tmp_path / "second"), 0, checkpoints=kept)
+    assert "Training goes on" in run_job(again).stderr
+    assert json.loads((Path(again.folder) / "trained.json").read_text())["epochs"] == 3

@@ -1,0 +1,170 @@
+import lance
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from training import make_labelled, make_recipe
+
+from qfundus.classical.augmentation import augment
+from qfundus.classical.engine import grade_weights, soft_targets
+from qfundus.classical.folds import split_fold
+from qfundus.classical.loader import Loader, Order, Photographs
+from qfundus.classical.parallel import Layout
+from qfundus.classical.recipe import Augmentation
+from qfundus.classical.shards import Table, prepare, read_table, write_shards
+from qfundus.errors import SetupError
+
+CPU = torch.device("cpu")
+
+
+def order(world=1, rank=0, accumulate=1, **changes):
+    return Order(
+        **{"rows": np.arange(50), "batch": 12, "seed": 1, **changes},
+        layout=Layout(rank, world, CPU),
+        accumulate=accumulate,
+    )
+
+
+def steps(**how):
+    return [[row for _, row in piece] for piece in order(**how)]
+
+
+def test_a_steps_photographs_are_the_same_however_it_is_cut():
+    whole = steps()
+    ranks = [steps(world=2, rank=rank, accumulate=3) for rank in (0, 1)]
+    for number, step in enumerate(whole):
+        pieces = [ranks[rank][3 * number + piece] for piece in range(3) for rank in (0, 1)]
+        assert [row for piece in pieces for row in piece] == step
+
+
+def test_an_epoch_goes_on_where_it_was_left():
+    later = order()
+    later.first_step = 2
+    assert [[row for _, row in piece] for piece in later] == steps()[2:]
+
+
+def test_each_epoch_has_another_order():
+    second = order()
+    second.epoch = 1
+    assert [[row for _, row in piece] for piece in second] != steps()
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    with pytest.raises(SetupError, match="multiple of 5"):
+        order(world=5)
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """Shards of which every seventh photograph is no picture."""
+    uri = str(tmp_path / "damaged.lance")
+    write_shards(make_labelled(40), make_recipe().pictures, uri)
+    table = lance.dataset(uri).to_table()
+    images = [b"no picture" if n % 7 == 0 else packed.as_py() for n, packed in enumerate(table["image"])]
+    replaced = table.set_column(4, table.schema.field("image"), [pa.array(images, pa.large_binary())])
+    metadata = lance.dataset(uri).metadata
+    lance.write_dataset(replaced, uri, mode="overwrite").update_metadata(metadata)
+    return uri
+
+
+def test_a_photograph_that_cannot_be_read_is_skipped_and_counted(damaged):
+    grades = read_table(damaged, make_recipe().pictures).grades
+    examples = Photographs(damaged, grades, 0, Augmentation())
+    loader = Loader(examples, Order(np.arange(40), 10, 0, Layout(0, 1, CPU)), workers=0)
+    read = [batch for (batch,) in loader.epoch(0)]
+    weightless = sorted(
+        row for batch in read for row, weight in zip(batch.rows, batch.weights, strict=True) if not weight
+    )
+    assert weightless == [0, 7, 14, 21, 28, 35]
+    assert all(batch.inputs.shape == (10, 32, 32, 3) for batch in read)
+
+
+def test_shards_prepared_otherwise_are_refused(shards):
+    with pytest.raises(SetupError, match="prepare them again"):
+        read_table(shards, make_recipe(pictures__side=64).pictures)
+
+
+def test_shards_that_are_not_there_are_refused(tmp_path):
+    with pytest.raises(SetupError, match="no shards at"):
+        read_table(str(tmp_path / "none.lance"), make_recipe().pictures)
+
+
+def test_a_photograph_that_cannot_be_prepared_is_left_out(tmp_path):
+    labelled = make_labelled(10)
+
+    def fail():
+        raise OSError("cannot identify image file")
+
+    labelled[3] = type(labelled[3])("broken", 1, "", "", fail)
+    uri = str(tmp_path / "p.lance")
+    assert write_shards(labelled, make_recipe().pictures, uri) == 1
+    assert "broken" not in read_table(uri, make_recipe().pictures).names
+
+
+def test_preparation_is_what_the_recipe_says(photographs):
+    pixels = photographs.images[0]
+    plain, evened = (
+        prepare(pixels, make_recipe(pictures__preparation=steps).pictures) for steps in ([], ["disc", "illumination"])
+    )
+    assert plain.shape == evened.shape == (32, 32, 3)
+    assert not np.array_equal(plain, evened)
+
+
+def test_augmentation_depends_on_the_key_alone():
+    images = torch.randint(0, 256, (3, 16, 16, 3), dtype=torch.uint8)
+    together = augment(images, [(0, 1, 5), (0, 1, 6), (0, 1, 7)], Augmentation())
+    alone = augment(images[1:2], [(0, 1, 6)], Augmentation())
+    assert torch.allclose(together[1], alone[0], atol=1e-4)
+    assert not torch.allclose(together[1], augment(images[1:2], [(0, 2, 6)], Augmentation())[0])
+
+
+def test_no_augmentation_leaves_a_photograph_alone():
+    images = torch.randint(0, 256, (2, 16, 16, 3), dtype=torch.uint8)
+    none = Augmentation(turn=False, mirror=False, zoom=0, shift=0, brightness=0, contrast=0, tint=0)
+    assert torch.allclose(augment(images, [(0,), (1,)], none), images.float(), atol=1e-2)
+
+
+def table(grades, patients=None, splits=None):
+    count = len(grades)
+    names = np.array([f"n{n}" for n in range(count)])
+    return Table(
+        names, np.array(grades), np.array(splits or [""] * count), np.array(patients or [""] * count), "digest"
+    )
+
+
+def test_folds_hold_out_everything_once_and_keep_a_patient_together():
+    known = table([n % 5 for n in range(60)], [f"p{n // 4}" for n in range(60)])
+    held = [split_fold(known, 3, fold) for fold in range(3)]
+    assert sorted(np.concatenate([out for _, out in held])) == list(range(60))
+    for rows, out in held:
+        assert not set(known.patients[rows]) & set(known.patients[out])
+
+
+def test_the_test_split_is_in_no_fold():
+    known = table([n % 5 for n in range(40)], splits=["train"] * 30 + ["test"] * 10)
+    rows, held = split_fold(known, 2, 0)
+    assert max(*rows, *held) < 30
+
+
+def test_a_single_network_holds_out_the_validation_split():
+    known = table([n % 5 for n in range(40)], splits=["train"] * 30 + ["val"] * 10)
+    assert list(split_fold(known, 1, 0)[1]) == list(range(30, 40))
+
+
+def test_one_grade_alone_is_refused():
+    with pytest.raises(SetupError, match="two grades"):
+        split_fold(table([2] * 20), 2, 0)
+
+
+def test_soft_targets_prefer_neighbours():
+    targets = soft_targets(0.7, 0.05)
+    assert torch.allclose(targets.sum(dim=1), torch.ones(5))
+    assert targets[2, 2] > targets[2, 1] == targets[2, 3] > targets[2, 0]
+    assert torch.equal(soft_targets(0.0, 0.0), torch.eye(5))
+
+
+def test_balanced_weights_give_each_grade_the_same_say():
+    grades = np.repeat([0, 1, 2, 3, 4], [50, 10, 20, 15, 5])
+    weights = grade_weights(grades, 1.0).numpy()
+    assert np.allclose(weights * np.bincount(grades), 20)
+    assert np.allclose(grade_weights(grades, 0.0), 1)

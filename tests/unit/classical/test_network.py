@@ -1,0 +1,52 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qfundus.classical.network import CumulativeLink, Network
+from qfundus.classical.recipe import Network as How
+
+
+@pytest.mark.parametrize(
+    ("backbone", "side"),
+    [
+        *(("efficientnet-lite0", 32), ("efficientnet-lite1", 48), ("efficientnet-lite2", 64)),
+        *(("monai-densenet121", 64), ("monai-efficientnet-b0", 64), ("monai-resnet18", 64), ("monai-vit", 64)),
+    ],
+)
+@pytest.mark.parametrize("head", ["softmax", "cumulative_link"])
+def test_every_backbone_and_head_grades_and_learns(backbone, side, head):
+    how = How(backbone=backbone, head=head, pretrained=backbone.startswith("efficientnet-lite"))
+    network = Network(how, side)
+    logits = network(torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8))
+    assert logits.shape == (2, 5)
+    torch.nn.functional.cross_entropy(logits, torch.tensor([0, 4])).backward()
+    assert all(value.grad is not None for value in network.parameters())
+
+
+def test_pretrained_weights_are_there_and_random_ones_are_not_them():
+    taken, drawn = (Network(How(pretrained=yes), 32).backbone.state_dict() for yes in (True, False))
+    assert not torch.equal(next(iter(taken.values())), next(iter(drawn.values())))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(-60, 60), st.lists(st.floats(-20, 20), min_size=3, max_size=3))
+def test_a_cumulative_link_gives_likelihoods_that_sum_to_one_and_rise_with_the_score(score, gaps):
+    head = CumulativeLink(1)
+    head.score.weight.data.fill_(1.0)
+    head.gaps.data.copy_(torch.tensor(gaps))
+    told = head(torch.tensor([[score], [score + 1.0]]))
+    assert torch.isfinite(told).all()
+    assert torch.allclose(told.exp().sum(dim=1), torch.ones(2), atol=1e-4)
+    mean = (told.exp() * torch.arange(5)).sum(dim=1)
+    assert mean[1] >= mean[0] - 1e-4
+
+
+def test_frozen_batch_norm_keeps_its_statistics():
+    images = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
+    for how, moves in (("frozen", False), ("own", True)):
+        network = Network(How(batch_norm=how), 32).train()
+        before = {name: value.clone() for name, value in network.named_buffers() if "running_mean" in name}
+        network(images)
+        after = dict(network.named_buffers())
+        assert moves != all(torch.equal(before[name], after[name]) for name in before)

@@ -1,0 +1,188 @@
+import json
+
+import numpy as np
+import onnxruntime
+import pytest
+from medmnist.evaluator import getACC, getAUC
+from training import SIDE, make_labelled
+from typer.testing import CliRunner
+
+from qfundus.classical.evaluate import measure
+from qfundus.classical.grader import fit_scales, open_grader, turn
+from qfundus.classical.quantise import Variant, judge
+from qfundus.cli import app
+from qfundus.errors import SetupError
+
+RECIPE = f"""
+name: small
+seed: 1
+pictures: {{side: {SIDE}}}
+network: {{}}
+augmentation: {{tint: 0}}
+fitting: {{epochs: 2, patience: 5, batch: 20, learning_rate: 0.003, weight_decay: 0.01, workers: 0}}
+grading: {{folds: 2, views: 4}}
+variants: [{{soften: 0.5}}, {{head: cumulative_link}}]
+"""
+
+
+@pytest.fixture(scope="module")
+def npz(tmp_path_factory):
+    labelled = {"train": make_labelled(80), "test": make_labelled(40, 1)}
+    file = tmp_path_factory.mktemp("data") / "eyes.npz"
+    arrays = {f"{split}_images": np.stack([one.read() for one in all_]) for split, all_ in labelled.items()}
+    arrays |= {f"{split}_labels": np.array([[one.grade] for one in all_]) for split, all_ in labelled.items()}
+    np.savez(file, **arrays)
+    return file
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    file = tmp_path_factory.mktemp("recipe") / "small.yaml"
+    file.write_text(RECIPE)
+    return file
+
+
+def call(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def trained(npz, recipe, tmp_path_factory):
+    out = tmp_path_factory.mktemp("grader") / "out"
+    done = call("train", recipe, "--data", npz, "--out", out, "--json")
+    assert done.exit_code == 0, done.output
+    return out, json.loads(done.stdout.splitlines()[-1])
+
+
+def test_train_writes_a_grader_and_says_how_it_does_on_what_it_had_not_seen(trained):
+    out, said = trained
+    assert said["photographs"] == 80  # the test split is not among them
+    assert {file.name for file in out.iterdir()} >= {"model.onnx", "grader.json", "held_out.npz"}
+    assert len(list((out / "networks").iterdir())) == 4
+    assert json.loads((out / "grader.json").read_text())["recipe"]["name"] == "small"
+
+
+def test_evaluate_prints_what_medmnist_computes(trained, npz, tmp_path):
+    out, _ = trained
+    told = tmp_path / "told.npz"
+    done = call("evaluate", "--data", npz, "--model", out, "--predictions", told, "--json")
+    said = json.loads(done.stdout)
+    truth = np.load(npz)["test_labels"]
+    probabilities = np.load(told)["probabilities"]
+    assert said["split"] == "test"
+    assert said["auc"] == pytest.approx(getAUC(truth, probabilities, "ordinal-regression"))
+    assert said["acc"] == pytest.approx(getACC(truth, probabilities, "ordinal-regression"))
+    printed = call("evaluate", "--data", npz, "--model", out).stdout
+    assert f"AUC {said['auc']:.4f}  ACC {said['acc']:.4f}" in printed
+
+
+def test_training_again_finds_what_is_done(trained, npz, recipe):
+    out, said = trained
+    before = (out / "networks" / "00" / "weights.pt").stat().st_mtime_ns
+    again = call("train", recipe, "--data", npz, "--out", out, "--json")
+    assert json.loads(again.stdout.splitlines()[-1]) == said
+    assert (out / "networks" / "00" / "weights.pt").stat().st_mtime_ns == before
+
+
+def test_a_folder_of_another_training_is_refused(trained, npz, recipe):
+    out, _ = trained
+    done = call("train", recipe, "--data", npz, "--out", out, "--seed", 9)
+    assert isinstance(done.exception, SetupError)
+    assert "another seed" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("retinamist", "Did you mean retinamnist?"), ("no-such.yaml", "no file")],
+)
+def test_a_recipe_that_is_not_there_is_said_with_the_nearest(name, said, npz, tmp_path):
+    done = call("train", name, "--data", npz, "--out", tmp_path / "out")
+    assert said in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("epochs: 2", "epoch: 2|no setting fitting.epoch. Did you mean epochs?"),
+        ("epochs: 2", "epochs: 0|fitting.epochs: Input should be greater than 0"),
+        ("{soften: 0.5}", "{softten: 0.5}|no setting variants.0.softten"),
+        ("network: {}", "network: {backbone: efficientnet-lite3}|Did you mean efficientnet-lite"),
+        ("network: {}", "network: {backbone: monai-vit}|set `pretrained: false`"),
+        ("workers: 0", "workers: 0, offload: true|Only zero1, zero2 and zero3 offload"),
+        ("workers: 0", "workers: 0, strategy: zero2, average: 0.9|keeps no average"),
+    ],
+)
+def test_a_typo_in_a_recipe_is_refused_with_the_remedy(wrong, said, npz, tmp_path):
+    put, _, message = said.partition("|")
+    file = tmp_path / "wrong.yaml"
+    file.write_text(RECIPE.replace(wrong, put))
+    done = call("train", file, "--data", npz, "--out", tmp_path / "out")
+    assert message in str(done.exception)
+
+
+def test_a_training_that_fails_says_its_last_lines(npz, tmp_path):
+    file = tmp_path / "diverging.yaml"
+    file.write_text(RECIPE.replace("learning_rate: 0.003", "learning_rate: 1.0e+30, clip: 1.0e+30, warm_up: 0"))
+    done = call("train", file, "--data", npz, "--out", tmp_path / "out")
+    assert "The loss is no number at step" in str(done.exception)
+    assert "Lower `learning_rate`" in str(done.exception)
+
+
+def test_the_graph_takes_any_batch(trained):
+    out, _ = trained
+    session = onnxruntime.InferenceSession(out / "model.onnx")
+    for count in (1, 7):
+        (told,) = session.run(None, {"image": np.zeros((count, SIDE, SIDE, 3), np.uint8)})
+        assert told.shape == (count, 5)
+        assert np.allclose(told.sum(axis=1), 1, atol=1e-5)
+
+
+def test_a_folder_without_a_grader_is_said(tmp_path):
+    with pytest.raises(SetupError, match=r"holds no model\.onnx"):
+        open_grader(str(tmp_path))
+
+
+def test_the_eight_views_are_all_different_and_the_first_is_the_photograph():
+    import torch
+
+    image = torch.arange(12.0).view(1, 2, 2, 3)
+    seen = list(turn(image, 8))
+    assert torch.equal(seen[0], image)
+    assert len({tuple(view.flatten().tolist()) for view in seen}) == 8
+
+
+def test_scales_undo_overconfidence():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1, (4000, 5))
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    grades = (shares.cumsum(axis=1) < rng.random((4000, 1))).sum(axis=1)
+    assert fit_scales(4 * logits, grades) == pytest.approx(0.25, abs=0.03)
+
+
+def test_what_is_uncertain_is_referred():
+    probabilities = np.array([[0.9, 0.1, 0, 0, 0], [0.4, 0.3, 0.3, 0, 0]])
+    measured = measure(probabilities, np.array([0, 1]), 0.5, "held out")
+    assert (measured.referred, measured.acc, measured.acc_kept) == (0.5, 0.5, 1.0)
+
+
+def test_int8_is_kept_where_it_costs_little_and_refused_where_it_costs_more(trained, npz):
+    out, _ = trained
+    done = call("quantise", out, "--data", npz, "--split", "test", "--most-lost", "1", "--json")
+    rows = {row["variant"]: row for row in map(json.loads, done.stdout.splitlines())}
+    assert done.exit_code == 0
+    assert rows["int8, static"]["verdict"].startswith("kept")
+    assert float(rows["int8, static"]["MB"]) < 0.5 * float(rows["float32"]["MB"])
+    image = np.random.default_rng(0).integers(0, 256, (4, SIDE, SIDE, 3), dtype=np.uint8)
+    plain, small = (
+        onnxruntime.InferenceSession(out / file).run(None, {"image": image})[0]
+        for file in ("model.onnx", "model.int8.onnx")
+    )
+    assert np.abs(plain - small).max() < 0.2
+    assert not np.array_equal(plain, small)
+
+
+def test_a_quantised_grader_that_grades_worse_is_refused():
+    plain = Variant("float32", 0.6, 0.5, 1.0, 1.0, 1.0, "")
+    told = measure(np.eye(5)[[0, 1, 1, 1]], np.array([0, 1, 2, 3]), 0.0, "")
+    assert judge(told, plain, 0.02) == "refused: it costs 0.125"
+    assert judge(told, plain, 0.3).startswith("kept")

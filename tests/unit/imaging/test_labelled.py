@@ -1,0 +1,77 @@
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from qfundus.errors import SetupError
+from qfundus.imaging.labelled import read_labelled
+
+
+def write_npz(path, **arrays):
+    np.savez(path, **arrays)
+    return path
+
+
+def write_folder(folder, rows, fields=("file", "grade")):
+    folder.mkdir(exist_ok=True)
+    with (folder / "labels.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(fields)
+        writer.writerows(rows)
+    return folder
+
+
+IMAGES = np.zeros((3, 28, 28, 3), np.uint8)
+
+
+def test_an_npz_file_gives_its_splits_and_grades(tmp_path):
+    file = write_npz(tmp_path / "a.npz", train_images=IMAGES, train_labels=np.array([[0], [4], [2]]))
+    read = read_labelled(file)
+    assert [(one.split, one.grade) for one in read] == [("train", 0), ("train", 4), ("train", 2)]
+    assert read[0].read().shape == (28, 28, 3)
+
+
+def test_a_folder_gives_what_its_sheet_says(tmp_path):
+    folder = write_folder(tmp_path / "eyes", [("a.png", 3, "p1", "val")], ("file", "grade", "patient", "split"))
+    Image.new("RGB", (40, 30), (200, 10, 10)).save(folder / "a.png")
+    (one,) = read_labelled(folder)
+    assert (one.name, one.grade, one.patient, one.split) == ("a.png", 3, "p1", "val")
+    assert one.read().shape == (30, 40, 3)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"train_images": IMAGES}, "3 train_images and 0 train_labels"),
+        ({"train_images": IMAGES, "train_labels": np.array([0, 1])}, "3 train_images and 2 train_labels"),
+        ({"train_images": IMAGES, "train_labels": np.array([0, 1, 5])}, r"train_labels\[2\].*from 0 to 4"),
+        ({"train_images": IMAGES.astype(np.float32), "train_labels": np.array([0, 1, 2])}, "must be uint8"),
+        ({"train_images": IMAGES[..., 0], "train_labels": np.array([0, 1, 2])}, "height, width, 3"),
+        ({"other": IMAGES}, "ends in _images"),
+    ],
+)
+def test_an_npz_file_whose_labels_and_images_do_not_match_is_refused(arrays, said, tmp_path):
+    with pytest.raises(SetupError, match=said):
+        read_labelled(write_npz(tmp_path / "a.npz", **arrays))
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([("missing.png", 1)], "line 2: there is no such file"),
+        ([("labels.csv", "two")], "line 2: the grade must be a whole number"),
+        ([("labels.csv", 1), ("labels.csv", 2)], "names 1 files twice"),
+        ([("../outside.png", 1)], "outside the folder"),
+        ([], "names no photograph"),
+    ],
+)
+def test_a_sheet_that_does_not_fit_its_folder_is_refused(rows, said, tmp_path):
+    (tmp_path / "outside.png").touch()
+    with pytest.raises(SetupError, match=said):
+        read_labelled(write_folder(tmp_path / "eyes", rows))
+
+
+def test_what_does_not_exist_is_said(tmp_path):
+    with pytest.raises(SetupError, match="does not exist"):
+        read_labelled(tmp_path / "nowhere.npz")
