@@ -439,6 +439,19 @@ def quantise(
     raise typer.Exit(any(form.verdict.startswith("refused") for form in found))
 
 
+@app.command()
+def explain(
+    model: Annotated[Path, typer.Argument(help="What `qfundus train` wrote.", exists=True)],
+    photographs: Annotated[list[Path], typer.Argument(help="Photographs: .jpg, .png, .tif.", exists=True)],
+    to: Annotated[Path, typer.Option("--to", help="The folder for the pictures.")],
+) -> None:
+    """Show where on photographs a grade comes from: red speaks for it, blue against it."""
+    from qfundus.classical.explain import explain_files
+
+    for picture, grade_told, probability in explain_files(model, photographs, to):
+        _console.print(f"{picture}: grade {grade_told}, probability {probability:.2f}", soft_wrap=True)
+
+
 def _print_measured(measured: "Measured", *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(measured.to_dict()))

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -64,6 +64,7 @@ class Settings(BaseSettings):
     triton_grpc: str
     triton_repository: Path
     triton_backend: str = "python"
+    triton_accelerator: Literal["cpu", "gpu", "tensorrt"] = "cpu"
 
     @property
     def online_store(self) -> Path:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ _BATCH = 32
 class Ensemble(nn.Module):
     """Photographs `(batch, side, side, 3)` of uint8 to probabilities `(batch, 5)`.
 
-    The logarithms of the networks' likelihoods are averaged over networks and views, and each grade's scaled.
+    The logarithms of the likelihoods are averaged over a photograph's views, scaled by `scales` `(networks, 5)`, and
+    averaged over the networks.
     """
 
     scales: torch.Tensor
@@ -41,14 +42,14 @@ class Ensemble(nn.Module):
         self.register_buffer("scales", scales.float())
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the averaged logarithms as they are."""
+        """Return each network's logarithms as they are, `(networks, batch, 5)`."""
         seen = torch.cat(list(turn(images, self.views)))
         told = [one(seen).log_softmax(dim=1).view(self.views, -1, GRADES).mean(dim=0) for one in self.networks]
-        return torch.stack(told).mean(dim=0)
+        return torch.stack(told)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return probabilities."""
-        return (self.logits(images) * self.scales).softmax(dim=1)
+        return (self.logits(images) * self.scales[:, None]).mean(dim=0).softmax(dim=1)
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,6 @@ class Card:
     """
 
     recipe: dict[str, Any]
-    scales: tuple[float, ...]
     refer_below: float
     photographs: str
 
@@ -110,12 +110,12 @@ def assemble(recipe: NetworkRecipe, jobs: list[Job], folder: Path) -> tuple[Card
             return read_card(folder), held["probabilities"], held["grades"]
     networks = [load_network(job) for job in jobs]
     told = [predict_held(network, job) for network, job in zip(networks, jobs, strict=True)]
-    logits, grades = average_by_row(told)
-    scales = fit_scales(logits, grades)
-    probabilities = softmax(logits * scales, axis=1)
+    scales = calibrate(jobs, told)
+    scaled = [replace(held, logits=held.logits * scale) for held, scale in zip(told, scales, strict=True)]
+    logits, grades = average_by_row(scaled)
+    probabilities = softmax(logits, axis=1)
     card = Card(
         recipe=recipe.model_dump(mode="json"),
-        scales=tuple(float(scale) for scale in scales),
         refer_below=float(np.quantile(probabilities.max(axis=1), recipe.grading.referred)),
         photographs=read_table(jobs[0].shards, recipe.pictures).digest,
     )
@@ -126,6 +126,12 @@ def assemble(recipe: NetworkRecipe, jobs: list[Job], folder: Path) -> tuple[Card
     np.savez_compressed(folder / HELD_FILE, probabilities=probabilities, grades=grades)
     (folder / CARD_FILE).write_text(json.dumps(asdict(card), indent=1))
     return card, probabilities, grades
+
+
+def calibrate(jobs: Sequence[Job], told: Sequence[Held]) -> np.ndarray:
+    """Find the scales of each network, `(networks, 5)`; those of a variant share theirs: more to fit them on."""
+    alike = [[held for held, other in zip(told, jobs, strict=True) if other.recipe == job.recipe] for job in jobs]
+    return np.stack([fit_scales(*average_by_row(its)) for its in alike])
 
 
 def average_by_row(told: Sequence[Held]) -> tuple[np.ndarray, np.ndarray]:
@@ -163,10 +169,12 @@ def predict_held(network: nn.Module, job: Job) -> Held:
     """Look at what a network had not seen."""
     table = read_table(job.shards, job.recipe.pictures)
     _, held = split_fold(table, job.recipe.grading.folds, job.fold)
-    alone = Ensemble([network], job.recipe.grading.views, torch.ones(GRADES))
+    alone = Ensemble([network], job.recipe.grading.views, torch.ones(1, GRADES))
     examples = Photographs(job.shards, table.grades, job.seed, None)
     with torch.inference_mode():
-        told = [(alone.logits(p.inputs).numpy(), p.weights.numpy() > 0) for p in load_in_order(examples, held, _BATCH)]
+        told = [
+            (alone.logits(p.inputs)[0].numpy(), p.weights.numpy() > 0) for p in load_in_order(examples, held, _BATCH)
+        ]
     readable = np.concatenate([weighs for _, weighs in told])
     logits = np.concatenate([logits for logits, _ in told])
     return Held(logits[readable], table.grades[held][readable], held[readable])
@@ -208,4 +216,4 @@ def _open_registered(model: str) -> Grader:
     # The nightly's grader: its photographs are cut to the disc, and it has no rule of referral of its own.
     side = int(session.get_inputs()[0].shape[1])
     pictures = Pictures(side=side, preparation=("disc",)).model_dump()
-    return Grader(session, Card({"name": model, "pictures": pictures}, (1.0,) * GRADES, 0.0, ""))
+    return Grader(session, Card({"name": model, "pictures": pictures}, 0.0, ""))

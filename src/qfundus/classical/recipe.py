@@ -106,9 +106,9 @@ class Fitting(Training):
 class Grading(Part):
     """How a trained network grades.
 
-    Of each variant of the recipe as many networks are trained as there are `folds`, each without a share of its own of
-    the photographs, and all answer together; of each photograph `views` turned and mirrored views are looked at.
-    `referred` is the share of eyes, the least certain ones, of which the grader says that a person should look.
+    As many networks are trained as there are `folds`, each without a share of its own of the photographs, the variants
+    in turn; all answer together. Of each photograph `views` turned and mirrored views are looked at. `referred` is the
+    share of eyes, the least certain ones, of which the grader says that a person should look.
     """
 
     folds: int = Field(default=1, ge=1)
@@ -140,7 +140,8 @@ class NetworkRecipe(Part):
     def members(self) -> "list[tuple[NetworkRecipe, int]]":
         """Return the recipe of each network to train, and the fold that it does not see."""
         varied = [self._varied(variant) for variant in self.variants] or [self]
-        return [(recipe, fold) for recipe in varied for fold in range(self.grading.folds)]
+        count = max(len(varied), self.grading.folds)
+        return [(varied[number % len(varied)], number % self.grading.folds) for number in range(count)]
 
     def _varied(self, variant: Variant) -> "NetworkRecipe":
         said = variant.model_dump(exclude_none=True)

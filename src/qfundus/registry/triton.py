@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import structlog
 
-from qfundus.errors import Retry
+from qfundus.errors import Retry, SetupError
 from qfundus.hybrid.grader import GRADER_FILE, OUTPUTS
 from qfundus.imaging.normalise import SIDE
 from qfundus.layout import checkout
@@ -19,6 +19,15 @@ from qfundus.settings import SERVED_MODEL, Settings
 _log = structlog.get_logger()
 SMOKE_TOLERANCE = 1e-4
 _TIMEOUT = 60.0
+# Engines are built for a GPU once and kept: building takes minutes.
+_TENSORRT = """optimization { execution_accelerators { gpu_execution_accelerator [ {
+  name: "tensorrt"
+  parameters { key: "precision_mode" value: "FP16" }
+  parameters { key: "max_workspace_size_bytes" value: "1073741824" }
+  parameters { key: "trt_engine_cache_enable" value: "true" }
+  parameters { key: "trt_engine_cache_path" value: "/tmp/trt" }
+} ] } }
+"""
 
 
 class SmokeTestError(Exception):
@@ -62,7 +71,7 @@ def serve_version(settings: Settings, version: str) -> None:
     """
     config = settings.triton_repository / SERVED_MODEL / "config.pbtxt"
     draft = config.with_suffix(".draft")
-    draft.write_text(model_config(version, settings.triton_backend))
+    draft.write_text(model_config(version, settings.triton_backend, settings.triton_accelerator))
     draft.replace(config)
     with _retryable(f"load version {version}"):
         _http(settings).load_model(SERVED_MODEL)
@@ -75,8 +84,14 @@ def stop_serving(settings: Settings) -> None:
         _http(settings).unload_model(SERVED_MODEL)
 
 
-def model_config(version: str, backend: str) -> str:
-    """Write the configuration that serves one version."""
+def model_config(version: str, backend: str, accelerator: str = "cpu") -> str:
+    """Write the configuration that serves one version, on the CPU, on a GPU, or on a GPU by TensorRT in half precision.
+
+    Raises:
+        SetupError: where the backend is not one that can use a GPU.
+    """
+    if accelerator != "cpu" and backend != "onnxruntime":
+        raise SetupError(f"{accelerator} needs QFUNDUS_TRITON_BACKEND=onnxruntime: {backend} runs on the CPU.")
     outputs = ",\n".join(f'  {{ name: "{name}" data_type: TYPE_FP32 dims: [ 5 ] }}' for name in OUTPUTS)
     return f"""name: "{SERVED_MODEL}"
 backend: "{backend}"
@@ -87,8 +102,8 @@ output [
 ]
 version_policy: {{ specific: {{ versions: [ {version} ] }} }}
 dynamic_batching {{ max_queue_delay_microseconds: 1000 }}
-instance_group [ {{ kind: KIND_CPU count: 1 }} ]
-"""
+instance_group [ {{ kind: {"KIND_CPU" if accelerator == "cpu" else "KIND_GPU"} count: 1 }} ]
+{_TENSORRT if accelerator == "tensorrt" else ""}"""
 
 
 def smoke_test(settings: Settings, version: str, smoke: Path) -> None:

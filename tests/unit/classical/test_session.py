@@ -4,6 +4,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from medmnist.evaluator import getACC, getAUC
+from PIL import Image
 from training import SIDE, make_labelled
 from typer.testing import CliRunner
 
@@ -58,7 +59,7 @@ def test_train_writes_a_grader_and_says_how_it_does_on_what_it_had_not_seen(trai
     out, said = trained
     assert said["photographs"] == 80  # the test split is not among them
     assert {file.name for file in out.iterdir()} >= {"model.onnx", "grader.json", "held_out.npz"}
-    assert len(list((out / "networks").iterdir())) == 4
+    assert len(list((out / "networks").iterdir())) == 2
     assert json.loads((out / "grader.json").read_text())["recipe"]["name"] == "small"
 
 
@@ -186,3 +187,14 @@ def test_a_quantised_grader_that_grades_worse_is_refused():
     told = measure(np.eye(5)[[0, 1, 1, 1]], np.array([0, 1, 2, 3]), 0.0, "")
     assert judge(told, plain, 0.02) == "refused: it costs 0.125"
     assert judge(told, plain, 0.3).startswith("kept")
+
+
+def test_explain_writes_a_picture_of_each_photograph(trained, tmp_path):
+    out, _ = trained
+    file = tmp_path / "eye.png"
+    Image.fromarray(make_labelled(5)[4].read()).save(file)
+    done = call("explain", out, file, "--to", tmp_path / "shown")
+    assert done.exit_code == 0, done.exception
+    (picture,) = (tmp_path / "shown").iterdir()
+    assert picture.name in done.stdout.replace("\n", "")
+    assert Image.open(picture).size == (512, 512)

@@ -1,0 +1,90 @@
+"""Show where on a photograph a grade comes from."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy import ndimage
+from torch import nn
+
+from qfundus.classical.grader import load_network, open_grader
+from qfundus.classical.shards import prepare
+from qfundus.classical.train import Job
+from qfundus.errors import SetupError
+
+_STEPS, _BLUR, _LARGEST = 24, 0.03, 0.98
+_SHOWN = 512  # pixels of a picture's side
+
+
+def explain_photograph(networks: list[nn.Module], image: np.ndarray, grade: int) -> np.ndarray:
+    """Return how much each pixel speaks for a grade, `(side, side)`: of `image` `(side, side, 3)` of uint8.
+
+    Integrated gradients (M. Sundararajan et al., arXiv 1703.01365) of the grade's log-likelihood, from the photograph's
+    mean colour to the photograph, averaged over the networks.
+    """
+    from captum.attr import IntegratedGradients
+
+    pixels = torch.from_numpy(image).float()[None]
+    start = pixels.mean(dim=(1, 2), keepdim=True).expand_as(pixels)
+    told = [
+        IntegratedGradients(_likelihood(network)).attribute(
+            pixels, start, target=grade, n_steps=_STEPS, internal_batch_size=8
+        )
+        for network in networks
+    ]
+    return torch.stack(told).mean(dim=0)[0].sum(dim=2).detach().numpy()
+
+
+def draw_overlay(image: np.ndarray, attribution: np.ndarray) -> Image.Image:
+    """Lay what speaks for the grade over the photograph in red, and what speaks against it in blue."""
+    smooth = ndimage.gaussian_filter(attribution, _BLUR * len(image))
+    scale = np.quantile(np.abs(smooth), _LARGEST) + 1e-12
+    share = np.clip(smooth / scale, -1, 1)[..., None]
+    colour = np.where(share > 0, [255.0, 0.0, 0.0], [0.0, 80.0, 255.0])
+    strength = 0.6 * np.abs(share)
+    mixed = (1 - strength) * image + strength * colour
+    picture = Image.fromarray(np.rint(mixed).astype(np.uint8))
+    return picture.resize((_SHOWN, _SHOWN), Image.Resampling.BICUBIC)
+
+
+def explain_files(folder: Path, photographs: list[Path], to: Path) -> list[tuple[Path, int, float]]:
+    """Grade photographs and write an overlay of each; return the picture, the grade and its probability.
+
+    Raises:
+        SetupError: where the grader's networks are not there, or a photograph cannot be read.
+    """
+    grader = open_grader(str(folder))
+    networks = load_networks(folder)
+    to.mkdir(parents=True, exist_ok=True)
+    written: list[tuple[Path, int, float]] = []
+    for number, file in enumerate(photographs, 1):
+        image = prepare(_read(file, number), grader.card.pictures)
+        probabilities = grader.grade(image[None])[0]
+        grade = int(probabilities.argmax())
+        picture = to / f"{number:03d}-grade-{grade}.png"
+        draw_overlay(image, explain_photograph(networks, image, grade)).save(picture)
+        written.append((picture, grade, float(probabilities[grade])))
+    return written
+
+
+def load_networks(folder: Path) -> list[nn.Module]:
+    """Read the networks that a grader was put together from."""
+    jobs = sorted((folder / "networks").glob("*/job.json"))
+    if not jobs:
+        raise SetupError(f"{folder} holds no networks: an explanation needs their weights, not the graph alone.")
+    return [load_network(Job.from_json(job.read_text())) for job in jobs]
+
+
+def _likelihood(network: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda images: network(images).log_softmax(dim=1)
+
+
+def _read(file: Path, number: int) -> np.ndarray:
+    try:
+        with Image.open(file) as opened:
+            return np.asarray(opened.convert("RGB"))
+    except (OSError, ValueError):
+        # The file's name may hold a person's: it is called by its place.
+        raise SetupError(f"Photograph {number} cannot be read: give .jpg, .png or .tif files.") from None
