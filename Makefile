@@ -81,6 +81,7 @@ bench: setup ## speed, recall and memory against named peers, as ratios
 	$(BIN)/python -m benchmarks.deidentification
 	$(BIN)/python -m benchmarks.quantum_step
 	$(BIN)/python -m benchmarks.quantum_jobs
+	$(BIN)/python -m benchmarks.training
 
 lint: setup ## style, types and import rules
 	$(BIN)/ruff check .

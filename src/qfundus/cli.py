@@ -335,10 +335,14 @@ def train(
     OUT gets model.onnx (the grader), grader.json (what belongs to it), and a log of each network's training. The test
     split, where the data has one, is not looked at.
     """
+    import signal
+
     from qfundus.classical.recipe import find_recipe
     from qfundus.classical.session import train_grader
     from qfundus.progress import counting
 
+    # Ended from outside, too, the trainings are ended with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     chosen = find_recipe(recipe)
     number = chosen.seed if seed is None else seed
     try:

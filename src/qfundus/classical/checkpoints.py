@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 import torch
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
@@ -69,25 +70,21 @@ class Checkpoints:
     def save(self, engine: "Engine", position: Position) -> None:
         """Begin to write a checkpoint; the one begun before is finished first."""
         self.finish()
-        self._written = (position, engine.save(f"{self.folder}/{position.name}"))
+        with self._forgiven(position):
+            self._written = (position, engine.save(f"{self.folder}/{position.name}"))
 
     def finish(self) -> None:
         """Wait for the checkpoint that is being written, let it count, and drop those that need not be kept."""
         if self._written is None:
             return
         (position, writing), self._written = self._written, None
-        try:
+        with self._forgiven(position):
             if writing is not None:
                 writing.result()
-        except Exception as error:  # noqa: BLE001  (a full disk, a lost store: training goes on)
-            _log.exception(
-                "A checkpoint could not be written; training goes on", name=position.name, why=str(error)[:300]
-            )
-            return
-        if self.layout.leads:
-            fs, root = open_folder(self.folder)
-            fs.pipe_file(f"{root}/{position.name}/{_COMPLETE}", json.dumps(asdict(position)).encode())
-            self._prune(fs, root)
+            if self.layout.leads:
+                fs, root = open_folder(self.folder)
+                fs.pipe_file(f"{root}/{position.name}/{_COMPLETE}", json.dumps(asdict(position)).encode())
+                self._prune(fs, root)
         self.layout.wait()
 
     def resume(self, engine: "Engine") -> Position:
@@ -113,6 +110,14 @@ class Checkpoints:
         fs.invalidate_cache()
         names = sorted(fs.glob(f"{root}/*/{_COMPLETE}"))
         return [_read_position(fs.cat_file(name)) for name in names]
+
+    @contextmanager
+    def _forgiven(self, position: Position) -> Generator[None]:
+        """Go on training where a disk is full or a store is away: the next checkpoint may be written."""
+        try:
+            yield
+        except (Exception, CheckpointException) as error:  # noqa: BLE001
+            _log.warning("A checkpoint could not be written", name=position.name, why=_last_line(error))
 
     def _prune(self, fs: "AbstractFileSystem", root: str) -> None:
         there = self.complete()
@@ -178,6 +183,11 @@ def forget(folder: str) -> None:
     fs, root = open_folder(folder)
     if fs.exists(root):
         fs.rm(root, recursive=True)
+
+
+def _last_line(error: BaseException) -> str:
+    """Return what an error of torch's says after its traceback."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:300]
 
 
 def _writer(folder: str) -> Any:

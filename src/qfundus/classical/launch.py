@@ -1,6 +1,8 @@
 """Start a training: in this process, or by torchrun on this machine."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -78,15 +80,12 @@ def train_all(
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
     """End a training with all that it started."""
-    import signal
-
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        # The group even where its leader is gone: what it started may be there yet.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, how)
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
 
 def _describe_failure(one: Running) -> str:

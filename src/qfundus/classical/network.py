@@ -27,9 +27,9 @@ class Network(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits."""
-        # Photographs lie in memory channel by channel for each pixel; permuted, that is the order convolutions like.
         scaled = ((images.float() - MEAN) / SPREAD).permute(0, 3, 1, 2)
-        return self.head(self.dropout(self.backbone(scaled)))
+        # The channels of a pixel side by side: convolutions take half the time so, on CPUs and GPUs.
+        return self.head(self.dropout(self.backbone(scaled.contiguous(memory_format=torch.channels_last))))
 
     def train(self, mode: bool = True) -> "Network":  # noqa: FBT001, FBT002  (torch's signature)
         """Set training mode; a frozen batch norm stays with its statistics."""

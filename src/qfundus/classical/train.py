@@ -1,5 +1,6 @@
 """Train one network: `torchrun -m qfundus.classical.train JOB`, on as many processes as it is started on."""
 
+import fcntl
 import json
 import math
 import sys
@@ -86,7 +87,7 @@ class Course:
 def train(job: Job) -> Trained | None:
     """Train a job's network, or go on with it, and write its weights; None where this process does not lead."""
     how, folder = job.recipe.fitting, Path(job.folder)
-    with joined_processes() as layout, determinism(job.seed, asked=how.deterministic):
+    with joined_processes() as layout, alone_in(folder, layout), determinism(job.seed, asked=how.deterministic):
         table = read_table(job.shards, job.recipe.pictures)
         rows, held = split_fold(table, job.recipe.grading.folds, job.fold)
         augmented = Photographs(job.shards, table.grades, job.seed, job.recipe.augmentation)
@@ -204,11 +205,32 @@ def raise_not_finite(position: Position, pieces: list[Batch], checkpoints: Check
 
 
 @contextmanager
+def alone_in(folder: Path, layout: Layout) -> Generator[None]:
+    """Hold a folder: two trainings that write the same checkpoints would spoil both.
+
+    Raises:
+        TrainingError: where another training holds it.
+    """
+    if not layout.leads:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TrainingError(f"Another process trains in {folder}: wait for it, or end it.") from None
+        yield
+
+
+@contextmanager
 def determinism(seed: int, *, asked: bool) -> Generator[None]:
     """Begin from a seed; where asked, let torch take only ways that give the same numbers each time."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(asked, warn_only=True)
+    # Filling what is not written yet finds bugs in torch, and takes time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
     finally:

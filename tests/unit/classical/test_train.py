@@ -2,7 +2,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,8 @@ from training import changed, losses, run_job
 
 from qfundus.classical.checkpoints import open_folder
 from qfundus.classical.launch import command
-from qfundus.classical.train import WEIGHTS_FILE, Job, train
+from qfundus.classical.parallel import Layout
+from qfundus.classical.train import WEIGHTS_FILE, Job, alone_in, train
 from qfundus.errors import SetupError, TrainingError
 
 TOLERANCE = 2e-4  # of a loss near 1.5: sums of float32 in another order
@@ -160,9 +160,39 @@ def test_training_ends_early_when_nothing_gets_better(job, tmp_path):
     assert trained.epochs - trained.best_epoch == 2
 
 
+def test_two_trainings_in_one_folder_are_refused(job):
+    with alone_in(Path(job.folder), Layout(0, 1, torch.device("cpu"))), pytest.raises(TrainingError, match="Another"):
+        train(job)
+
+
+def test_a_disk_that_is_full_costs_a_checkpoint_and_not_the_training(job, monkeypatch, capsys):
+    """A real file system of two megabytes takes the checkpoints."""
+    small = Path(job.folder) / "small"
+    small.mkdir(parents=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)], check=False)
+    if mounted.returncode:
+        pytest.skip("a small file system needs root")
+    try:
+        trained = train(replace(job, checkpoints=str(small / "checkpoints")))
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
+    assert trained.epochs == 2
+    said = capsys.readouterr()
+    assert "A checkpoint could not be written" in said.out + said.err
+    assert "No space left" in said.out + said.err
+
+
+def test_weights_and_biases_gets_the_figures_where_a_project_is_named(job, monkeypatch):
+    monkeypatch.setenv("WANDB_PROJECT", "fundus")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    Path(job.folder).mkdir()
+    train(job)
+    (kept,) = Path(job.folder).glob("wandb/offline-run-*/run-*.wandb")
+    assert b"held_loss" in kept.read_bytes()
+
+
 def test_the_module_says_its_error_in_one_message(job, tmp_path):
     broken = changed(job, tmp_path / "broken", fitting__learning_rate=1e30, fitting__warm_up=0, fitting__clip=1e30)
     done = run_job(broken, check=False)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert sys.executable
