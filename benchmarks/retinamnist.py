@@ -27,6 +27,7 @@ CHOICES: dict[str, dict[str, dict[str, object]]] = {
     "softmax": {"fitting": {"label_smoothing": 0.1}},
     "soft targets": {"fitting": {"label_smoothing": 0.05, "soften": 0.7}},
     "cumulative link": {"fitting": {"label_smoothing": 0.1}, "network": {"head": "cumulative_link"}},
+    "ranks": {"fitting": {"label_smoothing": 0.1, "loss": "ranks"}, "network": {"head": "cumulative_link"}},
     "Lite2": {"fitting": {"label_smoothing": 0.1}, "network": {"backbone": "efficientnet-lite2"}},
     "96 pixels": {"fitting": {"label_smoothing": 0.1}, "pictures": {"side": 96}},
     "48 pixels": {"fitting": {"label_smoothing": 0.1}, "pictures": {"side": 48}},

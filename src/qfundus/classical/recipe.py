@@ -20,6 +20,7 @@ Backbone = Literal[
     "monai-resnet18",
     "monai-vit",
 ]
+Loss = Literal["likelihood", "ranks"]
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
@@ -68,7 +69,8 @@ class Fitting(Training):
     """How the weights are found.
 
     `batch` counts photographs a step over all processes; `accumulate` cuts a process's share into that many pieces,
-    whose gradients are summed before the processes talk. `warm_up` is in epochs. `soften` spreads a grade's target
+    whose gradients are summed before the processes talk. `warm_up` is in epochs. `loss` is of the grade's likelihood, or
+    of ranks: of "this grade or worse", for each grade. `soften` spreads a grade's target
     over its neighbours by a bell of that width in grades, `label_smoothing` over all. `balance` weighs rare grades up:
     0 not at all, 1 in full. `average` keeps a moving average of the weights with that decay. `checkpoint_every` is in
     steps, 0 for the ends of epochs alone; the last `keep` are kept. `take` says whose weights are taken in the end:
@@ -79,6 +81,7 @@ class Fitting(Training):
     schedule: Literal["constant", "cosine"] = "cosine"
     clip: float = Field(default=1.0, gt=0)
     accumulate: int = Field(default=1, ge=1)
+    loss: Loss = "likelihood"
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     soften: float = Field(default=0.0, ge=0, le=2)
     balance: float = Field(default=0.0, ge=0, le=1)
@@ -121,6 +124,7 @@ class Variant(Part):
 
     backbone: Backbone | None = None
     head: Head | None = None
+    loss: Loss | None = None
     soften: float | None = Field(default=None, ge=0, le=2)
     label_smoothing: float | None = Field(default=None, ge=0, lt=1)
 

@@ -6,7 +6,7 @@ import torch
 from training import make_labelled, make_recipe
 
 from qfundus.classical.augmentation import augment
-from qfundus.classical.engine import grade_weights, soft_targets
+from qfundus.classical.engine import grade_weights, rank_loss, soft_targets
 from qfundus.classical.folds import split_fold
 from qfundus.classical.loader import Loader, Order, Photographs
 from qfundus.classical.parallel import Layout
@@ -161,6 +161,22 @@ def test_soft_targets_prefer_neighbours():
     assert torch.allclose(targets.sum(dim=1), torch.ones(5))
     assert targets[2, 2] > targets[2, 1] == targets[2, 3] > targets[2, 0]
     assert torch.equal(soft_targets(0.0, 0.0), torch.eye(5))
+
+
+def test_the_loss_of_ranks_is_corals_and_grows_with_the_distance():
+    from torch.nn import functional
+
+    thresholds, score = torch.tensor([-2.0, -0.5, 0.5, 2.0]), torch.tensor([[0.3], [-1.0]])
+    at_least = score - thresholds  # CORAL's logits of "more than k"
+    chances = torch.cat([torch.ones(2, 1), at_least.sigmoid(), torch.zeros(2, 1)], dim=1)
+    told = (chances[:, :-1] - chances[:, 1:]).log()
+    grades = torch.tensor([3, 0])
+    wanted = (grades[:, None] > torch.arange(4)).float()
+    corals = functional.binary_cross_entropy_with_logits(at_least, wanted, reduction="none").sum(dim=1)
+    assert torch.allclose(rank_loss(told, torch.eye(5)[grades]), corals, atol=1e-5)
+    sure_of_one = torch.eye(5)[[1] * 5].mul(0.96).add(0.008).log()
+    costs = rank_loss(sure_of_one, torch.eye(5))
+    assert costs[1] < costs[2] < costs[3] < costs[4]
 
 
 def test_balanced_weights_give_each_grade_the_same_say():
