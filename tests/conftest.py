@@ -14,7 +14,7 @@ from qfundus.dicom.deidentify import CompiledPolicy
 from qfundus.dicom.policy import load_policy
 from qfundus.features.snapshot import Split
 from qfundus.hospital.people import Clinic, invent_patient
-from qfundus.hospital.photographs import Photographs, draw_phantoms, read_npz
+from qfundus.hospital.photographs import Photographs, draw_phantoms, read_photographs
 from qfundus.hospital.wrap import wrap_eye
 from qfundus.layout import checkout, policy_file
 from qfundus.security.keys import SiteKey
@@ -36,7 +36,7 @@ def policy():
 def photographs():
     """1,200 real graded eyes where they are at hand, else 240 phantoms."""
     file = REAL_DATA / "retinamnist" / "retinamnist-train-val.npz"
-    return read_npz(file) if file.exists() else draw_phantoms(240)
+    return read_photographs(file) if file.exists() else draw_phantoms(240)
 
 
 @pytest.fixture

@@ -60,8 +60,8 @@ def likelihood_loss(told: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 def rank_loss(told: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Return the cross-entropies of "this grade or worse", summed over the grades, `(batch,)`.
 
-    CORAL's loss (W. Cao et al., arXiv 1901.07884), on any likelihoods of the grades `(batch, 5)`: a grade that is far off
-    costs more than its neighbour.
+    CORAL's loss (W. Cao et al., arXiv 1901.07884), on any log-likelihoods and targets `(batch, 5)`: a grade that is far
+    off costs more than its neighbour.
     """
     worse = told.flip(1).logcumsumexp(dim=1).flip(1)[:, 1:]
     better = told.logcumsumexp(dim=1)[:, :-1]

@@ -69,9 +69,9 @@ class Fitting(Training):
     """How the weights are found.
 
     `batch` counts photographs a step over all processes; `accumulate` cuts a process's share into that many pieces,
-    whose gradients are summed before the processes talk. `warm_up` is in epochs. `loss` is of the grade's likelihood, or
-    of ranks: of "this grade or worse", for each grade. `soften` spreads a grade's target
-    over its neighbours by a bell of that width in grades, `label_smoothing` over all. `balance` weighs rare grades up:
+    whose gradients are summed before the processes talk. `warm_up` is in epochs. `loss` is of the grade's likelihood,
+    or of ranks: of "this grade or worse", for each grade. `soften` spreads a grade's target over its neighbours by a
+    bell of that width in grades, `label_smoothing` over all. `balance` weighs rare grades up:
     0 not at all, 1 in full. `average` keeps a moving average of the weights with that decay. `checkpoint_every` is in
     steps, 0 for the ends of epochs alone; the last `keep` are kept. `take` says whose weights are taken in the end:
     those of the last epoch, or of the one with the least loss on what is held out.

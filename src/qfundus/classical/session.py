@@ -74,8 +74,7 @@ def train_grader(
         )
         for number, (member, fold) in enumerate(recipe.members())
     ]
-    abreast = at_once or max(1, min(len(jobs), (os.cpu_count() or 1) // processes))
-    train_all(jobs, processes, abreast, lambda ran: report(read_course(ran)))
+    train_all(jobs, processes, at_once or fitting_at_once(len(jobs), processes), lambda ran: report(read_course(ran)))
     card, probabilities, grades = assemble(recipe, jobs, folder)
     measured = measure(probabilities, grades, card.refer_below, "held out")
     if track:
@@ -83,6 +82,14 @@ def train_grader(
     for job in jobs:
         forget(job.checkpoint_folder)
     return measured
+
+
+def fitting_at_once(jobs: int, processes: int) -> int:
+    """Say how many trainings fit side by side: one process to a GPU, or to a core where there is none."""
+    import torch
+
+    places = torch.cuda.device_count() or os.cpu_count() or 1
+    return max(1, min(jobs, places // processes))
 
 
 def is_shards(data: str) -> bool:

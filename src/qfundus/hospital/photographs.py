@@ -7,7 +7,7 @@ import numpy as np
 import structlog
 from PIL import Image, ImageDraw, ImageFilter
 
-from qfundus.errors import SetupError
+from qfundus.imaging.labelled import read_labelled
 
 _log = structlog.get_logger()
 PHOTOGRAPH_ENDINGS = {".jpg", ".jpeg", ".png", ".tif", ".tiff"}
@@ -34,36 +34,14 @@ def find_photographs(data: Path | None, cache: Path, phantoms: int = 240) -> Pho
         SetupError: where `data` is neither an npz file nor a folder with photographs and `labels.csv`.
     """
     if data is not None:
-        return read_npz(data) if data.is_file() else read_folder(data)
+        return read_photographs(data)
     return fetch_retinamnist(cache) or draw_phantoms(phantoms)
 
 
-def read_npz(path: Path) -> Photographs:
-    """Read a MedMNIST file: `*_images` of `(n, height, width, 3)` beside `*_labels` of `(n, 1)`."""
-    try:
-        arrays = np.load(path)
-        splits = [name.removesuffix("_images") for name in arrays.files if name.endswith("_images")]
-        images = [image for split in splits for image in arrays[f"{split}_images"]]
-        grades = [int(grade) for split in splits for grade in arrays[f"{split}_labels"].ravel()]
-    except (OSError, ValueError, KeyError) as error:
-        raise SetupError(f"{path.name} is no MedMNIST npz file ({type(error).__name__}).") from None
-    if not images:
-        raise SetupError(f"{path.name} holds no array whose name ends in _images.")
-    return Photographs(images, grades, path.name)
-
-
-def read_folder(folder: Path) -> Photographs:
-    """Read a folder of photographs whose grades stand in `labels.csv` with the columns `file` and `grade`."""
-    import pandas as pd
-
-    sheet = folder / "labels.csv"
-    if not sheet.is_file():
-        raise SetupError(f"{folder.name}/ needs a labels.csv with the columns file and grade.")
-    table = pd.read_csv(sheet)
-    if not {"file", "grade"} <= set(table.columns):
-        raise SetupError(f"{folder.name}/labels.csv needs the columns file and grade.")
-    images = [np.asarray(Image.open(folder / name).convert("RGB")) for name in table["file"]]
-    return Photographs(images, [int(grade) for grade in table["grade"]], folder.name)
+def read_photographs(data: Path) -> Photographs:
+    """Read all photographs of an npz file, or of a folder with `labels.csv`."""
+    labelled = read_labelled(data)
+    return Photographs([one.read() for one in labelled], [one.grade for one in labelled], data.name)
 
 
 def fetch_retinamnist(cache: Path) -> Photographs | None:

@@ -54,15 +54,22 @@ def read_npz(path: Path) -> list[Labelled]:
 
 
 def read_folder(folder: Path) -> list[Labelled]:
-    """Read a folder whose `labels.csv` has the columns `file` and `grade`, and may have `patient` and `split`."""
+    """Read a folder whose `labels.csv` has the columns `file` and `grade`, and may have `patient` and `split`.
+
+    Names of files and patients may be a person's: a photograph is called by its line, a patient by a number.
+    """
     sheet = folder / SHEET
     if not sheet.is_file():
         raise SetupError(f"{folder.name}/ needs a {SHEET} with the columns file and grade.")
-    table = pd.read_csv(sheet, dtype=str, keep_default_na=False)
+    try:
+        table = pd.read_csv(sheet, dtype=str, keep_default_na=False)
+    except ValueError as error:  # no text, no table, nothing at all
+        raise SetupError(f"{folder.name}/{SHEET} is no CSV file ({type(error).__name__}).") from None
     if not {"file", "grade"} <= set(table.columns):
         raise SetupError(f"{folder.name}/{SHEET} needs the columns file and grade.")
     if twice := int(table["file"].duplicated().sum()):
         raise SetupError(f"{folder.name}/{SHEET} names {twice} files twice: give each one grade.")
+    patients = _number_patients(table)
     labelled: list[Labelled] = []
     for number, row in enumerate(table.to_dict("records"), 2):
         where = f"{folder.name}/{SHEET}, line {number}"
@@ -73,11 +80,18 @@ def read_folder(folder: Path) -> list[Labelled]:
             raise SetupError(f"{where}: there is no such file. Add it, or take the line out.")
         grade = _check_grade(row["grade"], where)
         labelled.append(
-            Labelled(row["file"], grade, row.get("split", ""), row.get("patient", ""), partial(_read_file, file))
+            Labelled(f"line-{number}", grade, row.get("split", ""), patients[number - 2], partial(_read_file, file))
         )
     if not labelled:
         raise SetupError(f"{folder.name}/{SHEET} names no photograph.")
     return labelled
+
+
+def _number_patients(table: pd.DataFrame) -> list[str]:
+    if "patient" not in table:
+        return [""] * len(table)
+    numbers, _ = pd.factorize(table["patient"])
+    return [f"patient-{number}" if said else "" for number, said in zip(numbers, table["patient"], strict=True)]
 
 
 def _read_split(file: str, split: str, arrays: dict[str, np.ndarray]) -> list[Labelled]:

@@ -1,7 +1,12 @@
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import onnxruntime
+import psutil
 import pytest
 from medmnist.evaluator import getACC, getAUC
 from PIL import Image
@@ -119,6 +124,26 @@ def test_a_typo_in_a_recipe_is_refused_with_the_remedy(wrong, said, npz, tmp_pat
     file.write_text(RECIPE.replace(wrong, put))
     done = call("train", file, "--data", npz, "--out", tmp_path / "out")
     assert message in str(done.exception)
+
+
+def processes_of(out):
+    return [p for p in psutil.process_iter(["cmdline"]) if str(out) in " ".join(p.info["cmdline"] or [])]
+
+
+def test_ended_from_outside_it_leaves_nothing_running_and_goes_on_when_called_again(npz, recipe, tmp_path):
+    out = tmp_path / "out"
+    words = [sys.executable, "-c", "from qfundus.cli import run; run()", "train", recipe, "--data", npz, "--out", out]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while not list(out.glob("networks/*/log.jsonl")) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert len(processes_of(out)) > 1
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "the same command goes on from here" in said
+    assert processes_of(out) == []
+    assert call("train", recipe, "--data", npz, "--out", out).exit_code == 0
 
 
 def test_a_training_that_fails_says_its_last_lines(npz, tmp_path):

@@ -7,7 +7,7 @@ import pydicom
 import pytest
 
 from qfundus.errors import SetupError
-from qfundus.hospital.photographs import Photographs, draw_phantoms, read_folder, read_npz
+from qfundus.hospital.photographs import Photographs, draw_phantoms, read_photographs
 from qfundus.hospital.wrap import SHEET_NAME, wrap_photographs, write_hospital
 
 
@@ -78,12 +78,12 @@ def test_photographs_come_from_a_folder_with_labels(tmp_path):
 
     Image.fromarray(np.zeros((300, 300, 3), np.uint8)).save(tmp_path / "a.png")
     (tmp_path / "labels.csv").write_text("file,grade\na.png,3\n")
-    assert read_folder(tmp_path).grades == [3]
+    assert read_photographs(tmp_path).grades == [3]
 
 
 def test_wrong_input_names_the_remedy(tmp_path):
     with pytest.raises(SetupError, match=r"labels\.csv"):
-        read_folder(tmp_path)
+        read_photographs(tmp_path)
     (tmp_path / "x.npz").write_bytes(b"no zip")
     with pytest.raises(SetupError, match="no MedMNIST"):
-        read_npz(tmp_path / "x.npz")
+        read_photographs(tmp_path / "x.npz")

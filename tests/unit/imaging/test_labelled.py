@@ -33,11 +33,14 @@ def test_an_npz_file_gives_its_splits_and_grades(tmp_path):
 
 
 def test_a_folder_gives_what_its_sheet_says(tmp_path):
-    folder = write_folder(tmp_path / "eyes", [("a.png", 3, "p1", "val")], ("file", "grade", "patient", "split"))
-    Image.new("RGB", (40, 30), (200, 10, 10)).save(folder / "a.png")
-    (one,) = read_labelled(folder)
-    assert (one.name, one.grade, one.patient, one.split) == ("a.png", 3, "p1", "val")
-    assert one.read().shape == (30, 40, 3)
+    rows = [("Ada_Lovelace.png", 3, "Lovelace", "val"), ("b.png", 0, "", "train")]
+    folder = write_folder(tmp_path / "eyes", rows, ("file", "grade", "patient", "split"))
+    for name, *_ in rows:
+        Image.new("RGB", (40, 30), (200, 10, 10)).save(folder / name)
+    read = read_labelled(folder)
+    assert [(one.grade, one.split, bool(one.patient)) for one in read] == [(3, "val", True), (0, "train", False)]
+    assert read[0].read().shape == (30, 40, 3)
+    assert not any("ovelace" in f"{one.name} {one.patient}" for one in read)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +73,13 @@ def test_a_sheet_that_does_not_fit_its_folder_is_refused(rows, said, tmp_path):
     (tmp_path / "outside.png").touch()
     with pytest.raises(SetupError, match=said):
         read_labelled(write_folder(tmp_path / "eyes", rows))
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b'file,grade\n"a.png,1\nb,2,3,4\n'])
+def test_a_sheet_that_is_no_table_is_refused(content, tmp_path):
+    (tmp_path / "labels.csv").write_bytes(content)
+    with pytest.raises(SetupError, match=r"labels\.csv"):
+        read_labelled(tmp_path)
 
 
 def test_what_does_not_exist_is_said(tmp_path):
