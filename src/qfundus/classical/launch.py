@@ -15,6 +15,12 @@ from qfundus.errors import TrainingError
 
 JOB_FILE, OUTPUT_FILE = "job.json", "output.log"
 _POLL, _SHOWN_LINES = 0.5, 12
+# A step's large arrays are the next step's: glibc would give them back to the kernel, and clear them again, each time.
+_KEPT_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "4294967296",
+    "MALLOC_TOP_PAD_": "268435456",
+}
 
 
 @dataclass
@@ -44,7 +50,7 @@ def start(job: Job, processes: int, threads: int) -> Running:
     folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / JOB_FILE).write_text(job.to_json())
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    environment = {**_KEPT_MEMORY, **os.environ, "OMP_NUM_THREADS": str(threads)}
     with (folder / OUTPUT_FILE).open("ab") as output:
         process = subprocess.Popen(
             command(folder / JOB_FILE, processes), stdout=output, stderr=output, env=environment, start_new_session=True
