@@ -8,6 +8,7 @@ alternate and medians are compared, for a machine's speed changes with its neigh
 """
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -21,7 +22,7 @@ import onnxruntime
 import torch
 
 from qfundus.classical.engine import Objective, open_engine, open_schedule, parameter_groups
-from qfundus.classical.launch import command
+from qfundus.classical.launch import command, environment
 from qfundus.classical.loader import Loader, Order, Photographs
 from qfundus.classical.network import Network
 from qfundus.classical.parallel import Layout
@@ -131,22 +132,21 @@ def scaling(shards: str, folder: Path) -> None:
         print("two processes need two cores: not measured")
         return
     speeds = {processes: train_pinned(shards, folder, processes, cores[:processes]) for processes in (1, 2)}
-    print(f"two processes on two cores train {speeds[2] / speeds[1]:.2f} x as fast as one on one core (aim 1.6)")
+    ratio = speeds[2] / speeds[1]
+    print(f"two processes on two cores train {ratio:.2f} x as fast as one on one core, {4 * BATCH} a step (aim 1.6)")
 
 
 def train_pinned(shards: str, folder: Path, processes: int, cores: list[int]) -> float:
     """Return the photographs a second of a run bound to some cores."""
     run = folder / f"run-{processes}"
     run.mkdir()
-    (run / "job.json").write_text(Job(recipe(workers=0), shards, str(run), 0).to_json())
+    (run / "job.json").write_text(Job(recipe(workers=0, batch=4 * BATCH, epochs=6), shards, str(run), 0).to_json())
     subprocess.run(
         ["taskset", "-c", ",".join(map(str, cores)), *command(run / "job.json", processes)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=environment(1),
         stderr=subprocess.DEVNULL,
         check=True,
     )
-    import json
-
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     return statistics.median(line["images_per_second"] for line in lines if "images_per_second" in line)
 

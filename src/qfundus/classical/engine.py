@@ -192,7 +192,7 @@ class TorchEngine:
         if self.layout.world == 1:
             return self.network
         if self.how.strategy == "ddp":
-            return DistributedDataParallel(self.network, broadcast_buffers=False)
+            return DistributedDataParallel(self.network, broadcast_buffers=False, gradient_as_bucket_view=True)
         return shard_fully(self.network, self.layout)
 
     def _talking(self, *, last: bool) -> contextlib.AbstractContextManager[Any]:

@@ -45,15 +45,23 @@ def command(job_file: Path, processes: int) -> list[str]:
     return [sys.executable, *many, "-m", module, str(job_file)]
 
 
+def environment(threads: int) -> dict[str, str]:
+    """Return the environment of a training with that many threads to a process."""
+    return {**_KEPT_MEMORY, **os.environ, "OMP_NUM_THREADS": str(threads)}
+
+
 def start(job: Job, processes: int, threads: int) -> Running:
     """Start a training on this machine."""
     folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / JOB_FILE).write_text(job.to_json())
-    environment = {**_KEPT_MEMORY, **os.environ, "OMP_NUM_THREADS": str(threads)}
     with (folder / OUTPUT_FILE).open("ab") as output:
         process = subprocess.Popen(
-            command(folder / JOB_FILE, processes), stdout=output, stderr=output, env=environment, start_new_session=True
+            command(folder / JOB_FILE, processes),
+            stdout=output,
+            stderr=output,
+            env=environment(threads),
+            start_new_session=True,
         )
     return Running(job, process)
 
