@@ -1,5 +1,7 @@
 """Which photographs a network is trained on, and which are held out from it."""
 
+import warnings
+
 import numpy as np
 
 from qfundus.classical.shards import Table
@@ -34,16 +36,18 @@ def _fold(table: Table, rows: np.ndarray, parts: int) -> np.ndarray:
         raise SetupError(f"{len(rows)} photographs cannot be held out in {parts} parts: lower `grading.folds`.")
     folds = StratifiedGroupKFold(parts, shuffle=True, random_state=0)
     part_of = np.zeros(len(rows), np.int64)
-    # A grade may be rarer than there are parts: scikit-learn warns, and divides what there is.
-    for part, (_, held) in enumerate(folds.split(rows, table.grades[rows], patients)):
-        part_of[held] = part
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a grade may be rarer than there are parts: what there is is divided
+        for part, (_, held) in enumerate(folds.split(rows, table.grades[rows], patients)):
+            part_of[held] = part
     return part_of
 
 
 def _check_grades(grades: np.ndarray) -> None:
+    if not len(grades):
+        raise SetupError("There are no photographs to train on: those of the test split are left out.")
     found = np.unique(grades)
     if len(found) < 2:
         raise SetupError(
-            f"All {len(grades)} photographs to train on are of grade {found[0] if len(found) else '?'}: "
-            "a grader needs two grades at least."
+            f"All {len(grades)} photographs to train on are of grade {found[0]}: a grader needs two grades at least."
         )

@@ -10,6 +10,7 @@ import structlog
 
 from qfundus.classical.checkpoints import forget
 from qfundus.classical.evaluate import Measured, measure
+from qfundus.classical.folds import split_fold
 from qfundus.classical.grader import assemble
 from qfundus.classical.launch import train_all
 from qfundus.classical.publish import publish_grader
@@ -74,6 +75,11 @@ def train_grader(
         )
         for number, (member, fold) in enumerate(recipe.members())
     ]
+    table = read_table(shards, recipe.pictures)
+    for job in jobs:
+        split_fold(
+            table, job.recipe.grading.folds, job.fold
+        )  # what cannot be divided is refused before anything starts
     train_all(jobs, processes, at_once or fitting_at_once(len(jobs), processes), lambda ran: report(read_course(ran)))
     card, probabilities, grades = assemble(recipe, jobs, folder)
     measured = measure(probabilities, grades, card.refer_below, "held out")

@@ -24,7 +24,7 @@ from qfundus.classical.parallel import Layout, joined_processes
 from qfundus.classical.recipe import Fitting, NetworkRecipe
 from qfundus.classical.shards import read_table
 from qfundus.classical.watch import LOG_FILE, LogFile, MlflowRun, Tracker, WandbRun, Watch, describe_environment
-from qfundus.errors import TrainingError
+from qfundus.errors import SetupError, TrainingError
 from qfundus.logs import set_up_logs
 
 WEIGHTS_FILE, TRAINED_FILE = "weights.pt", "trained.json"
@@ -267,7 +267,7 @@ def main() -> int:
     set_up_logs()
     try:
         train(Job.from_json(Path(sys.argv[1]).read_text()))
-    except TrainingError as error:
+    except (SetupError, TrainingError) as error:
         print(f"\n{error}", file=sys.stderr)  # noqa: T201
         return 1
     return 0

@@ -126,6 +126,22 @@ def test_a_typo_in_a_recipe_is_refused_with_the_remedy(wrong, said, npz, tmp_pat
     assert message in str(done.exception)
 
 
+@pytest.mark.parametrize(
+    ("splits", "grade", "said"), [("train", 2, "All 20 photographs"), ("test", None, "no photographs to train on")]
+)
+def test_what_cannot_be_divided_is_refused_before_a_training_starts(splits, grade, said, recipe, tmp_path):
+    labelled = make_labelled(20)
+    arrays = {
+        f"{splits}_images": np.stack([one.read() for one in labelled]),
+        f"{splits}_labels": np.array([one.grade if grade is None else grade for one in labelled]),
+    }
+    np.savez(tmp_path / "eyes.npz", **arrays)
+    done = call("train", recipe, "--data", tmp_path / "eyes.npz", "--out", tmp_path / "out")
+    assert isinstance(done.exception, SetupError)
+    assert said in str(done.exception)
+    assert not (tmp_path / "out" / "networks").exists()
+
+
 def processes_of(out):
     return [p for p in psutil.process_iter(["cmdline"]) if str(out) in " ".join(p.info["cmdline"] or [])]
 
