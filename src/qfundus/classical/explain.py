@@ -26,7 +26,7 @@ def explain_photograph(networks: list[nn.Module], image: np.ndarray, grade: int)
     """
     from captum.attr import IntegratedGradients
 
-    pixels = torch.from_numpy(image).float()[None]
+    pixels = torch.from_numpy(image.copy()).float()[None]
     start = pixels.mean(dim=(1, 2), keepdim=True).expand_as(pixels)
     told = [
         IntegratedGradients(_likelihood(network)).attribute(

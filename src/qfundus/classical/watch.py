@@ -147,6 +147,8 @@ class Watch:
 
     def epoch_ended(self, number: int, epoch: int, train_loss: float, held_loss: float) -> None:
         """Take note of an epoch."""
+        if not self.trackers:  # one of many processes, and not the one that speaks
+            return
         _log.info(
             "Epoch", epoch=epoch + 1, of=self.epochs, train_loss=round(train_loss, 4), held_loss=round(held_loss, 4)
         )
