@@ -7,10 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import structlog
+from typer.testing import CliRunner
 
 from qfundus.classical.launch import command
 from qfundus.classical.recipe import NetworkRecipe
 from qfundus.classical.train import Job
+from qfundus.cli import app
 from qfundus.imaging.labelled import Labelled
 
 SIDE = 32
@@ -54,6 +57,14 @@ def make_labelled(count: int, seed: int = 0) -> list[Labelled]:
         Labelled(f"photograph-{n:03d}", int(grade), "", "", lambda image=image: image)
         for n, (image, grade) in enumerate(zip(images, grades, strict=True))
     ]
+
+
+def call(*words):
+    """Call the command line in this process; its logs are not to go to the closed file that stood for the terminal."""
+    try:
+        return CliRunner().invoke(app, [str(word) for word in words])
+    finally:
+        structlog.reset_defaults()
 
 
 def changed(job: Job, folder: Path, **changes) -> Job:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training import make_labelled, make_recipe, run_job
+from training import call, make_labelled, make_recipe, run_job
 
 from qfundus.classical.checkpoints import open_folder
 from qfundus.classical.shards import write_shards
@@ -37,22 +37,19 @@ def data(tmp_path):
 
 def test_shards_and_checkpoints_in_s3_and_figures_and_grader_in_mlflow(settings, data, tmp_path, monkeypatch):
     import mlflow
-    from typer.testing import CliRunner
-
-    from qfundus.cli import app
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     recipe, out = tmp_path / "small.yaml", tmp_path / "out"
     recipe.write_text(RECIPE)
     shards, checkpoints = f"s3://{settings.models_bucket}/eyes.lance", f"s3://{settings.models_bucket}/checkpoints"
 
-    def call(*words):
-        done = CliRunner().invoke(app, [str(word) for word in words])
+    def called(*words):
+        done = call(*words)
         assert done.exit_code == 0, (done.output, done.exception)
         return done.stdout
 
-    call("shard", recipe, "--data", data, "--to", shards)
-    told = call(
+    called("shard", recipe, "--data", data, "--to", shards)
+    told = called(
         *("train", recipe, "--data", shards, "--out", out, "--checkpoints", checkpoints),
         *("--track", settings.mlflow_uri, "--json"),
     )
@@ -62,7 +59,7 @@ def test_shards_and_checkpoints_in_s3_and_figures_and_grader_in_mlflow(settings,
     address = (out / "mlflow_model").read_text()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", settings.mlflow_uri)
     mlflow.set_tracking_uri(settings.mlflow_uri)
-    graded = json.loads(call("evaluate", "--data", data, "--model", address, "--split", "train", "--json"))
+    graded = json.loads(called("evaluate", "--data", data, "--model", address, "--split", "train", "--json"))
     assert graded["photographs"] == 60
     assert json.loads(told.splitlines()[-1])["photographs"] == 60
 

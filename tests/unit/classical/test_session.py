@@ -10,13 +10,11 @@ import psutil
 import pytest
 from medmnist.evaluator import getACC, getAUC
 from PIL import Image
-from training import SIDE, make_labelled
-from typer.testing import CliRunner
+from training import SIDE, call, make_labelled
 
 from qfundus.classical.evaluate import measure
 from qfundus.classical.grader import fit_scales, open_grader, turn
 from qfundus.classical.quantise import Variant, judge
-from qfundus.cli import app
 from qfundus.errors import SetupError
 
 RECIPE = f"""
@@ -46,10 +44,6 @@ def recipe(tmp_path_factory):
     file = tmp_path_factory.mktemp("recipe") / "small.yaml"
     file.write_text(RECIPE)
     return file
-
-
-def call(*words):
-    return CliRunner().invoke(app, [str(word) for word in words])
 
 
 @pytest.fixture(scope="module")
