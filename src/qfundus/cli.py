@@ -322,8 +322,8 @@ def train(
     data: Annotated[
         str, typer.Option(help="A MedMNIST npz, a folder with labels.csv, or prepared shards (`*.lance`, s3:// too).")
     ],
-    out: Annotated[Path, typer.Option(help="The folder that the grader is written to.")],
-    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    out: Annotated[Path, typer.Option(file_okay=False, help="The folder that the grader is written to.")],
+    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's.")] = None,
     processes: Annotated[int, typer.Option(min=1, help="Processes that train one network together.")] = 1,
     at_once: Annotated[int, typer.Option(min=0, help="Networks trained side by side; 0: as many as fit.")] = 0,
     checkpoints: Annotated[str, typer.Option(help="Where checkpoints go, if not to OUT: s3://bucket/run.")] = "",
@@ -407,6 +407,10 @@ def evaluate(
         import numpy as np
 
         np.savez_compressed(predictions, probabilities=probabilities)
+    if measured.split != "test":
+        typer.echo(
+            "No test split: the grader may have been trained on these, and then looks better than it is.", err=True
+        )
     _print_measured(measured, as_json=as_json)
 
 

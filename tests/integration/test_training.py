@@ -1,10 +1,12 @@
 """Training from shards in S3, with checkpoints there, told to MLflow, and graded from there."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from training import call, make_labelled, make_recipe, run_job
 
 from qfundus.classical.checkpoints import open_folder
@@ -81,6 +83,9 @@ def test_a_run_goes_on_from_a_checkpoint_in_s3(settings, tmp_path):
     kept = f"s3://{settings.models_bucket}/resumed"
     job = Job(make_recipe(fitting__checkpoint_every=1), shards, str(tmp_path / "first"), 0, checkpoints=kept)
     run_job(job)
-    again = Job(make_recipe(fitting__epochs=3), shards, str(tmp_path / "second"), 0, checkpoints=kept)
+    again = replace(job, folder=str(tmp_path / "second"))
     assert "Training goes on" in run_job(again).stderr
-    assert json.loads((Path(again.folder) / "trained.json").read_text())["epochs"] == 3
+    first, second = (torch.load(Path(one.folder) / "weights.pt", weights_only=True) for one in (job, again))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    other = Job(make_recipe(fitting__epochs=3), shards, str(tmp_path / "third"), 0, checkpoints=kept)
+    assert "checkpoints of another recipe" in run_job(other, check=False).stderr

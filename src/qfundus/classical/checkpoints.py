@@ -24,6 +24,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.utils._pytree import tree_map_only
 
 from qfundus.classical.parallel import Layout
+from qfundus.errors import TrainingError
 from qfundus.settings import fsspec_options
 
 if TYPE_CHECKING:
@@ -37,7 +38,10 @@ _COMPLETE = "complete.json"
 
 @dataclass(frozen=True)
 class Position:
-    """Where training stands: `step` of `epoch` comes next; the best epoch so far, and each epoch's validation loss."""
+    """Where training stands: `step` of `epoch` comes next; the best epoch so far, and each epoch's losses.
+
+    `training` names what is trained, on what.
+    """
 
     epoch: int = 0
     step: int = 0
@@ -45,7 +49,7 @@ class Position:
     best_loss: float = float("inf")
     held_losses: tuple[float, ...] = ()
     train_losses: tuple[float, ...] = ()
-    processes: int = 1
+    training: str = ""
 
     @property
     def is_best(self) -> bool:
@@ -65,6 +69,7 @@ class Checkpoints:
     folder: str
     keep: int
     layout: Layout
+    training: str = ""
     _written: tuple[Position, "Future[None] | None"] | None = field(default=None, init=False)
 
     def save(self, engine: "Engine", position: Position) -> None:
@@ -91,8 +96,12 @@ class Checkpoints:
         """Load the newest checkpoint that counts; return where training goes on."""
         found = self.complete()
         if not found:
-            return Position()
+            return Position(training=self.training)
         newest = found[-1]
+        if newest.training != self.training:
+            raise TrainingError(
+                f"{self.folder} holds checkpoints of another recipe, seed or data: name another place, or delete them."
+            )
         engine.load(f"{self.folder}/{newest.name}")
         _log.info("Training goes on", epoch=newest.epoch, step=newest.step)
         return newest

@@ -148,7 +148,8 @@ class TorchEngine:
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.how.clip)
         rate = float(self.optimiser.param_groups[0]["lr"])
         loss, count = self.layout.total(summed, sum(float(piece.weights.sum()) for piece in pieces))
-        if math.isfinite(loss):  # else the weights stay what they were, for a person to look at
+        # Else the weights stay what they were, for a person to look at; a scaler passes over it by itself.
+        if math.isfinite(loss) and (self.scaler.is_enabled() or bool(torch.isfinite(_whole(norm)))):
             self.scaler.step(self.optimiser)
             self.scaler.update()
             self.schedule.step()
@@ -161,11 +162,13 @@ class TorchEngine:
     def predict(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return logits."""
         self.model.eval()
+        self._agree()
         with self._averaged(), torch.no_grad(), self._in_precision():
             return self.model(inputs.to(self.layout.device)).float().cpu()
 
     def save(self, folder: str) -> "Future[None]":
         """Write shards while training goes on."""
+        self._agree()
         return checkpoints.save_shards(self._state(), folder, self.layout)
 
     def load(self, folder: str) -> None:
@@ -183,6 +186,7 @@ class TorchEngine:
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Return all weights."""
+        self._agree()
         options = sharded.StateDictOptions(full_state_dict=True, cpu_offload=True)
         with self._averaged():
             said = sharded.get_model_state_dict(self.network, options=options)
@@ -209,6 +213,21 @@ class TorchEngine:
 
     def _averaged(self) -> contextlib.AbstractContextManager[Any]:
         return self.average.in_place() if self.average else contextlib.nullcontext()
+
+    def _agree(self) -> None:
+        """Average the statistics of batches over the processes: each has seen its own share."""
+        if self.layout.world == 1:
+            return
+        kept = {name: value for name, value in self.network.named_buffers() if value.is_floating_point()}
+        shadow = [self.average.shadow[name] for name in kept] if self.average else []
+        values = [*kept.values(), *shadow]
+        if not values:
+            return
+        joined = torch.cat([value.flatten() for value in values])
+        distributed.all_reduce(joined)
+        joined /= self.layout.world
+        for value, agreed in zip(values, joined.split([value.numel() for value in values]), strict=True):
+            value.copy_(agreed.view_as(value))
 
     def _state(self) -> dict[str, Any]:
         network, optimiser = sharded.get_state_dict(self.network, self.optimiser)

@@ -10,7 +10,7 @@ from qfundus.classical.recipe import Pictures
 from qfundus.classical.shards import prepare
 from qfundus.errors import Discard, SetupError
 from qfundus.hybrid.metrics import calibration_error, quadratic_weighted_kappa
-from qfundus.imaging.labelled import Labelled, read_labelled
+from qfundus.imaging.labelled import UNREADABLE, Labelled, read_labelled
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def measure(
 
 
 def choose_split(labelled: list[Labelled], split: str) -> tuple[list[Labelled], str]:
-    """Take a split by its name; where none is named test, else what else was not trained on, else all."""
+    """Take a split by its name; where none is named the test split, else that of validation, else all."""
     there = sorted({one.split for one in labelled})
     wanted = split or next((name for name in ("test", "val", "validation") if name in there), "")
     if split and split not in there:
@@ -90,7 +90,7 @@ def read_pictures(labelled: list[Labelled], how: Pictures) -> tuple[np.ndarray, 
     for one in labelled:
         try:
             pixels = one.read()
-        except (OSError, ValueError):
+        except UNREADABLE:
             unreadable += 1
             continue
         try:

@@ -1,6 +1,7 @@
 """Show where on a photograph a grade comes from."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from qfundus.classical.grader import load_network, open_grader
 from qfundus.classical.shards import prepare
 from qfundus.classical.train import Job
 from qfundus.errors import SetupError
+from qfundus.imaging.labelled import UNREADABLE
 
 _STEPS, _BLUR, _LARGEST = 24, 0.03, 0.98
 _SHOWN = 512  # pixels of a picture's side
@@ -74,7 +76,8 @@ def load_networks(folder: Path) -> list[nn.Module]:
     jobs = sorted((folder / "networks").glob("*/job.json"))
     if not jobs:
         raise SetupError(f"{folder} holds no networks: an explanation needs their weights, not the graph alone.")
-    return [load_network(Job.from_json(job.read_text())) for job in jobs]
+    # Where the folder lies now, which may not be where it was trained.
+    return [load_network(replace(Job.from_json(job.read_text()), folder=str(job.parent))) for job in jobs]
 
 
 def _likelihood(network: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -85,6 +88,6 @@ def _read(file: Path, number: int) -> np.ndarray:
     try:
         with Image.open(file) as opened:
             return np.asarray(opened.convert("RGB"))
-    except (OSError, ValueError):
+    except UNREADABLE:
         # The file's name may hold a person's: it is called by its place.
         raise SetupError(f"Photograph {number} cannot be read: give .jpg, .png or .tif files.") from None

@@ -1,6 +1,7 @@
 """Start a training: in this process, or by torchrun on this machine."""
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from qfundus.errors import TrainingError
 
 JOB_FILE, OUTPUT_FILE = "job.json", "output.log"
 _POLL, _SHOWN_LINES = 0.5, 12
+_PDEATHSIG = 1  # prctl(2)
 # A step's large arrays are the next step's: glibc would give them back to the kernel, and clear them again, each time.
 _KEPT_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
@@ -62,8 +64,14 @@ def start(job: Job, processes: int, threads: int) -> Running:
             stderr=output,
             env=environment(threads),
             start_new_session=True,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509  (one call into the kernel, and no thread holds a lock yet)
         )
     return Running(job, process)
+
+
+def _end_with_parent() -> None:
+    """Ask the kernel to end this process when the one that started it is gone, even by kill -9."""
+    ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGTERM)
 
 
 def train_all(

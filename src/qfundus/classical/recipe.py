@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from qfundus.errors import SetupError
 from qfundus.layout import network_recipes
@@ -123,6 +123,7 @@ class Variant(Part):
     """In what some of an ensemble's networks differ from the recipe: networks that err otherwise help each other."""
 
     backbone: Backbone | None = None
+    pretrained: bool | None = None
     head: Head | None = None
     loss: Loss | None = None
     soften: float | None = Field(default=None, ge=0, le=2)
@@ -133,13 +134,22 @@ class NetworkRecipe(Part):
     """Everything that decides what `qfundus train` trains."""
 
     name: str
-    seed: int
+    seed: int = Field(ge=0)
     pictures: Pictures
     network: Network
     augmentation: Augmentation
     fitting: Fitting
     grading: Grading
     variants: tuple[Variant, ...] = ()
+
+    @model_validator(mode="after")
+    def _vary(self) -> Self:
+        for variant in self.variants:  # one that cannot be is refused now, not when its turn comes
+            try:
+                self._varied(variant)
+            except ValidationError as error:
+                raise ValueError(f"A variant cannot be: {error.errors()[0]['msg']}") from None
+        return self
 
     def members(self) -> "list[tuple[NetworkRecipe, int]]":
         """Return the recipe of each network to train, and the fold that it does not see."""

@@ -19,7 +19,7 @@ from qfundus.classical.shards import open_shards, read_table, write_shards
 from qfundus.classical.train import Job
 from qfundus.classical.watch import LOG_FILE
 from qfundus.errors import SetupError
-from qfundus.imaging.labelled import read_labelled
+from qfundus.imaging.labelled import Labelled, read_labelled
 
 _log = structlog.get_logger()
 RECIPE_FILE, SHARDS = "recipe.json", "photographs.lance"
@@ -60,9 +60,10 @@ def train_grader(
         SetupError: where the folder holds a training of another recipe, seed or data.
         TrainingError: where a network's training failed.
     """
+    labelled = [] if is_shards(data) else read_labelled(Path(data))  # what cannot be read must not claim the folder
     folder.mkdir(parents=True, exist_ok=True)
     claim_folder(folder, recipe, data, seed)
-    shards = data if is_shards(data) else prepare_shards(recipe, Path(data), folder)
+    shards = data if is_shards(data) else prepare_shards(recipe, labelled, folder)
     jobs = [
         Job(
             recipe=member,
@@ -103,10 +104,9 @@ def is_shards(data: str) -> bool:
     return data.rstrip("/").endswith(".lance")
 
 
-def prepare_shards(recipe: NetworkRecipe, data: Path, folder: Path) -> str:
-    """Prepare the photographs of a file or folder, unless that is done."""
+def prepare_shards(recipe: NetworkRecipe, labelled: list[Labelled], folder: Path) -> str:
+    """Prepare photographs, unless that is done."""
     shards = str(folder / SHARDS)
-    labelled = read_labelled(data)
     try:
         read_table(shards, recipe.pictures)
     except SetupError:

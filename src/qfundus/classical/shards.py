@@ -19,7 +19,7 @@ from qfundus.classical.recipe import Pictures
 from qfundus.errors import Discard, SetupError
 from qfundus.imaging.disc import find_disc
 from qfundus.imaging.enhance import even_illumination, stretch_contrast
-from qfundus.imaging.labelled import Labelled
+from qfundus.imaging.labelled import UNREADABLE, Labelled
 from qfundus.imaging.normalise import crop_disc
 from qfundus.settings import lance_options
 
@@ -139,7 +139,7 @@ def open_shards(uri: str) -> "LanceDataset":
 def _prepare_row(one: Labelled, how: Pictures) -> dict[str, Any] | None:
     try:
         pixels = prepare(one.read(), how)
-    except (OSError, ValueError, Discard) as error:
+    except (*UNREADABLE, Discard) as error:
         why = error.reason if isinstance(error, Discard) else type(error).__name__
         _log.warning("A photograph cannot be used and is left out", photograph=one.name, why=why)
         return None

@@ -1,8 +1,10 @@
 """Train one network: `torchrun -m qfundus.classical.train JOB`, on as many processes as it is started on."""
 
 import fcntl
+import hashlib
 import json
 import math
+import signal
 import sys
 import time
 from collections.abc import Generator
@@ -16,7 +18,7 @@ import torch
 from torch.utils.data import Dataset
 
 from qfundus.classical.checkpoints import Checkpoints, Position
-from qfundus.classical.engine import Engine, open_engine
+from qfundus.classical.engine import Engine, Step, open_engine
 from qfundus.classical.folds import split_fold
 from qfundus.classical.loader import Batch, Loader, Order, Photographs, load_in_order
 from qfundus.classical.network import Network
@@ -46,6 +48,11 @@ class Job:
     def checkpoint_folder(self) -> str:
         """Where its checkpoints lie."""
         return self.checkpoints or str(Path(self.folder) / "checkpoints")
+
+    def fingerprint(self, photographs: str) -> str:
+        """Name what is trained, on photographs of a digest: checkpoints of anything else are none of its own."""
+        said = f"{self.recipe.model_dump_json()} {self.seed} {self.fold} {photographs}"
+        return hashlib.sha256(said.encode()).hexdigest()[:32]
 
     def to_json(self) -> str:
         """Write the job for travel."""
@@ -94,7 +101,7 @@ def train(job: Job) -> Trained | None:
         plain = Photographs(job.shards, table.grades, job.seed, None)
         course = Course(augmented, plain, rows, held, table.grades)
         network = Network(job.recipe.network, job.recipe.pictures.side)
-        checkpoints = Checkpoints(job.checkpoint_folder, how.keep, layout)
+        checkpoints = Checkpoints(job.checkpoint_folder, how.keep, layout, job.fingerprint(table.digest))
         trackers = open_trackers(job, table.digest) if layout.leads else []
         engine, trained = fit(network, course, how, job.seed, layout, checkpoints, trackers)
         weights = engine.weights()
@@ -129,7 +136,7 @@ def fit(
             losses: list[float] = []
             for pieces in watch.timed(loader.epoch(position.epoch, position.step)):
                 step = engine.step(pieces)
-                if not math.isfinite(step.loss):
+                if not is_finite(step, how):
                     raise_not_finite(position, pieces, checkpoints)
                 position = replace(position, step=position.step + 1)
                 taken, counted = taken + 1, counted + step.photographs
@@ -138,6 +145,8 @@ def fit(
                 if how.checkpoint_every and taken % how.checkpoint_every == 0 and position.step < order.steps:
                     checkpoints.save(engine, position)
             held_loss = measure_held(engine, course, layout, how.batch)
+            if len(course.held) and not math.isfinite(held_loss):
+                raise_not_finite(position, [], checkpoints)
             position = end_epoch(position, float(np.mean(losses)) if losses else float("nan"), held_loss)
             watch.epoch_ended(position.epoch * order.steps, position.epoch - 1, position.train_losses[-1], held_loss)
             checkpoints.save(engine, position)
@@ -172,6 +181,11 @@ def end_epoch(position: Position, train_loss: float, held_loss: float) -> Positi
     )
 
 
+def is_finite(step: Step, how: Fitting) -> bool:
+    """Tell whether loss and gradient are numbers; float16's scaler passes over a gradient that is none by itself."""
+    return math.isfinite(step.loss) and (how.precision == "float16" or math.isfinite(step.gradient))
+
+
 def is_stale(position: Position, patience: int) -> bool:
     """Tell whether the last `patience` epochs brought nothing better."""
     return position.step == 0 and position.epoch - 1 - position.best_epoch >= patience and position.epoch > 0
@@ -198,9 +212,10 @@ def raise_not_finite(position: Position, pieces: list[Batch], checkpoints: Check
     rows = [row for piece in pieces for row in piece.rows]
     last = checkpoints.complete()
     kept = f"the checkpoint {last[-1].name} is kept" if last else "no checkpoint had been written yet"
+    where = f"on the photographs of rows {rows}" if rows else "on the photographs held out"
     raise TrainingError(
-        f"The loss is no number at step {position.step} of epoch {position.epoch + 1}, on the photographs of rows "
-        f"{rows}; {kept}. Lower `learning_rate`, or look at these photographs."
+        f"The loss is no number at step {position.step} of epoch {position.epoch + 1}, {where}; {kept}. "
+        "Lower `learning_rate`, or look at these photographs."
     )
 
 
@@ -265,6 +280,7 @@ def flatten(recipe: dict[str, Any]) -> dict[str, str]:
 def main() -> int:
     """Train the job whose file is named."""
     set_up_logs()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the loader's workers are ended, too
     try:
         train(Job.from_json(Path(sys.argv[1]).read_text()))
     except (SetupError, TrainingError) as error:

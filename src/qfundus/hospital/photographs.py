@@ -7,7 +7,8 @@ import numpy as np
 import structlog
 from PIL import Image, ImageDraw, ImageFilter
 
-from qfundus.imaging.labelled import read_labelled
+from qfundus.errors import SetupError
+from qfundus.imaging.labelled import UNREADABLE, read_labelled
 
 _log = structlog.get_logger()
 PHOTOGRAPH_ENDINGS = {".jpg", ".jpeg", ".png", ".tif", ".tiff"}
@@ -41,7 +42,13 @@ def find_photographs(data: Path | None, cache: Path, phantoms: int = 240) -> Pho
 def read_photographs(data: Path) -> Photographs:
     """Read all photographs of an npz file, or of a folder with `labels.csv`."""
     labelled = read_labelled(data)
-    return Photographs([one.read() for one in labelled], [one.grade for one in labelled], data.name)
+    images: list[np.ndarray] = []
+    for one in labelled:
+        try:
+            images.append(one.read())
+        except UNREADABLE as error:
+            raise SetupError(f"{one.name} of {data.name} cannot be read ({type(error).__name__}).") from None
+    return Photographs(images, [one.grade for one in labelled], data.name)
 
 
 def fetch_retinamnist(cache: Path) -> Photographs | None:

@@ -1,5 +1,6 @@
 """Read labelled photographs from a MedMNIST file, or from a folder with a sheet of grades."""
 
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,13 +14,18 @@ from qfundus.errors import SetupError
 
 GRADES = 5
 SHEET = "labels.csv"
+SPLITS = ("train", "val", "validation", "test", "")
+
+
+# What reading a photograph that cannot be read may raise; PIL's bomb is neither of the others.
+UNREADABLE = (OSError, ValueError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
 class Labelled:
     """A photograph with its grade; `split` and `patient` are empty where nobody said them.
 
-    `read` returns the pixels `(height, width, 3)` of uint8, and raises OSError or ValueError where they cannot be read.
+    `read` returns the pixels `(height, width, 3)` of uint8, and raises one of UNREADABLE where they cannot be read.
     """
 
     name: str
@@ -45,8 +51,9 @@ def read_npz(path: Path) -> list[Labelled]:
     try:
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError) as error:
-        raise SetupError(f"{path.name} is no MedMNIST npz file ({type(error).__name__}).") from None
+    # An array alone is no context, and a file that was cut is no zip file.
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise SetupError(f"{path.name} is no MedMNIST npz file, or not whole ({type(error).__name__}).") from None
     splits = [name.removesuffix("_images") for name in arrays if name.endswith("_images")]
     if not splits:
         raise SetupError(f"{path.name} holds no array whose name ends in _images.")
@@ -80,7 +87,7 @@ def read_folder(folder: Path) -> list[Labelled]:
             raise SetupError(f"{where}: there is no such file. Add it, or take the line out.")
         grade = _check_grade(row["grade"], where)
         labelled.append(
-            Labelled(f"line-{number}", grade, row.get("split", ""), patients[number - 2], partial(_read_file, file))
+            Labelled(f"line-{number}", grade, _check_split(row, where), patients[number - 2], partial(_read_file, file))
         )
     if not labelled:
         raise SetupError(f"{folder.name}/{SHEET} names no photograph.")
@@ -101,6 +108,8 @@ def _read_split(file: str, split: str, arrays: dict[str, np.ndarray]) -> list[La
             f"{file} has {len(images)} {split}_images and {0 if labels is None else len(labels)} {split}_labels: "
             "there must be a label for each."
         )
+    if labels.size != len(labels):
+        raise SetupError(f"{split}_labels of {file} have the shape {labels.shape}: it must be (n, 1), a grade each.")
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
         raise SetupError(
             f"{split}_images of {file} are {images.dtype} of shape {images.shape}: they must be uint8 of shape "
@@ -128,6 +137,16 @@ def _check_grade(said: object, where: str) -> int:
     return grade
 
 
+def _check_split(row: dict[str, str], where: str) -> str:
+    """Read a split's name; a test split by another spelling must not be trained on."""
+    split = row.get("split", "").strip().lower()
+    if split not in SPLITS:
+        raise SetupError(f"{where}: the split must be {', '.join(filter(None, SPLITS))}, or empty.")
+    return split
+
+
 def _read_file(file: Path) -> np.ndarray:
     with Image.open(file) as opened:
+        if opened.mode.startswith("I;16") or opened.mode in {"I", "F"}:
+            raise ValueError("More than 8 bits a colour: the brightest would all become white.")
         return np.asarray(opened.convert("RGB"))

@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from PIL import Image
 from training import SIDE, call, make_labelled
 
 from qfundus.classical.evaluate import measure
+from qfundus.classical.explain import load_networks
 from qfundus.classical.grader import fit_scales, open_grader, turn
 from qfundus.classical.quantise import Variant, judge
 from qfundus.errors import SetupError
@@ -108,6 +110,8 @@ def test_a_recipe_that_is_not_there_is_said_with_the_nearest(name, said, npz, tm
         ("{soften: 0.5}", "{softten: 0.5}|no setting variants.0.softten"),
         ("network: {}", "network: {backbone: efficientnet-lite3}|Did you mean efficientnet-lite"),
         ("network: {}", "network: {backbone: monai-vit}|set `pretrained: false`"),
+        ("{soften: 0.5}", "{backbone: monai-vit}|A variant cannot be"),
+        ("seed: 1", "seed: -1|seed: Input should be greater"),
         ("workers: 0", "workers: 0, offload: true|Only zero1, zero2 and zero3 offload"),
         ("workers: 0", "workers: 0, strategy: zero2, average: 0.9|keeps no average"),
     ],
@@ -136,11 +140,35 @@ def test_what_cannot_be_divided_is_refused_before_a_training_starts(splits, grad
     assert not (tmp_path / "out" / "networks").exists()
 
 
+def test_data_that_is_not_there_does_not_claim_the_folder(npz, recipe, tmp_path):
+    out = tmp_path / "out"
+    assert "does not exist" in str(call("train", recipe, "--data", tmp_path / "nope.npz", "--out", out).exception)
+    assert not out.exists()
+
+
+def test_int8_that_costs_too_much_is_deleted_and_the_command_fails(trained, npz, monkeypatch):
+    out, _ = trained
+    monkeypatch.setattr("qfundus.classical.quantise.judge", lambda *_: "refused: it costs 0.500")
+    done = call("quantise", out, "--data", npz, "--split", "test", "--json")
+    assert done.exit_code == 1
+    assert not (out / "model.int8.onnx").exists()
+
+
+def test_an_explanation_needs_only_the_folder(trained, tmp_path):
+    out, _ = trained
+    moved = tmp_path / "moved"
+    shutil.copytree(out, moved)
+    job = moved / "networks" / "00" / "job.json"
+    job.write_text(job.read_text().replace(str(out), "/nowhere"))
+    assert len(load_networks(moved)) == 2
+
+
 def processes_of(out):
     return [p for p in psutil.process_iter(["cmdline"]) if str(out) in " ".join(p.info["cmdline"] or [])]
 
 
-def test_ended_from_outside_it_leaves_nothing_running_and_goes_on_when_called_again(npz, recipe, tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_ended_from_outside_it_leaves_nothing_running_and_goes_on_when_called_again(how, npz, recipe, tmp_path):
     out = tmp_path / "out"
     words = [sys.executable, "-c", "from qfundus.cli import run; run()", "train", recipe, "--data", npz, "--out", out]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -148,10 +176,14 @@ def test_ended_from_outside_it_leaves_nothing_running_and_goes_on_when_called_ag
     while not list(out.glob("networks/*/log.jsonl")) and time.monotonic() < until:
         time.sleep(0.05)
     assert len(processes_of(out)) > 1
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(how)
     _, said = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert "the same command goes on from here" in said
+    if how == signal.SIGTERM:
+        assert process.returncode == 130
+        assert "the same command goes on from here" in said
+    until = time.monotonic() + 20
+    while processes_of(out) and time.monotonic() < until:
+        time.sleep(0.1)
     assert processes_of(out) == []
     assert call("train", recipe, "--data", npz, "--out", out).exit_code == 0
 

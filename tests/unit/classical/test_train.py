@@ -128,6 +128,23 @@ def test_what_two_processes_began_one_goes_on_with(job, tmp_path):
     assert losses(stopped)[-1] == pytest.approx(losses(whole)[-1], abs=0.03)
 
 
+def test_two_processes_go_on_to_the_weights_of_two_never_stopped(job, tmp_path):
+    """With each process's own batch statistics, dropout and dropped paths: all that differs between them."""
+    both = changed(job, tmp_path / "both", network__batch_norm="own", network__dropout=0.3, network__drop_path=0.2)
+    run_job(both, processes=2)
+    whole = weights(both)
+    (Path(both.folder) / "checkpoints" / "00002-000000" / "complete.json").unlink()
+    assert "Training goes on" in run_job(both, processes=2).stderr
+    assert alike(weights(both), whole)
+
+
+def test_checkpoints_of_another_training_are_not_gone_on_with(job, tmp_path):
+    kept = replace(job, checkpoints=str(tmp_path / "kept"))
+    train(kept)
+    with pytest.raises(TrainingError, match="another recipe, seed or data"):
+        train(replace(kept, seed=9))
+
+
 def test_the_last_checkpoints_and_the_best_are_kept(job, tmp_path):
     kept = changed(job, tmp_path / "kept", fitting__epochs=5, fitting__keep=2, fitting__learning_rate=0.5)
     Path(kept.folder).mkdir()

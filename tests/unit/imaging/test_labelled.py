@@ -51,6 +51,7 @@ def test_a_folder_gives_what_its_sheet_says(tmp_path):
         ({"train_images": IMAGES, "train_labels": np.array([0, 1, 5])}, r"train_labels\[2\].*from 0 to 4"),
         ({"train_images": IMAGES.astype(np.float32), "train_labels": np.array([0, 1, 2])}, "must be uint8"),
         ({"train_images": IMAGES[..., 0], "train_labels": np.array([0, 1, 2])}, "height, width, 3"),
+        ({"train_images": IMAGES, "train_labels": np.eye(5)[:3]}, r"must be \(n, 1\)"),
         ({"other": IMAGES}, "ends in _images"),
     ],
 )
@@ -73,6 +74,34 @@ def test_a_sheet_that_does_not_fit_its_folder_is_refused(rows, said, tmp_path):
     (tmp_path / "outside.png").touch()
     with pytest.raises(SetupError, match=said):
         read_labelled(write_folder(tmp_path / "eyes", rows))
+
+
+def test_a_split_is_known_by_any_spelling_and_an_unknown_one_refused(tmp_path):
+    fields = ("file", "grade", "split")
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    (one,) = read_labelled(write_folder(tmp_path, [("a.png", 1, " Test ")], fields))
+    assert one.split == "test"
+    with pytest.raises(SetupError, match="line 2: the split must be train, val, validation, test"):
+        read_labelled(write_folder(tmp_path, [("a.png", 1, "tset")], fields))
+
+
+def test_more_than_eight_bits_cannot_be_read_and_never_become_white(tmp_path):
+    Image.fromarray(np.full((30, 40), 9000, np.uint16)).save(tmp_path / "a.png")
+    (one,) = read_labelled(write_folder(tmp_path, [("a.png", 1)]))
+    with pytest.raises(ValueError, match="8 bits"):
+        one.read()
+
+
+@pytest.mark.parametrize("cut", [b"", b"PK", "half", "npy"])
+def test_an_npz_file_that_is_not_whole_is_refused(cut, tmp_path):
+    file = write_npz(tmp_path / "a.npz", train_images=IMAGES, train_labels=np.array([0, 1, 2]))
+    if cut == "npy":
+        with file.open("wb") as opened:
+            np.save(opened, IMAGES)
+    else:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2] if cut == "half" else cut)
+    with pytest.raises(SetupError, match="no MedMNIST npz file, or not whole"):
+        read_labelled(file)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b'file,grade\n"a.png,1\nb,2,3,4\n'])
