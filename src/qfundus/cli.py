@@ -408,9 +408,7 @@ def evaluate(
 
         np.savez_compressed(predictions, probabilities=probabilities)
     if measured.split != "test":
-        typer.echo(
-            "No test split: the grader may have been trained on these, and then looks better than it is.", err=True
-        )
+        typer.echo("No test split: the grader may have been trained on these, and look better than it is.", err=True)
     _print_measured(measured, as_json=as_json)
 
 
