@@ -24,11 +24,12 @@ def platform():
     os.environ.update(
         QFUNDUS_HOME=str(folder / "state"), QFUNDUS_NIGHTLY_RECIPE="tiny", HOME=str(folder / "home"), TMPDIR=str(folder)
     )
-    # What this process imports for other tests, Cirq among it, would keep its cache in what it takes for the home.
-    os.environ["MPLCONFIGDIR"] = str(folder / "matplotlib")
     (folder / "home").mkdir()
+    (folder / "callers_home").mkdir()
     try:
         start_platform()
+        # What other tests import or start keeps its caches in its home, which is not the platform's.
+        os.environ["HOME"] = str(folder / "callers_home")
         yield folder
     finally:
         stop_platform()
