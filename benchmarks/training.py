@@ -26,6 +26,7 @@ from qfundus.classical.launch import command, environment
 from qfundus.classical.loader import Loader, Order, Photographs
 from qfundus.classical.network import Network
 from qfundus.classical.parallel import Layout
+from qfundus.classical.place import Place
 from qfundus.classical.quantise import write_static
 from qfundus.classical.recipe import NetworkRecipe
 from qfundus.classical.shards import read_table, write_shards
@@ -90,7 +91,7 @@ def overhead(shards: str, folder: Path, steps: int) -> None:
     bare_loop = make_bare_loop(how, table.grades, steps)
     house: list[float] = []
     bare: list[float] = []
-    with Watch([LogFile(folder / "log.jsonl")], steps, ROUNDS) as watch:
+    with Watch([LogFile(Place(str(folder)))], steps, ROUNDS) as watch:
         for epoch in range(1, ROUNDS + 1):
             begun = time.perf_counter()
             for number, pieces in enumerate(watch.timed(loader.epoch(epoch)), 1):
@@ -156,7 +157,7 @@ def int8(folder: Path) -> None:
     side = 224
     network = Network(recipe().network, side).eval()
     noise = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    export_module(network, noise, folder / "plain.onnx", "image", ("logits",))
+    export_module(network, {"image": noise}, folder / "plain.onnx", ("logits",))
     pictures = np.stack(draw_phantoms(32, side).images)
     write_static(folder / "plain.onnx", folder / "int8.onnx", pictures)
     times = {name: time_graph(folder / f"{name}.onnx", pictures) for name in ("plain", "int8")}

@@ -1,4 +1,4 @@
-"""Train the classical head."""
+"""Train the classical form."""
 
 from kfp import dsl
 
@@ -12,12 +12,12 @@ def train_classical(
     model: dsl.Output[dsl.Model],
     figures: dsl.Output[dsl.Metrics],
 ):
-    """Train the classical network on the embedding.
+    """Train the classical head on the embedding, or networks on the photographs, as the recipe says.
 
     Args:
         recipe: What to train, as JSON.
         dataset: The snapshot.
-        model: The head's weights and its part of the recipe.
+        model: The head's weights and its part of the recipe; or a folder with the networks' grader.
         figures: Losses, epochs, seconds and the number of parameters.
     """
     from qfundus.steps import retraining

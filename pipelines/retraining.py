@@ -16,6 +16,13 @@ SETTINGS = [
     *("QFUNDUS_MLFLOW_URI", "QFUNDUS_AIRFLOW_URL", "QFUNDUS_AIRFLOW_PASSWORD"),
     *("QFUNDUS_TRITON_HTTP", "QFUNDUS_TRITON_GRPC", "QFUNDUS_TRITON_REPOSITORY"),
 ]
+# How networks are trained may be set in this config map: in the step, or by Kubeflow Trainer.
+TRAINING = "qfundus-training"
+TRAINING_SETTINGS = [
+    *("QFUNDUS_TRAINING_LAUNCHER", "QFUNDUS_TRAINING_PROCESSES", "QFUNDUS_TRAINING_AT_ONCE"),
+    *("QFUNDUS_TRAINING_IMAGE", "QFUNDUS_TRAINING_NAMESPACE", "QFUNDUS_TRAINING_RUNTIME", "QFUNDUS_TRAINING_SECRET"),
+    *("QFUNDUS_TRAINING_CPUS", "QFUNDUS_TRAINING_GPUS", "QFUNDUS_TRAINING_MEMORY"),
+]
 
 
 @dsl.pipeline(name="retraining", description=__doc__, display_name="Nightly retraining")
@@ -35,7 +42,7 @@ def retraining(recipe: str, as_of: str, champion: str = "") -> str:
     dataset = snapshot.outputs["dataset"]
 
     classical = train_classical(recipe=recipe, dataset=dataset)
-    classical.set_display_name("Train the classical head").set_cpu_limit("4").set_memory_limit("8G")
+    classical.set_display_name("Train the classical form").set_cpu_limit("4").set_memory_limit("8G")
     quantum = train_quantum(recipe=recipe, dataset=dataset)
     quantum.set_display_name("Train the quantum circuit").set_cpu_limit("4").set_memory_limit("8G")
 
@@ -65,4 +72,5 @@ def retraining(recipe: str, as_of: str, champion: str = "") -> str:
     registered.set_display_name("Register the candidate")
     for step in (snapshot, classical, quantum, evaluated, judged, registered):
         kubernetes.use_secret_as_env(step, SECRET, {name: name for name in SETTINGS})
+    kubernetes.use_config_map_as_env(classical, TRAINING, {name: name for name in TRAINING_SETTINGS}, optional=True)
     return verdict

@@ -337,6 +337,7 @@ def train(
     """
     import signal
 
+    from qfundus.classical.launch import Torchrun
     from qfundus.classical.recipe import find_recipe
     from qfundus.classical.session import train_grader
     from qfundus.progress import counting
@@ -352,8 +353,7 @@ def train(
                 data,
                 out,
                 seed=number,
-                processes=processes,
-                at_once=at_once,
+                launcher=Torchrun.open(len(chosen.members()), processes, at_once, out),
                 checkpoints=checkpoints,
                 track=track,
                 report=report,

@@ -1,6 +1,7 @@
 """Export PyTorch modules to ONNX and check that they still answer alike."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,28 +13,30 @@ OPSET = 18
 _TOLERANCE = 1e-3
 
 
-def export_module(module: nn.Module, example: torch.Tensor, file: Path, source: str, outputs: tuple[str, ...]) -> None:
-    """Write a module with one input, whose first axis is the batch, as ONNX.
+def export_module(
+    module: nn.Module, examples: Mapping[str, torch.Tensor], file: Path, outputs: tuple[str, ...]
+) -> None:
+    """Write a module as ONNX; `examples` are its inputs by name, in order, the batch their first axis.
 
     Raises:
-        ValueError: where ONNX Runtime's answer to the example is not PyTorch's.
+        ValueError: where ONNX Runtime's answer to the examples is not PyTorch's.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     # The exporter warns of each torchvision operator that it does without; none is used here.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     torch.onnx.export(
         module.eval(),
-        (example,),
+        tuple(examples.values()),
         str(file),
-        input_names=[source],
+        input_names=list(examples),
         output_names=list(outputs),
-        dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+        dynamic_shapes=({0: torch.export.Dim.DYNAMIC},) * len(examples),
         opset_version=OPSET,
         dynamo=True,
         external_data=False,
         verbose=False,
     )
-    _compare(module, example, file, source)
+    _compare(module, examples, file)
 
 
 def open_session(model: Path | bytes) -> onnxruntime.InferenceSession:
@@ -43,11 +46,11 @@ def open_session(model: Path | bytes) -> onnxruntime.InferenceSession:
     )
 
 
-def _compare(module: nn.Module, example: torch.Tensor, file: Path, source: str) -> None:
+def _compare(module: nn.Module, examples: Mapping[str, torch.Tensor], file: Path) -> None:
     with torch.inference_mode():
-        answer = module(example)
+        answer = module(*examples.values())
     wanted = answer if isinstance(answer, tuple) else (answer,)
-    found = open_session(file).run(None, {source: example.numpy()})
+    found = open_session(file).run(None, {name: example.numpy() for name, example in examples.items()})
     worst = max(float(np.abs(np.asarray(f) - w.numpy()).max()) for f, w in zip(found, wanted, strict=True))
     if worst > _TOLERANCE:
         raise ValueError(f"{file.name} answers differently from PyTorch, by {worst:.1e}.")

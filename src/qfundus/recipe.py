@@ -1,25 +1,17 @@
 """What to train: a recipe in YAML, read into types that refuse impossible combinations."""
 
 import json
-import re
-from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from qfundus.errors import SetupError
+from qfundus.classical.recipe import NetworkRecipe, Pictures, find_recipe
+from qfundus.imaging.normalise import SIDE
+from qfundus.recipe_parts import Part, Training, read_recipe
 
-R = TypeVar("R", bound=BaseModel)
-
-
-class Part(BaseModel):
-    """A part of a recipe: frozen, and without a setting that nobody knows."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+# What Triton is sent: a network of the nightly retraining sees the same.
+SERVED = Pictures(side=SIDE, preparation=("disc",))
 
 
 class Splits(Part):
@@ -34,16 +26,6 @@ class Splits(Part):
         if abs(self.train + self.validation + self.test - 1) > 1e-9:
             raise ValueError("The splits must add up to 1: change train, validation or test.")
         return self
-
-
-class Training(Part):
-    """How long and how fast to train; `patience` is in epochs without a better validation loss."""
-
-    epochs: int = Field(gt=0)
-    patience: int = Field(gt=0)
-    batch: int = Field(gt=0)
-    learning_rate: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
 
 
 class Classical(Training):
@@ -86,16 +68,42 @@ class Gate(Part):
     floor: float = Field(ge=-1, le=1)
 
 
+def _form(said: Any) -> str:
+    """Tell which form of the classical part is meant."""
+    keys: Any = said if isinstance(said, dict) else getattr(said, "__dict__", {})
+    return "(network)" if "network" in keys or "pictures" in keys else "(head)"
+
+
 class Recipe(Part):
-    """Everything that decides what is trained and how it is judged."""
+    """Everything that decides what is trained and how it is judged.
+
+    `classical` is a head on the embedding, or a whole network on photographs: then it is given by its name in
+    configs/recipes/networks/, or written out as there.
+    """
 
     name: str
     seed: int
     splits: Splits
-    classical: Classical
+    classical: Annotated[
+        Annotated[Classical, Tag("(head)")] | Annotated[NetworkRecipe, Tag("(network)")], Discriminator(_form)
+    ]
     quantum: Quantum
     evaluation: Evaluation
     gate: Gate
+
+    @field_validator("classical", mode="before")
+    @classmethod
+    def _find_network(cls, said: Any) -> Any:
+        return find_recipe(said) if isinstance(said, str) else said
+
+    @model_validator(mode="after")
+    def _see_what_is_served(self) -> Self:
+        if isinstance(self.classical, NetworkRecipe) and self.classical.pictures != SERVED:
+            raise ValueError(
+                f"The network {self.classical.name} must see what is served: "
+                f"set its `pictures` to {{side: {SERVED.side}, preparation: [disc]}}."
+            )
+        return self
 
     @classmethod
     def from_json(cls, text: str) -> "Recipe":
@@ -114,54 +122,3 @@ def load_recipe(path: Path) -> Recipe:
         SetupError: naming the setting and the remedy.
     """
     return read_recipe(Recipe, path)
-
-
-def read_recipe(kind: type[R], path: Path) -> R:
-    """Read a recipe of a kind from YAML.
-
-    Raises:
-        SetupError: naming each wrong setting and the remedy; of one that does not exist, the nearest that does.
-    """
-    try:
-        return kind.model_validate(yaml.safe_load(path.read_text()))
-    except yaml.YAMLError as error:
-        raise SetupError(f"The recipe {path.name} is no YAML: {error}") from None
-    except ValidationError as error:
-        raise SetupError(f"The recipe {path.name} is wrong: {_explain(error, kind)}") from None
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Name what was probably meant, as a question to end an error message with; '' where nothing is near."""
-    near = get_close_matches(name, list(names), n=1)
-    return f" Did you mean {near[0]}?" if near else ""
-
-
-def _explain(error: ValidationError, kind: type[BaseModel]) -> str:
-    return " ".join(_explain_one(one, kind) for one in error.errors())
-
-
-def _explain_one(one: ErrorDetails, kind: type[BaseModel]) -> str:
-    *parts, name = (str(part) for part in one["loc"] or ("",))
-    where = ".".join((*parts, name)).strip(".")
-    match one["type"]:
-        case "extra_forbidden":
-            return f"There is no setting {where}.{nearest(name, _settings(kind, parts))}"
-        case "missing":
-            return f"The setting {where} is missing."
-        case "literal_error":
-            allowed = str(one.get("ctx", {}).get("expected", ""))
-            quoted = re.findall(r"'([^']+)'", allowed)
-            return f"{where} may be {allowed}.{nearest(str(one['input']), quoted)}"
-        case "value_error":
-            return one["msg"].removeprefix("Value error, ")
-        case _:
-            return f"{where}: {one['msg']}."
-
-
-def _settings(kind: type[BaseModel], parts: Iterable[str]) -> list[str]:
-    for part in parts:
-        inner = kind.model_fields[part].annotation if part in kind.model_fields else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        kind = inner
-    return list(kind.model_fields)

@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from qfundus import __version__
 
 STATE_FOLDER = ".qfundus"
 SERVED_MODEL = "fundus_grader"  # by this name Triton serves
@@ -126,6 +128,46 @@ def load_settings() -> Settings:
     except ValidationError as error:
         names = ", ".join(f"QFUNDUS_{str(e['loc'][0]).upper()}" for e in error.errors())
         raise SetupError(f"Settings missing or wrong: {names}. Run `qfundus up`, or set them.") from None
+
+
+class TrainingSettings(BaseSettings):
+    """How the nightly retraining's networks are trained, from `QFUNDUS_TRAINING_*` in the environment.
+
+    `launcher` is in_place (in the pipeline's step), torchrun (in processes beside it) or trainjob (Kubeflow Trainer).
+    `processes` train one network: processes of this machine, or nodes of the cluster; `at_once` is how many networks
+    are trained side by side, 0 for as many as fit. The rest is of a TrainJob: the image and resources of its nodes,
+    and the secret that holds the settings of S3.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="QFUNDUS_TRAINING_", frozen=True, extra="ignore")
+
+    launcher: Literal["in_place", "torchrun", "trainjob"] = "in_place"
+    processes: int = Field(default=1, ge=1)
+    at_once: int = Field(default=0, ge=0)
+    image: str = f"qfundus/pipeline:{__version__}"
+    namespace: str | None = None
+    runtime: str = "torch-distributed"
+    secret: str = "qfundus-settings"  # noqa: S105  (its name, not its content)
+    cpus: int = Field(default=4, ge=1)
+    gpus: int = Field(default=0, ge=0)
+    memory: str = "8Gi"
+
+
+def load_training_settings() -> TrainingSettings:
+    """Read how networks are trained.
+
+    Raises:
+        SetupError: where a setting is wrong.
+    """
+    from pydantic import ValidationError
+
+    from qfundus.errors import SetupError
+
+    try:
+        return TrainingSettings()
+    except ValidationError as error:
+        said = "; ".join(f"QFUNDUS_TRAINING_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+        raise SetupError(f"Settings of training are wrong: {said}.") from None
 
 
 class ObjectSettings(BaseSettings):

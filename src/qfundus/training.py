@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from qfundus.features.snapshot import Split
-from qfundus.recipe import Training
+from qfundus.recipe_parts import Training
 
 _log = structlog.get_logger()
 GRADES = 5

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import sqlite3
 import subprocess
@@ -21,8 +22,13 @@ from qfundus.errors import NightError, Retry
 from qfundus.grading import grade_files
 from qfundus.hospital.photographs import Photographs
 from qfundus.hospital.wrap import to_bytes, wrap_photographs, write_hospital
+from qfundus.hybrid.grader import OUTPUTS
+from qfundus.layout import recipe_file
 from qfundus.night import follow_run, run_night
+from qfundus.onnx_export import open_session
 from qfundus.platform.airflow import AirflowClient
+from qfundus.recipe import SERVED, Recipe, load_recipe
+from qfundus.steps import nightly
 
 pytestmark = pytest.mark.platform
 EYES = 60
@@ -344,3 +350,75 @@ class TestNothingOfThePoisonedStudyIsAnywhere:
         found = InstanceIndex(store, settings).find(pseudonymise_uid(site_key, "1.2.826.0.1.3680043.10.424242.1.0"))
         assert found is not None
         assert json.dumps(found.__dict__)
+
+
+@pytest.fixture(scope="module")
+def network_plan(night, settings, store):
+    """The night's eyes with a network on photographs for the classical form: two folds, an epoch."""
+    from qfundus.features.snapshot import latest_knowledge
+
+    tiny = load_recipe(recipe_file("tiny"))
+    fitting = {"epochs": 1, "patience": 1, "batch": 16, "learning_rate": 0.001, "weight_decay": 0.01}
+    network = {
+        "name": "two_folds",
+        "seed": 3,
+        "pictures": SERVED,
+        "network": {},
+        "augmentation": {},
+        "fitting": fitting,
+        "grading": {"folds": 2},
+    }
+    recipe = Recipe.model_validate({**tiny.model_dump(), "name": "tiny_network", "classical": network})
+    as_of = latest_knowledge(store, settings)
+    return {"recipe": recipe.to_json(), "as_of": as_of.isoformat(), "champion": night[0].promoted["version"]}
+
+
+@pytest.fixture(scope="module")
+def network_trained(network_plan):
+    """Trained by the pipeline, each network by torchrun beside the step."""
+    before = dict(os.environ)
+    os.environ["QFUNDUS_TRAINING_LAUNCHER"] = "torchrun"
+    try:
+        nightly.run_pipeline(network_plan)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    return nightly.conclude_retraining(network_plan)
+
+
+def test_networks_on_photographs_are_trained_mixed_judged_and_registered(network_trained, network_plan, settings):
+    from qfundus.registry.versions import connect, read_version
+
+    recorded = read_version(settings, network_trained["version"])
+    assert recorded.recipe == "tiny_network"
+    assert recorded.verdict.champion_version == network_plan["champion"]
+    run = connect(settings).get_run(recorded.run_id)
+    assert run.data.metrics["classical_networks"] == 2
+    assert run.data.metrics["classical_photographs_per_second"] > 0
+    assert run.data.params["classical.fitting.epochs"] == "1"
+
+
+def test_the_graph_of_a_network_answers_as_its_parts_do(network_trained, settings, tmp_path):
+    from qfundus.registry.versions import download_file, has_file
+
+    assert not has_file(settings, network_trained["version"], "head.onnx")
+    graph = open_session(download_file(settings, network_trained["version"], "model.onnx", tmp_path))
+    with np.load(download_file(settings, network_trained["version"], "smoke.npz", tmp_path)) as smoke:
+        mixed, classical, quantum = graph.run(list(OUTPUTS), {"image": smoke["images"]})
+        assert np.allclose(mixed, smoke["probabilities"], atol=1e-6)
+    assert np.abs(classical - quantum).max() > 1e-3
+
+
+def test_what_networks_were_trained_on_is_gone_when_they_are_trained(network_trained, store, settings):
+    assert list(store.list(settings.models_bucket, "trainings/")) == []
+
+
+def test_a_network_in_service_is_asked_about_photographs(network_trained, network_plan, settings):
+    nightly.run_pipeline({**network_plan, "champion": network_trained["version"]})
+    concluded = nightly.conclude_retraining({**network_plan, "champion": network_trained["version"]})
+    from qfundus.registry.versions import read_version
+
+    verdict = read_version(settings, concluded["version"]).verdict
+    # The same grader against itself.
+    assert verdict.champion_version == network_trained["version"]
+    assert verdict.difference == pytest.approx(0, abs=1e-6)

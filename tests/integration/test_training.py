@@ -9,7 +9,7 @@ import pytest
 import torch
 from training import call, make_labelled, make_recipe, run_job
 
-from qfundus.classical.checkpoints import open_folder
+from qfundus.classical.place import open_folder
 from qfundus.classical.shards import write_shards
 from qfundus.classical.train import Job
 

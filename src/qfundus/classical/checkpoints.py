@@ -5,14 +5,12 @@ data training stood. A run that goes on takes the newest that counts.
 """
 
 import json
-import shutil
 import tempfile
 import warnings
 from collections.abc import Generator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -24,6 +22,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.utils._pytree import tree_map_only
 
 from qfundus.classical.parallel import Layout
+from qfundus.classical.place import open_folder
 from qfundus.errors import TrainingError
 from qfundus.settings import fsspec_options
 
@@ -172,26 +171,6 @@ def local_copy(folder: str, layout: Layout, *, read: bool = False) -> Generator[
         if not read:
             fs.put(f"{local}/", f"{root}/", recursive=True)
             layout.wait()
-
-
-def open_folder(folder: str) -> "tuple[AbstractFileSystem, str]":
-    """Open a folder's file system, and say what it is called there."""
-    import fsspec
-
-    fs, root = fsspec.core.url_to_fs(folder, **fsspec_options(folder))
-    if "://" not in folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    return fs, root
-
-
-def forget(folder: str) -> None:
-    """Delete all checkpoints of a run, on this machine or in S3."""
-    if "://" not in folder:
-        shutil.rmtree(folder, ignore_errors=True)
-        return
-    fs, root = open_folder(folder)
-    if fs.exists(root):
-        fs.rm(root, recursive=True)
 
 
 def _last_line(error: BaseException) -> str:

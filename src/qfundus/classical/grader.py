@@ -1,5 +1,6 @@
 """The grader: trained networks that answer together, from several views, calibrated, as one ONNX graph."""
 
+import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +17,7 @@ from torch import nn
 from qfundus.classical.folds import split_fold
 from qfundus.classical.loader import Photographs, load_in_order
 from qfundus.classical.network import GRADES, Network
+from qfundus.classical.place import Place
 from qfundus.classical.recipe import NetworkRecipe, Pictures
 from qfundus.classical.shards import read_table
 from qfundus.classical.train import WEIGHTS_FILE, Job
@@ -100,49 +102,63 @@ def turn(images: torch.Tensor, views: int) -> Iterator[torch.Tensor]:
         yield seen.flip(axes) if axes else seen
 
 
-def assemble(recipe: NetworkRecipe, jobs: list[Job], folder: Path) -> tuple[Card, np.ndarray, np.ndarray]:
-    """Calibrate trained networks on what they had not seen, and write their grader.
+@dataclass(frozen=True)
+class HeldOut:
+    """What the networks that had not seen a photograph say of it: `probabilities` `(held, 5)`, the rest `(held,)`."""
 
-    Returns the card, and the held-out photographs' probabilities `(held, 5)` and grades `(held,)`.
-    """
+    probabilities: np.ndarray
+    grades: np.ndarray
+    names: np.ndarray
+    splits: np.ndarray
+
+
+def assemble(recipe: NetworkRecipe, jobs: list[Job], folder: Path) -> tuple[Card, HeldOut]:
+    """Calibrate trained networks on what they had not seen, and write their grader; return its card, and that."""
     if (folder / CARD_FILE).exists():  # it is written last
-        with np.load(folder / HELD_FILE) as held:
-            return read_card(folder), held["probabilities"], held["grades"]
+        return read_card(folder), read_held_out(folder)
     networks = [load_network(job) for job in jobs]
     told = [predict_held(network, job) for network, job in zip(networks, jobs, strict=True)]
     scales = calibrate(jobs, told)
     scaled = [replace(held, logits=held.logits * scale) for held, scale in zip(told, scales, strict=True)]
-    logits, grades = average_by_row(scaled)
+    logits, grades, rows = average_by_row(scaled)
     probabilities = softmax(logits, axis=1)
+    table = read_table(jobs[0].shards, recipe.pictures)
     card = Card(
         recipe=recipe.model_dump(mode="json"),
         refer_below=float(np.quantile(probabilities.max(axis=1), recipe.grading.referred)),
-        photographs=read_table(jobs[0].shards, recipe.pictures).digest,
+        photographs=table.digest,
     )
     side = recipe.pictures.side
     noise = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     ensemble = Ensemble(networks, recipe.grading.views, torch.from_numpy(scales))
-    export_module(ensemble, noise, folder / GRADER_FILE, "image", ("probabilities",))
-    np.savez_compressed(folder / HELD_FILE, probabilities=probabilities, grades=grades)
-    (folder / CARD_FILE).write_text(json.dumps(asdict(card), indent=1))
-    return card, probabilities, grades
+    export_module(ensemble, {"image": noise}, folder / GRADER_FILE, ("probabilities",))
+    held_out = HeldOut(probabilities, grades, table.names[rows], table.splits[rows])
+    np.savez_compressed(folder / HELD_FILE, **vars(held_out))
+    Place(str(folder)).write(CARD_FILE, json.dumps(asdict(card), indent=1).encode())
+    return card, held_out
+
+
+def read_held_out(folder: Path) -> HeldOut:
+    """Read what the networks said of what they had not seen."""
+    with np.load(folder / HELD_FILE) as kept:
+        return HeldOut(**{name: kept[name] for name in kept.files})
 
 
 def calibrate(jobs: Sequence[Job], told: Sequence[Held]) -> np.ndarray:
     """Find the scales of each network, `(networks, 5)`; those of a variant share theirs: more to fit them on."""
     alike = [[held for held, other in zip(told, jobs, strict=True) if other.recipe == job.recipe] for job in jobs]
-    return np.stack([fit_scales(*average_by_row(its)) for its in alike])
+    return np.stack([fit_scales(*average_by_row(its)[:2]) for its in alike])
 
 
-def average_by_row(told: Sequence[Held]) -> tuple[np.ndarray, np.ndarray]:
-    """Average the logits of the networks that had not seen a photograph; return them `(held, 5)`, grades `(held,)`."""
+def average_by_row(told: Sequence[Held]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Average the logits of the networks that had not seen a photograph `(held, 5)`; its grade and row `(held,)`."""
     rows = np.concatenate([held.rows for held in told])
     found, place = np.unique(rows, return_inverse=True)
     summed = np.zeros((len(found), GRADES))
     np.add.at(summed, place, np.concatenate([held.logits for held in told]))
     grades = np.zeros(len(found), np.int64)
     grades[place] = np.concatenate([held.grades for held in told])
-    return summed / np.bincount(place)[:, None], grades
+    return summed / np.bincount(place)[:, None], grades, found
 
 
 def fit_scales(logits: np.ndarray, grades: np.ndarray) -> np.ndarray:
@@ -161,7 +177,7 @@ def load_network(job: Job) -> Network:
     """Read a trained network; nothing but tensors is unpickled."""
     how = job.recipe.network.model_copy(update={"pretrained": False})
     network = Network(how, job.recipe.pictures.side)
-    network.load_state_dict(torch.load(Path(job.folder) / WEIGHTS_FILE, weights_only=True))
+    network.load_state_dict(torch.load(io.BytesIO(job.place.read(WEIGHTS_FILE)), weights_only=True))
     return network.eval()
 
 

@@ -1,4 +1,4 @@
-"""Start a training: in this process, or by torchrun on this machine."""
+"""Launch trainings: in this process, by torchrun on this machine, or by what a cluster has for it."""
 
 import contextlib
 import ctypes
@@ -8,34 +8,171 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
-from qfundus.classical.train import TRAINED_FILE, Job
+from qfundus.classical.place import Place
+from qfundus.classical.train import Job, train
 from qfundus.errors import TrainingError
 
 JOB_FILE, OUTPUT_FILE = "job.json", "output.log"
-_POLL, _SHOWN_LINES = 0.5, 12
+_POLL, SHOWN_LINES = 0.5, 12
 _PDEATHSIG = 1  # prctl(2)
 # A step's large arrays are the next step's: glibc would give them back to the kernel, and clear them again, each time.
-_KEPT_MEMORY = {
+KEPT_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
     "MALLOC_TOP_PAD_": "268435456",
 }
 
 
-@dataclass
-class Running:
-    """A training that runs in processes of its own."""
+class Running(Protocol):
+    """A training that was launched."""
 
-    job: Job
-    process: "subprocess.Popen[bytes]"
+    def has_ended(self) -> bool:
+        """Tell whether it has ended well.
+
+        Raises:
+            TrainingError: where it failed, with the last it said.
+        """
+        ...
+
+    def end(self) -> None:
+        """End it, with all that it started; one that has ended already is left alone."""
+        ...
+
+
+class Launcher(Protocol):
+    """Launches trainings, so many at once."""
 
     @property
-    def output(self) -> Path:
-        """What it said."""
-        return Path(self.job.folder) / OUTPUT_FILE
+    def at_once(self) -> int:
+        """How many trainings may run side by side."""
+        ...
+
+    def start(self, job: Job) -> Running:
+        """Start a training, or find again the one that was started before."""
+        ...
+
+
+def train_all(
+    jobs: Sequence[Job], launcher: Launcher, advanced: Callable[[Sequence[Job]], None] = lambda _: None
+) -> None:
+    """Train jobs; one that has ended before is left as it is, one that was cut off is gone on with.
+
+    Raises:
+        TrainingError: with the last lines of a training that failed; the others are ended.
+    """
+    waiting = [job for job in jobs if not job.is_done]
+    running: list[Running] = []
+    try:
+        while waiting or running:
+            while waiting and len(running) < launcher.at_once:
+                running.append(launcher.start(waiting.pop(0)))
+            time.sleep(_POLL)
+            advanced(jobs)
+            running = [one for one in running if not one.has_ended()]
+    finally:
+        for one in running:
+            one.end()
+
+
+@dataclass(frozen=True)
+class InPlace:
+    """Trains one after another in this process."""
+
+    at_once: int = 1
+
+    def start(self, job: Job) -> Running:
+        """Train to the end."""
+        train(job)
+        return Ended()
+
+
+class Ended:
+    """A training that has ended well."""
+
+    def has_ended(self) -> bool:
+        """Say so."""
+        return True
+
+    def end(self) -> None:
+        """Leave it alone."""
+
+
+@dataclass(frozen=True)
+class Torchrun:
+    """Trains in processes of this machine, `processes` to a network; a GPU each where there are any.
+
+    `scratch` holds what the processes of a training in S3 read and say.
+    """
+
+    processes: int
+    at_once: int
+    scratch: Path
+    _gpus: list[str] = field(default_factory=list)  # those that no training has, in lots of `processes`
+
+    @classmethod
+    def open(cls, networks: int, processes: int, at_once: int, scratch: Path) -> "Torchrun":
+        """Fit a number of networks to this machine; `at_once` 0 is as many side by side as fit."""
+        import torch
+
+        gpus = [str(number) for number in range(torch.cuda.device_count())]
+        places = len(gpus) or os.cpu_count() or 1
+        lots = [",".join(gpus[start : start + processes]) for start in range(0, len(gpus), processes)]
+        return cls(processes, at_once or max(1, min(networks, places // processes)), scratch, lots)
+
+    def start(self, job: Job) -> Running:
+        """Start a training on this machine."""
+        place = Place(job.folder)
+        folder = self.scratch / Path(job.folder).name if place.remote else Path(job.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / JOB_FILE).write_text(job.to_json())
+        gpus = self._gpus.pop(0) if self._gpus else ""
+        with (folder / OUTPUT_FILE).open("ab") as output:
+            process = subprocess.Popen(
+                command(folder / JOB_FILE, self.processes),
+                stdout=output,
+                stderr=output,
+                env=environment(self.threads) | ({"CUDA_VISIBLE_DEVICES": gpus} if gpus else {}),
+                start_new_session=True,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509  (one call into the kernel, and no thread holds a lock yet)
+            )
+        return Processes(process, folder / OUTPUT_FILE, lambda: self._gpus.append(gpus) if gpus else None)
+
+    @property
+    def threads(self) -> int:
+        """How many threads each process has."""
+        return max(1, (os.cpu_count() or 1) // (self.at_once * self.processes))
+
+
+@dataclass(frozen=True)
+class Processes:
+    """A training in processes of this machine, the file with what they say, and how to give back their GPUs."""
+
+    process: "subprocess.Popen[bytes]"
+    output: Path
+    give_back: Callable[[], None]
+
+    def has_ended(self) -> bool:
+        """Tell whether it has ended well."""
+        if self.process.poll():
+            said = self.output.read_text(errors="replace").strip().splitlines()[-SHOWN_LINES:]
+            raise TrainingError("\n".join([f"A training failed; the last lines of {self.output}:", *said]))
+        if self.process.returncode is None:
+            return False
+        self.give_back()
+        return True
+
+    def end(self) -> None:
+        """End it with all that it started."""
+        for how in (signal.SIGTERM, signal.SIGKILL):
+            # The group even where its leader is gone: what it started may be there yet.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, how)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(10)
 
 
 def command(job_file: Path, processes: int) -> list[str]:
@@ -49,67 +186,9 @@ def command(job_file: Path, processes: int) -> list[str]:
 
 def environment(threads: int) -> dict[str, str]:
     """Return the environment of a training with that many threads to a process."""
-    return {**_KEPT_MEMORY, **os.environ, "OMP_NUM_THREADS": str(threads)}
-
-
-def start(job: Job, processes: int, threads: int) -> Running:
-    """Start a training on this machine."""
-    folder = Path(job.folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / JOB_FILE).write_text(job.to_json())
-    with (folder / OUTPUT_FILE).open("ab") as output:
-        process = subprocess.Popen(
-            command(folder / JOB_FILE, processes),
-            stdout=output,
-            stderr=output,
-            env=environment(threads),
-            start_new_session=True,
-            preexec_fn=_end_with_parent,  # noqa: PLW1509  (one call into the kernel, and no thread holds a lock yet)
-        )
-    return Running(job, process)
+    return {**KEPT_MEMORY, **os.environ, "OMP_NUM_THREADS": str(threads)}
 
 
 def _end_with_parent() -> None:
     """Ask the kernel to end this process when the one that started it is gone, even by kill -9."""
     ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGTERM)
-
-
-def train_all(
-    jobs: Sequence[Job], processes: int, at_once: int, advanced: Callable[[Sequence[Job]], None] = lambda _: None
-) -> None:
-    """Train jobs, a few at once; one that has ended before is left as it is, one that was cut off is gone on with.
-
-    Raises:
-        TrainingError: with the last lines of a training that failed; the others are ended.
-    """
-    threads = max(1, (os.cpu_count() or 1) // (at_once * processes))
-    waiting = [job for job in jobs if not (Path(job.folder) / TRAINED_FILE).exists()]
-    running: list[Running] = []
-    try:
-        while waiting or running:
-            while waiting and len(running) < at_once:
-                running.append(start(waiting.pop(0), processes, threads))
-            time.sleep(_POLL)
-            advanced(jobs)
-            for one in running:
-                if one.process.poll():
-                    raise TrainingError(_describe_failure(one))
-            running = [one for one in running if one.process.returncode is None]
-    finally:
-        for one in running:
-            _end(one.process)
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End a training with all that it started."""
-    for how in (signal.SIGTERM, signal.SIGKILL):
-        # The group even where its leader is gone: what it started may be there yet.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, how)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(10)
-
-
-def _describe_failure(one: Running) -> str:
-    said = one.output.read_text(errors="replace").strip().splitlines()[-_SHOWN_LINES:]
-    return "\n".join([f"A training failed; the last lines of {one.output}:", *said])

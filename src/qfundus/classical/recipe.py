@@ -7,7 +7,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from qfundus.errors import SetupError
 from qfundus.layout import network_recipes
-from qfundus.recipe import Part, Training, nearest, read_recipe
+from qfundus.recipe_parts import Part, Training, nearest, read_recipe
 
 Strategy = Literal["ddp", "fsdp2", "zero1", "zero2", "zero3"]
 Head = Literal["softmax", "cumulative_link"]

@@ -1,18 +1,17 @@
 """Train a recipe from photographs to a grader, in one folder, going on where it was cut off."""
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
-from qfundus.classical.checkpoints import forget
 from qfundus.classical.evaluate import Measured, measure
 from qfundus.classical.folds import split_fold
 from qfundus.classical.grader import assemble
-from qfundus.classical.launch import train_all
+from qfundus.classical.launch import Launcher, train_all
+from qfundus.classical.place import forget
 from qfundus.classical.publish import publish_grader
 from qfundus.classical.recipe import NetworkRecipe
 from qfundus.classical.shards import open_shards, read_table, write_shards
@@ -45,8 +44,7 @@ def train_grader(
     folder: Path,
     *,
     seed: int,
-    processes: int = 1,
-    at_once: int = 0,
+    launcher: Launcher,
     checkpoints: str = "",
     track: str = "",
     report: Callable[[Course], None] = lambda _: None,
@@ -63,27 +61,11 @@ def train_grader(
     labelled = [] if is_shards(data) else read_labelled(Path(data))  # what cannot be read must not claim the folder
     folder.mkdir(parents=True, exist_ok=True)
     claim_folder(folder, recipe, data, seed)
-    shards = data if is_shards(data) else prepare_shards(recipe, labelled, folder)
-    jobs = [
-        Job(
-            recipe=member,
-            shards=shards,
-            folder=str(folder / "networks" / f"{number:02d}"),
-            seed=seed * 1000 + number,
-            fold=fold,
-            checkpoints=f"{checkpoints.rstrip('/')}/{number:02d}" if checkpoints else "",
-            track=track,
-        )
-        for number, (member, fold) in enumerate(recipe.members())
-    ]
-    table = read_table(shards, recipe.pictures)
-    for job in jobs:
-        split_fold(
-            table, job.recipe.grading.folds, job.fold
-        )  # what cannot be divided is refused before anything starts
-    train_all(jobs, processes, at_once or fitting_at_once(len(jobs), processes), lambda ran: report(read_course(ran)))
-    card, probabilities, grades = assemble(recipe, jobs, folder)
-    measured = measure(probabilities, grades, card.refer_below, "held out")
+    shards = data if is_shards(data) else prepare_shards(recipe, labelled, str(folder))
+    jobs = list_jobs(recipe, shards, str(folder), seed, checkpoints, track)
+    train_all(jobs, launcher, lambda ran: report(read_course(ran)))
+    card, held = assemble(recipe, jobs, folder)
+    measured = measure(held.probabilities, held.grades, card.refer_below, "held out")
     if track:
         publish_grader(track, folder, f"{recipe.name} seed {seed}", measured)
     for job in jobs:
@@ -91,12 +73,30 @@ def train_grader(
     return measured
 
 
-def fitting_at_once(jobs: int, processes: int) -> int:
-    """Say how many trainings fit side by side: one process to a GPU, or to a core where there is none."""
-    import torch
+def list_jobs(
+    recipe: NetworkRecipe, shards: str, folder: str, seed: int, checkpoints: str = "", track: str = ""
+) -> list[Job]:
+    """List the trainings of a recipe's networks.
 
-    places = torch.cuda.device_count() or os.cpu_count() or 1
-    return max(1, min(jobs, places // processes))
+    Raises:
+        SetupError: where the photographs cannot be divided as the recipe wants.
+    """
+    table = read_table(shards, recipe.pictures)
+    jobs: list[Job] = []
+    for number, (member, fold) in enumerate(recipe.members()):
+        split_fold(table, member.grading.folds, fold)
+        jobs.append(
+            Job(
+                recipe=member,
+                shards=shards,
+                folder=f"{folder}/networks/{number:02d}",
+                seed=seed * 1000 + number,
+                fold=fold,
+                checkpoints=f"{checkpoints.rstrip('/')}/{number:02d}" if checkpoints else "",
+                track=track,
+            )
+        )
+    return jobs
 
 
 def is_shards(data: str) -> bool:
@@ -104,9 +104,9 @@ def is_shards(data: str) -> bool:
     return data.rstrip("/").endswith(".lance")
 
 
-def prepare_shards(recipe: NetworkRecipe, labelled: list[Labelled], folder: Path) -> str:
+def prepare_shards(recipe: NetworkRecipe, labelled: list[Labelled], folder: str) -> str:
     """Prepare photographs, unless that is done."""
-    shards = str(folder / SHARDS)
+    shards = f"{folder}/{SHARDS}"
     try:
         read_table(shards, recipe.pictures)
     except SetupError:
@@ -138,14 +138,12 @@ def read_course(jobs: Sequence[Job]) -> Course:
     epochs: list[int] = []
     loss = float("nan")
     for job in jobs:
-        said = _last_epoch(Path(job.folder) / LOG_FILE)
+        said = _last_epoch(job.place.read(LOG_FILE).decode())
         epochs.append(int(said.get("epoch", 0)))
         loss = said.get("held_loss", loss)
     return Course(tuple(epochs), jobs[0].recipe.fitting.epochs, loss)
 
 
-def _last_epoch(file: Path) -> dict[str, float]:
-    if not file.exists():
-        return {}
-    lines = [json.loads(line) for line in file.read_text().splitlines() if '"epoch"' in line and line.endswith("}")]
+def _last_epoch(log: str) -> dict[str, float]:
+    lines = [json.loads(line) for line in log.splitlines() if '"epoch"' in line and line.endswith("}")]
     return lines[-1] if lines else {}

@@ -7,7 +7,9 @@ whatever process reads it, and no shard has to be fetched whole.
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,21 +83,21 @@ def write_shards(
 
     def batches() -> Iterator[pa.RecordBatch]:
         nonlocal skipped
-        rows: list[dict[str, Any]] = []
-        for done, one in enumerate(labelled, 1):
-            row = _prepare_row(one, how)
-            if row is None:
-                skipped += 1
-                continue
-            digest.update(f"{one.name} {one.grade} {one.split} {one.patient}".encode())
-            digest.update(row["image"])
-            rows.append(row)
-            if len(rows) == _ROWS_AT_ONCE:
-                yield pa.RecordBatch.from_pylist(rows, _SCHEMA)
-                rows = []
-            advanced(done)
-        if rows:
-            yield pa.RecordBatch.from_pylist(rows, _SCHEMA)
+        left, done = iter(labelled), 0
+        with ThreadPoolExecutor(2) as pool:
+            while group := list(islice(left, _ROWS_AT_ONCE)):
+                rows: list[dict[str, Any]] = []
+                for row in pool.map(lambda one: _prepare_row(one, how), group):
+                    done += 1
+                    advanced(done)
+                    if row is None:
+                        skipped += 1
+                        continue
+                    digest.update("{name} {grade} {split} {patient}".format_map(row).encode())
+                    digest.update(row["image"])
+                    rows.append(row)
+                if rows:
+                    yield pa.RecordBatch.from_pylist(rows, _SCHEMA)
 
     reader = pa.RecordBatchReader.from_batches(_SCHEMA, batches())
     written = lance.write_dataset(

@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import io
 import json
 import math
 import signal
@@ -23,9 +24,10 @@ from qfundus.classical.folds import split_fold
 from qfundus.classical.loader import Batch, Loader, Order, Photographs, load_in_order
 from qfundus.classical.network import Network
 from qfundus.classical.parallel import Layout, joined_processes
+from qfundus.classical.place import Place
 from qfundus.classical.recipe import Fitting, NetworkRecipe
 from qfundus.classical.shards import read_table
-from qfundus.classical.watch import LOG_FILE, LogFile, MlflowRun, Tracker, WandbRun, Watch, describe_environment
+from qfundus.classical.watch import LogFile, MlflowRun, Tracker, WandbRun, Watch, describe_environment
 from qfundus.errors import SetupError, TrainingError
 from qfundus.logs import set_up_logs
 
@@ -34,7 +36,10 @@ WEIGHTS_FILE, TRAINED_FILE = "weights.pt", "trained.json"
 
 @dataclass(frozen=True)
 class Job:
-    """A network to train from `shards` into `folder`; checkpoints lie there or elsewhere, MLflow is at `track`."""
+    """A network to train from `shards` into `folder`; checkpoints lie there or elsewhere, MLflow is at `track`.
+
+    `shards`, `folder` and `checkpoints` are on this machine or in S3.
+    """
 
     recipe: NetworkRecipe
     shards: str
@@ -47,7 +52,17 @@ class Job:
     @property
     def checkpoint_folder(self) -> str:
         """Where its checkpoints lie."""
-        return self.checkpoints or str(Path(self.folder) / "checkpoints")
+        return self.checkpoints or f"{self.folder}/checkpoints"
+
+    @property
+    def place(self) -> Place:
+        """Where its weights and its log go."""
+        return Place(self.folder)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has ended well."""
+        return self.place.exists(TRAINED_FILE)
 
     def fingerprint(self, photographs: str) -> str:
         """Name what is trained, on photographs of a digest: checkpoints of anything else are none of its own."""
@@ -93,8 +108,8 @@ class Course:
 
 def train(job: Job) -> Trained | None:
     """Train a job's network, or go on with it, and write its weights; None where this process does not lead."""
-    how, folder = job.recipe.fitting, Path(job.folder)
-    with joined_processes() as layout, alone_in(folder, layout), determinism(job.seed, asked=how.deterministic):
+    how = job.recipe.fitting
+    with joined_processes() as layout, alone_in(job.place, layout), determinism(job.seed, asked=how.deterministic):
         table = read_table(job.shards, job.recipe.pictures)
         rows, held = split_fold(table, job.recipe.grading.folds, job.fold)
         augmented = Photographs(job.shards, table.grades, job.seed, job.recipe.augmentation)
@@ -107,8 +122,10 @@ def train(job: Job) -> Trained | None:
         weights = engine.weights()
         if not layout.leads:
             return None
-        torch.save(weights, folder / WEIGHTS_FILE)
-        (folder / TRAINED_FILE).write_text(json.dumps(asdict(trained)))
+        packed = io.BytesIO()
+        torch.save(weights, packed)
+        job.place.write(WEIGHTS_FILE, packed.getvalue())
+        job.place.write(TRAINED_FILE, json.dumps(asdict(trained)).encode())
         return trained
 
 
@@ -220,15 +237,18 @@ def raise_not_finite(position: Position, pieces: list[Batch], checkpoints: Check
 
 
 @contextmanager
-def alone_in(folder: Path, layout: Layout) -> Generator[None]:
+def alone_in(place: Place, layout: Layout) -> Generator[None]:
     """Hold a folder: two trainings that write the same checkpoints would spoil both.
+
+    S3 has no locks: there, whoever launches a training sees to it that there is one.
 
     Raises:
         TrainingError: where another training holds it.
     """
-    if not layout.leads:
+    if place.remote or not layout.leads:
         yield
         return
+    folder = Path(place.address)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         try:
@@ -256,18 +276,17 @@ def open_trackers(job: Job, digest: str) -> list[Tracker]:
     """Open what keeps this training's figures."""
     import os
 
-    folder = Path(job.folder)
     name = f"{job.recipe.name} seed {job.seed} fold {job.fold}"
     environment = describe_environment()
     known = flatten(job.recipe.model_dump())
     known |= {"recipe": job.recipe.name, "seed": str(job.seed), "fold": str(job.fold), "photographs": digest}
     known |= {"qfundus": environment["qfundus"], "torch": environment["torch"]}
     texts = {"recipe.json": job.recipe.model_dump_json(indent=1), "qfundus.lock": environment["lock"]}
-    trackers: list[Tracker] = [LogFile(folder / LOG_FILE)]
+    trackers: list[Tracker] = [LogFile(job.place)]
     if job.track:
-        trackers.append(MlflowRun(job.track, name, known, texts, folder))
+        trackers.append(MlflowRun(job.track, name, known, texts, job.place))
     if os.environ.get("WANDB_PROJECT"):
-        trackers.append(WandbRun(name.replace(" ", "-"), known, folder))
+        trackers.append(WandbRun(name.replace(" ", "-"), known, job.place))
     return trackers
 
 
@@ -278,11 +297,12 @@ def flatten(recipe: dict[str, Any]) -> dict[str, str]:
 
 
 def main() -> int:
-    """Train the job whose file is named."""
+    """Train the job whose file, here or in S3, is named."""
     set_up_logs()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the loader's workers are ended, too
     try:
-        train(Job.from_json(Path(sys.argv[1]).read_text()))
+        folder, _, file = sys.argv[1].rpartition("/")
+        train(Job.from_json(Place(folder or ".").read(file).decode()))
     except (SetupError, TrainingError) as error:
         print(f"\n{error}", file=sys.stderr)  # noqa: T201
         return 1

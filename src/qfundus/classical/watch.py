@@ -2,12 +2,12 @@
 
 import json
 import os
+import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol, Self
 
 import psutil
@@ -16,10 +16,11 @@ import torch
 
 from qfundus.classical.engine import Step
 from qfundus.classical.loader import Batch
+from qfundus.classical.place import Place
 
 _log = structlog.get_logger()
 _TOLD_EVERY = 10  # steps
-LOG_FILE = "log.jsonl"
+LOG_FILE, _MLFLOW_RUN = "log.jsonl", "mlflow_run"
 EXPERIMENT = "training"
 
 
@@ -38,35 +39,31 @@ class Tracker(Protocol):
 class LogFile:
     """A JSON object a line, in the run's folder."""
 
-    def __init__(self, file: Path) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self._file = file.open("a")
+    def __init__(self, place: Place) -> None:
+        self._place = place
 
     def log(self, step: int, figures: dict[str, float]) -> None:
         """Write a line."""
-        self._file.write(json.dumps({"step": step, **figures}) + "\n")
-        self._file.flush()
+        self._place.append(LOG_FILE, json.dumps({"step": step, **figures}) + "\n")
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Leave it: every line is written already."""
 
 
 class MlflowRun:
     """A run in MLflow, with system metrics; one that was cut off is gone on with."""
 
-    def __init__(self, uri: str, name: str, known: dict[str, str], texts: dict[str, str], folder: Path) -> None:
+    def __init__(self, uri: str, name: str, known: dict[str, str], texts: dict[str, str], place: Place) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         import mlflow
 
         mlflow.set_tracking_uri(uri)
         mlflow.set_experiment(EXPERIMENT)
-        kept = folder / "mlflow_run"
-        run_id = kept.read_text() if kept.exists() else None
+        run_id = place.read(_MLFLOW_RUN).decode() or None
         self._run = mlflow.start_run(run_id=run_id, run_name=None if run_id else name, log_system_metrics=True)
         self._mlflow = mlflow
         if run_id is None:
-            kept.write_text(self._run.info.run_id)
+            place.write(_MLFLOW_RUN, self._run.info.run_id.encode())
             mlflow.log_params(known)
             for file, text in texts.items():
                 mlflow.log_text(text, file)
@@ -83,7 +80,7 @@ class MlflowRun:
 class WandbRun:
     """A run in Weights & Biases, where `WANDB_PROJECT` names a project."""
 
-    def __init__(self, name: str, known: dict[str, str], folder: Path) -> None:
+    def __init__(self, name: str, known: dict[str, str], place: Place) -> None:
         try:
             import wandb
         except ImportError:
@@ -92,8 +89,9 @@ class WandbRun:
             raise SetupError(
                 "WANDB_PROJECT is set, and wandb is not installed: `pip install qfundus[wandb]`."
             ) from None
+        folder = tempfile.mkdtemp(prefix="qfundus-wandb-") if place.remote else place.address
         self._run = wandb.init(
-            project=os.environ["WANDB_PROJECT"], name=name, id=name, resume="allow", config=known, dir=str(folder)
+            project=os.environ["WANDB_PROJECT"], name=name, id=name, resume="allow", config=known, dir=folder
         )
 
     def log(self, step: int, figures: dict[str, float]) -> None:

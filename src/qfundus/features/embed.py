@@ -56,7 +56,7 @@ def export_backbone() -> bytes:
     noise = torch.randint(0, 256, (2, SIDE, SIDE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "backbone.onnx"
-        export_module(Backbone(), noise, file, "image", ("embedding",))
+        export_module(Backbone(), {"image": noise}, file, ("embedding",))
         return file.read_bytes()
 
 

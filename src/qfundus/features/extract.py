@@ -14,6 +14,7 @@ from pydicom.dataset import FileDataset
 
 from qfundus.dicom.read import read_pixels
 from qfundus.features.embed import BACKBONE, embed, load_backbone
+from qfundus.features.photographs import forget_trainings
 from qfundus.features.store import forget_eyes, write_part
 from qfundus.imaging.disc import find_disc
 from qfundus.imaging.normalise import crop_disc
@@ -57,6 +58,7 @@ def extract_features(
     if len(erased):
         gone = set(erased["digest"]) | InstanceIndex(store, settings).withdrawn()
         _log.info("Features forgotten", rows=forget_eyes(store, settings, gone))
+        forget_trainings(store, settings)
     return {view: len(rows) for view, rows in parts.items()}
 
 

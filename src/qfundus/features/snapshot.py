@@ -18,7 +18,7 @@ from qfundus.storage import ObjectStore
 SERVICE = "hybrid_grader"
 SPLITS = ("train", "validation", "test")
 _PUBLISHED = [
-    *("eye_id", "study_id", "patient_id", "split", "grade", "embedding"),
+    *("eye_id", "study_id", "patient_id", "split", "grade", "embedding", "instance_digest"),
     *("camera", "age_years", "sex", "brightness", "contrast", "sharpness"),
 ]
 
@@ -31,6 +31,11 @@ class Split:
     grades: np.ndarray
     patients: np.ndarray
     rows: pd.DataFrame
+
+    def only(self, chosen: np.ndarray) -> "Split":
+        """Return the eyes where `chosen` `(eyes,)` is true."""
+        rows = self.rows.loc[chosen].reset_index(drop=True)
+        return Split(self.embeddings[chosen], self.grades[chosen], self.patients[chosen], rows)
 
 
 def latest_knowledge(store: ObjectStore, settings: Settings) -> datetime | None:

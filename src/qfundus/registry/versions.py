@@ -145,6 +145,13 @@ def download_file(settings: Settings, version: str, name: str, folder: Path) -> 
     return Path(client.download_artifacts(run_id, f"grader_files/{name}", str(folder)))
 
 
+def has_file(settings: Settings, version: str, name: str) -> bool:
+    """Tell whether a version's grader has a file of that name."""
+    client = connect(settings)
+    listed = client.list_artifacts(str(_get_version(client, version).run_id), "grader_files")
+    return any(file.path == f"grader_files/{name}" for file in listed)
+
+
 def download_report(settings: Settings, run_id: str, folder: Path) -> Path:
     """Fetch a retraining's report into a folder; return where it lies."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -2,19 +2,28 @@
 
 import json
 import math
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from qfundus.classical.recipe import NetworkRecipe
+from qfundus.errors import SetupError
 from qfundus.hybrid.gate import Verdict
 from qfundus.recipe import Recipe
 from qfundus.security.keys import SiteKey
 from qfundus.settings import load_settings
 from qfundus.storage import ObjectStore, digest
 
+if TYPE_CHECKING:
+    from qfundus.features.snapshot import Split
+
 SUMMARY_FILE, PREDICTIONS_FILE = "summary.json", "predictions.parquet"
+# What decides which photographs a network is trained on.
+KEYS = ("eye_id", "study_id", "patient_id", "split", "grade", "instance_digest")
 REPORT_FILE = "report.html"
 FORMS = ("classical", "quantum", "hybrid")
 
@@ -42,11 +51,19 @@ def snapshot_dataset(recipe: str, as_of: str, dataset: str) -> dict[str, float]:
 
 
 def train_classical(recipe: str, dataset: str, model: str, figures: str) -> dict[str, float]:
-    """Train the classical head on a snapshot and write it; return its training figures."""
+    """Train the classical form on a snapshot; return its training figures.
+
+    A head on the embedding is written as a file, networks on photographs as a folder.
+    """
     from qfundus.classical.model import save_classical, train_classical
+    from qfundus.classical.retrain import retrain
     from qfundus.features.snapshot import read_split
 
     plan = Recipe.from_json(recipe)
+    if isinstance(plan.classical, NetworkRecipe):
+        settings = load_settings()
+        eyes = pd.read_parquet(dataset, columns=list(KEYS))
+        return _write_figures(figures, retrain(plan.classical, eyes, Path(model), ObjectStore(settings), settings))
     train, validation = read_split(dataset, "train"), read_split(dataset, "validation")
     head, trained = train_classical(train, validation, plan.classical, plan.seed)
     _parent(model)
@@ -79,10 +96,11 @@ def evaluate_ensemble(
     from scipy.special import softmax
 
     from qfundus.classical.model import load_classical
+    from qfundus.classical.retrain import predict
     from qfundus.features.embed import load_backbone
     from qfundus.features.snapshot import read_split
     from qfundus.hybrid.ensemble import fit_mixture
-    from qfundus.hybrid.grader import export_grader
+    from qfundus.hybrid.grader import GRADER_FILE, export_grader, export_network_grader
     from qfundus.hybrid.metrics import evaluate
     from qfundus.quantum.kept import CIRCUIT_FILE, KeptCircuit
     from qfundus.quantum.model import load_quantum
@@ -90,10 +108,16 @@ def evaluate_ensemble(
 
     plan, folder = Recipe.from_json(recipe), Path(grader)
     settings = load_settings()
-    warm, cold = load_classical(classical), load_quantum(quantum)
+    store = ObjectStore(settings)
+    warm = load_classical(classical) if Path(classical).is_file() else None
+    cold = load_quantum(quantum)
     held, test = read_split(dataset, "validation"), read_split(dataset, "test")
-    mixture = fit_mixture(predict_logits(warm, held.embeddings), predict_logits(cold, held.embeddings), held.grades)
-    logits = predict_logits(warm, test.embeddings), predict_logits(cold, test.embeddings)
+    if warm is not None:
+        classical_held, classical_test = predict_logits(warm, held.embeddings), predict_logits(warm, test.embeddings)
+    else:
+        classical_held, held, classical_test, test = predict(Path(classical), held, test, store, settings)
+    mixture = fit_mixture(classical_held, predict_logits(cold, held.embeddings), held.grades)
+    logits = classical_test, predict_logits(cold, test.embeddings)
     told = {
         "classical": softmax(logits[0] / mixture.classical_temperature, axis=1),
         "quantum": softmax(logits[1] / mixture.quantum_temperature, axis=1),
@@ -106,7 +130,11 @@ def evaluate_ensemble(
         }
         for form in FORMS
     }
-    export_grader(load_backbone(ObjectStore(settings), settings), warm, cold, mixture, folder)
+    backbone = load_backbone(store, settings)
+    if warm is not None:
+        export_grader(backbone, warm, cold, mixture, folder)
+    else:
+        export_network_grader(backbone, Path(classical) / GRADER_FILE, cold, mixture, folder)
     KeptCircuit.of(cold, plan.quantum, test.embeddings).save(folder / CIRCUIT_FILE)
     _write_smoke_test(folder)
     _write_predictions(folder, test.rows, told)
@@ -122,21 +150,15 @@ def evaluate_ensemble(
 
 def judge_candidate(recipe: str, grader: str, champion: str, dataset: str, report: str) -> str:
     """Judge the candidate against the champion on the test split, write the report; return the verdict as JSON."""
-    import tempfile
-
     from qfundus.features.snapshot import read_split
     from qfundus.hybrid.gate import judge
-    from qfundus.hybrid.grader import HEAD_FILE, run_head
     from qfundus.hybrid.report import write_report
-    from qfundus.registry.versions import download_file
 
     plan, test = Recipe.from_json(recipe), read_split(dataset, "test")
-    defended = None
-    if champion:
-        with tempfile.TemporaryDirectory() as folder:
-            head = download_file(load_settings(), champion, HEAD_FILE, Path(folder))
-            defended = run_head(head, test.embeddings).probabilities
     predictions = pd.read_parquet(Path(grader) / PREDICTIONS_FILE)
+    # What has been erased since the snapshot, the candidate may not have been measured on.
+    test = test.only(_name_eyes(test.rows).isin(_name_eyes(predictions)).to_numpy())
+    defended = _ask_champion(champion, test) if champion else None
     verdict = judge(
         _probabilities(predictions, "hybrid"),
         defended,
@@ -151,6 +173,30 @@ def judge_candidate(recipe: str, grader: str, champion: str, dataset: str, repor
     _parent(report)
     write_report(Path(report), plan, summary, predictions, verdict)
     return verdict.to_json()
+
+
+def _name_eyes(rows: pd.DataFrame) -> pd.Series:
+    return rows["eye_id"] + " " + rows["study_id"]
+
+
+def _ask_champion(champion: str, test: "Split") -> np.ndarray:
+    """Return the champion's probabilities `(eyes, 5)`, from embeddings or, where a network is in it, photographs."""
+    import tempfile
+
+    from qfundus.classical.retrain import grade_photographs
+    from qfundus.hybrid.grader import GRADER_FILE, HEAD_FILE, run_head
+    from qfundus.registry.versions import download_file, has_file
+
+    settings = load_settings()
+    with tempfile.TemporaryDirectory() as folder:
+        if has_file(settings, champion, HEAD_FILE):
+            head = download_file(settings, champion, HEAD_FILE, Path(folder))
+            return run_head(head, test.embeddings).probabilities
+        graph = download_file(settings, champion, GRADER_FILE, Path(folder))
+        told, there = grade_photographs(graph, test, ObjectStore(settings), settings)
+    if not there.all():
+        raise SetupError(f"{(~there).sum()} photographs of the test split are gone: start the retraining again.")
+    return told
 
 
 def register_candidate(
@@ -206,13 +252,15 @@ def _flatten_training(trained: dict[str, dict[str, float]]) -> dict[str, float]:
 
 def flatten_recipe(recipe: Recipe) -> dict[str, str]:
     """Name each setting of a recipe by its path: `quantum.qubits`."""
-    flat: dict[str, str] = {}
-    for name, value in recipe.model_dump().items():
+    return dict(_flatten("", recipe.model_dump()))
+
+
+def _flatten(prefix: str, said: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in said.items():
         if isinstance(value, dict):
-            flat.update({f"{name}.{inner}": str(v) for inner, v in value.items()})
+            yield from _flatten(f"{prefix}{name}.", value)
         else:
-            flat[name] = str(value)
-    return flat
+            yield f"{prefix}{name}", str(value)
 
 
 def _write_figures(path: str, figures: dict[str, float]) -> dict[str, float]:
@@ -235,7 +283,7 @@ def _write_smoke_test(folder: Path) -> None:
 
 def _write_predictions(folder: Path, rows: pd.DataFrame, told: dict[str, np.ndarray]) -> None:
     columns = {f"{form}_{grade}": told[form][:, grade] for form in FORMS for grade in range(5)}
-    rows.assign(**columns).to_parquet(folder / PREDICTIONS_FILE, index=False)
+    rows.drop(columns="instance_digest").assign(**columns).to_parquet(folder / PREDICTIONS_FILE, index=False)
 
 
 def _probabilities(predictions: pd.DataFrame, form: str) -> np.ndarray:

@@ -11,9 +11,9 @@ import pytest
 import torch
 from training import changed, losses, run_job
 
-from qfundus.classical.checkpoints import open_folder
 from qfundus.classical.launch import command
 from qfundus.classical.parallel import Layout
+from qfundus.classical.place import open_folder
 from qfundus.classical.train import WEIGHTS_FILE, Job, alone_in, train
 from qfundus.errors import SetupError, TrainingError
 
@@ -187,7 +187,7 @@ def test_training_ends_early_when_nothing_gets_better(job, tmp_path):
 
 
 def test_two_trainings_in_one_folder_are_refused(job):
-    with alone_in(Path(job.folder), Layout(0, 1, torch.device("cpu"))), pytest.raises(TrainingError, match="Another"):
+    with alone_in(job.place, Layout(0, 1, torch.device("cpu"))), pytest.raises(TrainingError, match="Another"):
         train(job)
 
 

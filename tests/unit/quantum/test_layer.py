@@ -89,7 +89,7 @@ def test_it_pickles_and_its_state_is_the_weight(layer):
 @pytest.mark.parametrize("method", METHODS)
 def test_onnx_runtime_gives_the_same_values(method, name, tmp_path):
     layer = QuantumLayer(build_ansatz(name, 4, 2), method)
-    export_module(layer, random_angles(2, 4).float(), tmp_path / "layer.onnx", "x", ("y",))
+    export_module(layer, {"x": random_angles(2, 4).float()}, tmp_path / "layer.onnx", ("y",))
     features = random_angles(7, 4, seed=3).float()
     (values,) = onnxruntime.InferenceSession(tmp_path / "layer.onnx").run(None, {"x": features.numpy()})
     assert np.allclose(values, layer(features).detach(), atol=1e-5)

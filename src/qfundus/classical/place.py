@@ -1,0 +1,78 @@
+"""A folder on this machine or in S3, by its address."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from qfundus.settings import fsspec_options
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder that files are read from and written to alike, wherever it lies."""
+
+    address: str
+
+    @property
+    def remote(self) -> bool:
+        """Whether it lies in S3."""
+        return "://" in self.address
+
+    def read(self, name: str) -> bytes:
+        """Return a file's content, b'' where there is no such file."""
+        fs, root = self._opened
+        try:
+            return cast("bytes", fs.cat_file(f"{root}/{name}"))
+        except FileNotFoundError:
+            return b""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file; it is there whole or not at all."""
+        fs, root = self._opened
+        if self.remote:
+            fs.pipe_file(f"{root}/{name}", content)
+            return
+        beside = Path(root) / f".{name}.new"
+        beside.write_bytes(content)
+        beside.replace(Path(root) / name)
+
+    def append(self, name: str, text: str) -> None:
+        """Add to a file's end."""
+        fs, root = self._opened
+        if self.remote:  # an object has no end to add to
+            fs.pipe_file(f"{root}/{name}", self.read(name) + text.encode())
+            return
+        with (Path(root) / name).open("a") as file:
+            file.write(text)
+
+    def exists(self, name: str) -> bool:
+        """Tell whether there is such a file."""
+        fs, root = self._opened
+        fs.invalidate_cache()
+        return fs.exists(f"{root}/{name}")
+
+    @cached_property
+    def _opened(self) -> "tuple[AbstractFileSystem, str]":
+        return open_folder(self.address)
+
+
+def open_folder(address: str) -> "tuple[AbstractFileSystem, str]":
+    """Open a folder's file system, and say what it is called there."""
+    import fsspec
+
+    fs, root = fsspec.core.url_to_fs(address, **fsspec_options(address))
+    if "://" not in address:
+        Path(address).mkdir(parents=True, exist_ok=True)
+    return fs, root
+
+
+def forget(address: str) -> None:
+    """Delete a folder with all that is in it, if it is there."""
+    fs, root = open_folder(address)
+    fs.invalidate_cache()
+    if fs.exists(root):
+        fs.rm(root, recursive=True)

@@ -1,0 +1,202 @@
+"""Launch trainings on a cluster: a TrainJob of Kubeflow Trainer for each network."""
+
+import hashlib
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from qfundus.classical.launch import JOB_FILE, KEPT_MEMORY, SHOWN_LINES, Ended, Running
+from qfundus.classical.train import Job
+from qfundus.errors import Retry, SetupError, TrainingError
+from qfundus.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from kubeflow.trainer import TrainerClient
+
+_log = structlog.get_logger()
+_POLL, _PATIENCE = 5.0, 600.0  # seconds between looks, and for how long the API server may be silent
+_GONE = 60.0
+# What the nodes need to know of the store; the secret holds it under these names.
+_STORE_SETTINGS = ("QFUNDUS_S3_ENDPOINT", "QFUNDUS_S3_ACCESS_KEY", "QFUNDUS_S3_SECRET_KEY")
+_NODE = "node"  # what Kubeflow Trainer calls a TrainJob's nodes, and their container
+
+
+def open_trainjobs(how: TrainingSettings, networks: int) -> "TrainJobs":
+    """Connect to the cluster that this process runs in, or that KUBECONFIG names.
+
+    Raises:
+        SetupError: where there is none, or it has no such runtime.
+    """
+    from kubeflow.common.types import KubernetesBackendConfig
+    from kubeflow.trainer import TrainerClient
+    from kubernetes.config import ConfigException
+
+    try:
+        client = TrainerClient(KubernetesBackendConfig(namespace=how.namespace))
+    except ConfigException as error:
+        raise SetupError(f"QFUNDUS_TRAINING_LAUNCHER is trainjob, and there is no cluster: {error}") from None
+    try:
+        client.get_runtime(how.runtime)
+    except (RuntimeError, TimeoutError) as error:
+        raise SetupError(
+            f"The cluster has no training runtime {how.runtime} ({_cause(error)}): install Kubeflow Trainer, "
+            "or name another by QFUNDUS_TRAINING_RUNTIME."
+        ) from None
+    return TrainJobs(client, how, how.at_once or networks)
+
+
+@dataclass(frozen=True)
+class TrainJobs:
+    """Trains on the nodes of a cluster; the cluster decides when and where."""
+
+    client: "TrainerClient"
+    how: TrainingSettings
+    at_once: int
+
+    def start(self, job: Job) -> Running:
+        """Submit a training as a TrainJob, unless it has been; one that failed is submitted anew.
+
+        Raises:
+            SetupError: where the training is not in S3, which is all that nodes share.
+        """
+        if not job.place.remote or "://" not in job.shards:
+            raise SetupError("A TrainJob's nodes share nothing but S3: photographs and results must lie there.")
+        name = name_trainjob(job)
+        state = find_state(self.client, name)
+        if state == "Failed":
+            self.client.delete_job(name)
+            self._wait_until_gone(name)
+        if state in (None, "Failed"):
+            job.place.write(JOB_FILE, job.to_json().encode())
+            self._submit(name, f"{job.folder}/{JOB_FILE}")
+            _log.info("A TrainJob is submitted", trainjob=name, nodes=self.how.processes)
+        if state == "Complete":
+            self.client.delete_job(name)
+            return Ended()
+        return Followed(self.client, name, job)
+
+    def _submit(self, name: str, job_file: str) -> None:
+        from kubeflow.trainer import CustomTrainerContainer
+        from kubeflow.trainer.options import Name, TrainerCommand
+
+        how = self.how
+        resources = {"cpu": how.cpus, "memory": how.memory} | ({"gpu": how.gpus} if how.gpus else {})
+        trainer = CustomTrainerContainer(
+            image=how.image,
+            num_nodes=how.processes,
+            resources_per_node=resources,
+            env={**KEPT_MEMORY, "OMP_NUM_THREADS": str(how.cpus)},
+        )
+        # Which node is which, and where the first one listens, Kubeflow Trainer tells torchrun by PET_* variables.
+        each = ["--nproc-per-node", "gpu" if how.gpus else "1"]
+        command = ["python", "-m", "torch.distributed.run", *each, "-m", "qfundus.classical.train", job_file]
+        self.client.train(
+            runtime=how.runtime,
+            trainer=trainer,
+            options=[Name(name), TrainerCommand(command), give_store_settings(how.secret)],
+        )
+
+    def _wait_until_gone(self, name: str) -> None:
+        until = time.monotonic() + _GONE
+        while find_state(self.client, name) is not None:
+            if time.monotonic() > until:
+                raise Retry(f"The failed TrainJob {name} is not gone after {_GONE:.0f} s: look at its finalizers.")
+            time.sleep(1)
+
+
+@dataclass
+class Followed:
+    """A TrainJob that was submitted."""
+
+    client: "TrainerClient"
+    name: str
+    job: Job
+    _looked: float = 0.0
+    _heard: float = 0.0
+
+    def has_ended(self) -> bool:
+        """Tell whether it has ended well; it is deleted then."""
+        now = time.monotonic()
+        self._heard = self._heard or now
+        if now - self._looked < _POLL:
+            return False
+        self._looked = now
+        try:
+            state = find_state(self.client, self.name)
+        except (RuntimeError, TimeoutError) as error:
+            if now - self._heard > _PATIENCE:
+                raise Retry(f"Kubernetes has not answered for {_PATIENCE:.0f} s: {_cause(error)}") from None
+            _log.warning("Kubernetes does not answer", why=_cause(error))
+            return False
+        self._heard = now
+        match state:
+            case "Complete":
+                self.client.delete_job(self.name)
+                if not self.job.is_done:
+                    raise TrainingError(f"The TrainJob {self.name} is complete, and there is nothing at its address.")
+                return True
+            case "Failed":
+                raise TrainingError("\n".join([f"The TrainJob {self.name} failed; its last lines:", *self._last()]))
+            case None:
+                raise TrainingError(f"The TrainJob {self.name} was deleted: the same run goes on where it was.")
+            case _:
+                return False
+
+    def end(self) -> None:
+        """Delete it; its pods go with it."""
+        if find_state(self.client, self.name) is not None:
+            self.client.delete_job(self.name)
+
+    def _last(self) -> list[str]:
+        try:
+            return list(self.client.get_job_logs(self.name))[-SHOWN_LINES:] or ["(it said nothing)"]
+        except (RuntimeError, TimeoutError) as error:
+            return [f"(its pods are gone: {_cause(error)})"]
+
+
+def name_trainjob(job: Job) -> str:
+    """Name a training's TrainJob by its address: the same training is never submitted twice."""
+    return f"qfundus-{hashlib.sha256(job.folder.encode()).hexdigest()[:24]}"
+
+
+def find_state(client: "TrainerClient", name: str) -> str | None:
+    """Return a TrainJob's state, None where there is none of that name.
+
+    Raises:
+        RuntimeError, TimeoutError: where the API server does not answer.
+    """
+    try:
+        return client.get_job(name).status
+    except RuntimeError as error:
+        if getattr(error.__cause__, "status", None) == 404:
+            return None
+        raise
+
+
+def give_store_settings(secret: str) -> Any:
+    """Let a TrainJob's nodes read the settings of S3 from a secret."""
+    from kubeflow.trainer.options import (
+        ContainerPatch,
+        JobSetSpecPatch,
+        JobSetTemplatePatch,
+        JobSpecPatch,
+        JobTemplatePatch,
+        PodSpecPatch,
+        PodTemplatePatch,
+        ReplicatedJobPatch,
+        RuntimePatch,
+        TrainingRuntimeSpecPatch,
+    )
+
+    read = [{"name": n, "valueFrom": {"secretKeyRef": {"name": secret, "key": n}}} for n in _STORE_SETTINGS]
+    pod = PodTemplatePatch(spec=PodSpecPatch(containers=[ContainerPatch(name=_NODE, env=read)]))
+    node = ReplicatedJobPatch(name=_NODE, template=JobTemplatePatch(spec=JobSpecPatch(template=pod)))
+    jobs = JobSetTemplatePatch(spec=JobSetSpecPatch(replicated_jobs=[node]))
+    return RuntimePatch(training_runtime_spec=TrainingRuntimeSpecPatch(template=jobs))
+
+
+def _cause(error: BaseException) -> str:
+    """Return the first line of what lies behind an error of the SDK's."""
+    return (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0][:200]

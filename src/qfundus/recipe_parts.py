@@ -1,0 +1,90 @@
+"""What recipes are made of, and how their files are read: with clear words on what is wrong in them."""
+
+import re
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from qfundus.errors import SetupError
+
+R = TypeVar("R", bound=BaseModel)
+
+
+class Part(BaseModel):
+    """A part of a recipe: frozen, and without a setting that nobody knows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Training(Part):
+    """How long and how fast to train; `patience` is in epochs without a better validation loss."""
+
+    epochs: int = Field(gt=0)
+    patience: int = Field(gt=0)
+    batch: int = Field(gt=0)
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+
+
+def read_recipe(kind: type[R], path: Path) -> R:
+    """Read a recipe of a kind from YAML.
+
+    Raises:
+        SetupError: naming each wrong setting and the remedy; of one that does not exist, the nearest that does.
+    """
+    try:
+        return kind.model_validate(yaml.safe_load(path.read_text()))
+    except yaml.YAMLError as error:
+        raise SetupError(f"The recipe {path.name} is no YAML: {error}") from None
+    except ValidationError as error:
+        raise SetupError(f"The recipe {path.name} is wrong: {_explain(error, kind)}") from None
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Name what was probably meant, as a question to end an error message with; '' where nothing is near."""
+    near = get_close_matches(name, list(names), n=1)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def _explain(error: ValidationError, kind: type[BaseModel]) -> str:
+    return " ".join(_explain_one(one, kind) for one in error.errors())
+
+
+def _explain_one(one: ErrorDetails, kind: type[BaseModel]) -> str:
+    # What stands in brackets is the form that was meant, and no setting.
+    *parts, name = [str(part) for part in one["loc"] if not str(part).startswith("(")] or [""]
+    where = ".".join((*parts, name)).strip(".")
+    match one["type"]:
+        case "extra_forbidden":
+            return f"There is no setting {where}.{nearest(name, _settings(kind, parts))}"
+        case "missing":
+            return f"The setting {where} is missing."
+        case "literal_error":
+            allowed = str(one.get("ctx", {}).get("expected", ""))
+            quoted = re.findall(r"'([^']+)'", allowed)
+            return f"{where} may be {allowed}.{nearest(str(one['input']), quoted)}"
+        case "value_error":
+            return one["msg"].removeprefix("Value error, ")
+        case _:
+            return f"{where}: {one['msg']}."
+
+
+def _settings(kind: type[BaseModel], parts: Iterable[str]) -> list[str]:
+    """List the settings of a part, of each form that it may have."""
+    kinds = [kind]
+    for part in parts:
+        fields = [its.model_fields[part].annotation for its in kinds if part in its.model_fields]
+        kinds = [inner for field in fields for inner in _parts_in(field)]
+    return [name for its in kinds for name in its.model_fields]
+
+
+def _parts_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _parts_in(inner)
