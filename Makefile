@@ -21,10 +21,10 @@ ifneq ($(PIP_FIND_LINKS),)
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 endif
 
-.PHONY: help setup demo night up down status test test-fast fuzz bench lint compile lock clean
+.PHONY: help setup demo night up down status test test-fast test-cluster fuzz bench lint compile lock clean
 
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.ready $(TRITON)/.ready $(QUEST)/.ready $(GOOGLE)/.ready ## make the environments from their lock files
 
@@ -72,7 +72,10 @@ test: setup lint ## pass every test
 	$(BIN)/python -m pytest
 
 test-fast: setup ## the tests that need no server
-	$(BIN)/python -m pytest -m "not platform"
+	$(BIN)/python -m pytest -m "not platform and not cluster"
+
+test-cluster: setup ## train on the Kubernetes that KUBECONFIG names, on whose one node this must run
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 fuzz: setup ## a hundred thousand damaged DICOM files
 	QFUNDUS_FUZZ=100000 $(BIN)/python -m pytest tests/unit/dicom/test_hostile.py

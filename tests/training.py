@@ -91,5 +91,5 @@ def run_job(job: Job, processes: int = 1, *, check: bool = True, **environment: 
 
 def losses(job: Job) -> list[tuple[float, float]]:
     """The training and held-out loss of each epoch."""
-    lines = [json.loads(line) for line in (Path(job.folder) / "log.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in job.place.read("log.jsonl").decode().splitlines()]
     return [(line["train_loss"], line["held_loss"]) for line in lines if "epoch" in line]

@@ -3,21 +3,24 @@
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Protocol
 
 from qfundus.classical.place import Place
-from qfundus.classical.train import Job, train
+from qfundus.classical.train import LAST_WORD, Job, train
 from qfundus.errors import TrainingError
 
 JOB_FILE, OUTPUT_FILE = "job.json", "output.log"
-_POLL, SHOWN_LINES = 0.5, 12
+_POLL, _SHOWN_LINES = 0.5, 12
+_ELASTIC = re.compile(r"[EW]\d{4} .*torch/distributed/elastic|=+$")
 _PDEATHSIG = 1  # prctl(2)
 # A step's large arrays are the next step's: glibc would give them back to the kernel, and clear them again, each time.
 KEPT_MEMORY = {
@@ -62,7 +65,7 @@ def train_all(
     """Train jobs; one that has ended before is left as it is, one that was cut off is gone on with.
 
     Raises:
-        TrainingError: with the last lines of a training that failed; the others are ended.
+        TrainingError: saying why a training failed; the others are ended.
     """
     waiting = [job for job in jobs if not job.is_done]
     running: list[Running] = []
@@ -158,8 +161,8 @@ class Processes:
     def has_ended(self) -> bool:
         """Tell whether it has ended well."""
         if self.process.poll():
-            said = self.output.read_text(errors="replace").strip().splitlines()[-SHOWN_LINES:]
-            raise TrainingError("\n".join([f"A training failed; the last lines of {self.output}:", *said]))
+            said = last_words(self.output.read_text(errors="replace").splitlines())
+            raise TrainingError(f"A training failed; {self.output} ends:\n{said}")
         if self.process.returncode is None:
             return False
         self.give_back()
@@ -173,6 +176,15 @@ class Processes:
                 os.killpg(self.process.pid, how)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(10)
+
+
+def last_words(lines: Sequence[str]) -> str:
+    """Return why a training failed: its own last word, else the end of what it said before torchrun spoke."""
+    own = [line for line in lines if line.startswith(LAST_WORD)]
+    if own:
+        return own[-1].removeprefix(LAST_WORD)
+    before = list(takewhile(lambda line: not _ELASTIC.match(line), lines))
+    return "\n".join((before or list(lines))[-_SHOWN_LINES:]).strip() or "(it said nothing)"
 
 
 def command(job_file: Path, processes: int) -> list[str]:

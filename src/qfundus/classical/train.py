@@ -32,6 +32,7 @@ from qfundus.errors import SetupError, TrainingError
 from qfundus.logs import set_up_logs
 
 WEIGHTS_FILE, TRAINED_FILE = "weights.pt", "trained.json"
+LAST_WORD = "Training ends: "  # what follows says why; torchrun adds pages that do not
 
 
 @dataclass(frozen=True)
@@ -304,7 +305,7 @@ def main() -> int:
         folder, _, file = sys.argv[1].rpartition("/")
         train(Job.from_json(Place(folder or ".").read(file).decode()))
     except (SetupError, TrainingError) as error:
-        print(f"\n{error}", file=sys.stderr)  # noqa: T201
+        print(f"\n{LAST_WORD}{error}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
 

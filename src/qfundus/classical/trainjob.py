@@ -1,13 +1,14 @@
 """Launch trainings on a cluster: a TrainJob of Kubeflow Trainer for each network."""
 
 import hashlib
+import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from qfundus.classical.launch import JOB_FILE, KEPT_MEMORY, SHOWN_LINES, Ended, Running
+from qfundus.classical.launch import JOB_FILE, KEPT_MEMORY, Ended, Running, last_words
 from qfundus.classical.train import Job
 from qfundus.errors import Retry, SetupError, TrainingError
 from qfundus.settings import TrainingSettings
@@ -33,6 +34,8 @@ def open_trainjobs(how: TrainingSettings, networks: int) -> "TrainJobs":
     from kubeflow.trainer import TrainerClient
     from kubernetes.config import ConfigException
 
+    # It says in many lines that a config map which nothing needs is not there.
+    logging.getLogger("kubeflow.trainer").setLevel(logging.ERROR)
     try:
         client = TrainerClient(KubernetesBackendConfig(namespace=how.namespace))
     except ConfigException as error:
@@ -138,7 +141,7 @@ class Followed:
                     raise TrainingError(f"The TrainJob {self.name} is complete, and there is nothing at its address.")
                 return True
             case "Failed":
-                raise TrainingError("\n".join([f"The TrainJob {self.name} failed; its last lines:", *self._last()]))
+                raise TrainingError(f"The TrainJob {self.name} failed; its first node ends:\n{self._last()}")
             case None:
                 raise TrainingError(f"The TrainJob {self.name} was deleted: the same run goes on where it was.")
             case _:
@@ -149,11 +152,11 @@ class Followed:
         if find_state(self.client, self.name) is not None:
             self.client.delete_job(self.name)
 
-    def _last(self) -> list[str]:
+    def _last(self) -> str:
         try:
-            return list(self.client.get_job_logs(self.name))[-SHOWN_LINES:] or ["(it said nothing)"]
+            return last_words(list(self.client.get_job_logs(self.name)))
         except (RuntimeError, TimeoutError) as error:
-            return [f"(its pods are gone: {_cause(error)})"]
+            return f"(its pods are gone: {_cause(error)})"
 
 
 def name_trainjob(job: Job) -> str:

@@ -1,0 +1,96 @@
+"""Training by TrainJobs: a stand-in for the cluster, whose nodes are processes that share nothing but a real S3."""
+
+import time
+from dataclasses import replace
+
+import pytest
+from kubernetes_stub import running_stub
+from training import losses, make_labelled, make_recipe
+
+from qfundus.classical import trainjob
+from qfundus.classical.launch import InPlace, train_all
+from qfundus.classical.place import forget
+from qfundus.classical.session import list_jobs
+from qfundus.classical.shards import write_shards
+from qfundus.classical.trainjob import name_trainjob, open_trainjobs
+from qfundus.errors import SetupError, TrainingError
+from qfundus.settings import TrainingSettings
+
+pytestmark = pytest.mark.platform
+HOW = TrainingSettings(launcher="trainjob", processes=2, cpus=1, memory="2Gi", secret="site-settings")  # noqa: S106
+
+
+@pytest.fixture
+def cluster(settings, tmp_path, monkeypatch):
+    secret = {
+        "QFUNDUS_S3_ENDPOINT": settings.s3_endpoint,
+        "QFUNDUS_S3_ACCESS_KEY": settings.s3_access_key,
+        "QFUNDUS_S3_SECRET_KEY": settings.s3_secret_key.get_secret_value(),
+    }
+    monkeypatch.setattr(trainjob, "_POLL", 0.5)
+    with running_stub(tmp_path, {"site-settings": secret}) as (stub, config):
+        # The kubernetes client has read KUBECONFIG when it was first imported.
+        monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(config))
+        yield stub
+
+
+@pytest.fixture
+def job(settings):
+    """Two networks' worth of photographs in S3; the first network is trained."""
+    work = f"s3://{settings.models_bucket}/trainjob"
+    recipe = make_recipe(fitting__checkpoint_every=2)
+    write_shards(make_labelled(60), recipe.pictures, f"{work}/eyes.lance")
+    yield list_jobs(recipe, f"{work}/eyes.lance", work, seed=1)[0]
+    forget(work)
+
+
+def test_two_nodes_take_the_same_course_as_this_process_alone(cluster, job, tmp_path):
+    alone = replace(job, folder=str(tmp_path / "alone"))
+    train_all([alone], InPlace())
+    train_all([job], open_trainjobs(HOW, 1))
+    assert losses(job) == [pytest.approx(epoch, abs=2e-4) for epoch in losses(alone)]
+    assert cluster.submitted == [name_trainjob(job)]
+    assert cluster.trainjobs == {}  # it is deleted when its result is there
+    both = [cluster.folder / f"{name_trainjob(job)}-node-0-{rank}" for rank in range(2)]
+    assert ["Epoch" in said.read_text() for said in both] == [True, False]  # one speaks of epochs
+
+
+def test_whoever_comes_again_finds_the_trainjob_and_submits_no_other(cluster, job):
+    first = open_trainjobs(HOW, 1).start(job)
+    train_all([job], open_trainjobs(HOW, 1))
+    assert len(cluster.submitted) == 1
+    time.sleep(0.6)
+    with pytest.raises(TrainingError, match="was deleted"):
+        first.has_ended()
+
+
+def test_one_that_fails_says_why_and_is_submitted_anew_next_time(cluster, job):
+    lost = replace(job, shards=job.shards.replace("eyes", "lost"))
+    with pytest.raises(TrainingError, match=r"its first node ends:\nThere are no shards at s3://"):
+        train_all([lost], open_trainjobs(HOW, 1))
+    assert cluster.trainjobs == {}
+    train_all([job], open_trainjobs(HOW, 1))
+    assert len(cluster.submitted) == 2
+
+
+def test_an_api_server_that_is_silent_for_a_while_is_waited_for(cluster, job, monkeypatch):
+    running = open_trainjobs(HOW, 1).start(job)
+    cluster.silent = True
+    time.sleep(0.6)
+    assert not running.has_ended()
+    cluster.silent = False
+    until = time.monotonic() + 60
+    while not running.has_ended():
+        assert time.monotonic() < until
+        time.sleep(0.6)
+    assert job.is_done
+
+
+def test_what_is_missing_is_said_before_anything_starts(cluster, job, tmp_path, monkeypatch):
+    with pytest.raises(SetupError, match="no training runtime gpu-nodes"):
+        open_trainjobs(HOW.model_copy(update={"runtime": "gpu-nodes"}), 1)
+    with pytest.raises(SetupError, match="share nothing but S3"):
+        open_trainjobs(HOW, 1).start(replace(job, folder=str(tmp_path)))
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
+    with pytest.raises(SetupError, match="there is no cluster"):
+        open_trainjobs(HOW, 1)
