@@ -371,14 +371,17 @@ def shard(
     recipe: Annotated[str, typer.Argument(help="A recipe's name in configs/recipes/networks/, or a YAML file.")],
     data: Annotated[Path, typer.Option(help="A MedMNIST npz, or a folder with labels.csv.", exists=True)],
     to: Annotated[str, typer.Option("--to", help="Where to, such as s3://bucket/eyes.lance.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over shards that are there.")] = False,
 ) -> None:
     """Prepare photographs as a recipe wants them and write them as shards, for `qfundus train --data`."""
     from qfundus.classical.recipe import find_recipe
-    from qfundus.classical.shards import write_shards
+    from qfundus.classical.shards import shards_there, write_shards
     from qfundus.imaging.labelled import read_labelled
 
     if not to.endswith(".lance"):
         raise SetupError("The name of shards ends in .lance.")
+    if not overwrite and shards_there(to):
+        raise SetupError(f"There are shards at {to}: name another place, or say --overwrite.")
     labelled = read_labelled(data)
     with _console.status("Preparing ...") as shown:
         skipped = write_shards(
@@ -395,20 +398,28 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="A MedMNIST npz, or a folder with labels.csv.", exists=True)],
     model: Annotated[str, typer.Option(help="What `qfundus train` wrote, or an MLflow address (models:/name/1).")],
     split: Annotated[str, typer.Option(help="The split to grade; without it test, where there is one.")] = "",
-    predictions: Annotated[Path | None, typer.Option(help="An npz file for the probabilities.")] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="An npz file for names, grades and probabilities.", dir_okay=False)
+    ] = None,
+    curve: Annotated[
+        Path | None, typer.Option(help="A picture of the accuracy when the least certain are left to a person.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object.")] = False,
 ) -> None:
     """Measure a grader: AUC and ACC as MedMNIST's evaluator computes them, kappa, calibration, and what it refers."""
     from qfundus.classical.evaluate import evaluate_grader
     from qfundus.classical.grader import open_grader
 
-    measured, probabilities = evaluate_grader(open_grader(model), data, split)
+    measured, told = evaluate_grader(open_grader(model), data, split)
     if predictions:
         import numpy as np
 
-        np.savez_compressed(predictions, probabilities=probabilities)
-    if measured.split != "test":
-        typer.echo("No test split: the grader may have been trained on these, and look better than it is.", err=True)
+        np.savez_compressed(predictions, **vars(told))
+    if curve:
+        from qfundus.hybrid.report import draw_coverage
+
+        draw_coverage({measured.split: told.probabilities}, told.grades).savefig(curve)
+    _warn_of_training(measured.split)
     _print_measured(measured, as_json=as_json)
 
 
@@ -426,6 +437,7 @@ def quantise(
     """
     from qfundus.classical.quantise import quantise_grader
 
+    _warn_of_training(split)
     with _console.status("Quantising ..."):
         found = quantise_grader(model, data, split, most_lost)
     rows = [
@@ -443,6 +455,11 @@ def quantise(
     names = ("variant", "ACC", "kappa", "ms for one", "speed ratio", "MB", "verdict")
     _print_rows(names, rows, as_json=as_json)
     raise typer.Exit(any(form.verdict.startswith("refused") for form in found))
+
+
+def _warn_of_training(split: str) -> None:
+    if split != "test":
+        typer.echo("No test split: the grader may have been trained on these, and look better than it is.", err=True)
 
 
 @app.command()

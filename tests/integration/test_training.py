@@ -1,19 +1,24 @@
 """Training from shards in S3, with checkpoints there, told to MLflow, and graded from there."""
 
 import json
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
-from training import call, make_labelled, make_recipe, run_job
+from training import call, losses, make_labelled, make_recipe, run_job
 
+from qfundus.classical.launch import Torchrun
 from qfundus.classical.place import open_folder
 from qfundus.classical.shards import write_shards
 from qfundus.classical.train import Job
 
 pytestmark = pytest.mark.platform
+AWAY = float(os.environ.get("QFUNDUS_TEST_AWAY", "15"))  # seconds
 RECIPE = """
 name: small
 seed: 1
@@ -89,3 +94,34 @@ def test_a_run_goes_on_from_a_checkpoint_in_s3(settings, tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
     other = Job(make_recipe(fitting__epochs=3), shards, str(tmp_path / "third"), 0, checkpoints=kept)
     assert "checkpoints of another recipe" in run_job(other, check=False).stderr
+
+
+def test_a_store_that_is_away_for_a_while_costs_time_and_nothing_else(settings, platform, tmp_path):
+    """The S3 server is stopped in the middle of a training whose photographs, checkpoints and results lie there."""
+    work = f"s3://{settings.models_bucket}/away"
+    write_shards(make_labelled(60), make_recipe().pictures, f"{work}/eyes.lance")
+    recipe = make_recipe(fitting__epochs=12, fitting__checkpoint_every=1)
+    job = Job(recipe, f"{work}/eyes.lance", f"{work}/00", 0)
+    running = Torchrun(1, 2, tmp_path).start(job)  # a thread each, as `run_job` has
+    while not job.place.exists("log.jsonl"):
+        assert not running.has_ended()
+        time.sleep(0.1)
+    [weed] = [one for one in psutil.process_iter(["cmdline"]) if is_weed(one, platform)]
+    weed.suspend()
+    try:
+        time.sleep(AWAY)
+        assert not running.has_ended()
+    finally:
+        weed.resume()
+    until = time.monotonic() + 120
+    while not running.has_ended():
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    calm = replace(job, folder=str(tmp_path / "calm"))
+    run_job(calm)
+    assert losses(job) == losses(calm)
+
+
+def is_weed(process, platform):
+    words = process.info["cmdline"] or []
+    return bool(words) and words[0].endswith("/weed") and any(str(platform) in word for word in words)

@@ -39,7 +39,8 @@ _COMPLETE = "complete.json"
 class Position:
     """Where training stands: `step` of `epoch` comes next; the best epoch so far, and each epoch's losses.
 
-    `training` names what is trained, on what.
+    `skipped` photographs could not be read so far, and it took so many `seconds`; `training` names what is trained, on
+    what.
     """
 
     epoch: int = 0
@@ -48,6 +49,8 @@ class Position:
     best_loss: float = float("inf")
     held_losses: tuple[float, ...] = ()
     train_losses: tuple[float, ...] = ()
+    skipped: int = 0
+    seconds: float = 0.0
     training: str = ""
 
     @property

@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -24,8 +25,10 @@ from qfundus.classical import checkpoints
 from qfundus.classical.loader import Batch
 from qfundus.classical.parallel import Layout
 from qfundus.classical.recipe import Fitting
+from qfundus.errors import TrainingError
 
 GRADES = 5
+_PROCESSES = "processes"  # how many wrote a checkpoint of DeepSpeed's
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -78,8 +81,8 @@ def soft_targets(soften: float, smoothing: float) -> torch.Tensor:
 
 def grade_weights(grades: np.ndarray, balance: float) -> torch.Tensor:
     """Weigh grades by their rarity to the power of `balance`, `(5,)`, so that a photograph's mean weight is one."""
-    counts = np.bincount(grades, minlength=GRADES).clip(min=1).astype(np.float64)
-    weights = counts**-balance
+    counts = np.bincount(grades, minlength=GRADES).astype(np.float64)
+    weights = counts.clip(min=1) ** -balance  # a grade without photographs counts in no mean
     return torch.from_numpy(weights / (weights * counts).sum() * counts.sum()).float()
 
 
@@ -252,6 +255,8 @@ class ZeroEngine:
         os.environ.setdefault("DS_LOG_LEVEL", "warning")
         import deepspeed
 
+        if layout.world == 1:
+            os.environ.setdefault("LOCAL_RANK", "0")
         if layout.world == 1 and not distributed.is_initialized():
             # DeepSpeed has no way without a group; one process makes one of itself.
             store = TCPStore("127.0.0.1", 0, world_size=1, is_master=True)
@@ -297,10 +302,22 @@ class ZeroEngine:
         """Write DeepSpeed's own files."""
         with checkpoints.local_copy(folder, self.layout) as local:
             self.engine.save_checkpoint(local, tag="zero", client_state={"taken": self.taken})
+            if self.layout.leads:
+                (Path(local) / _PROCESSES).write_text(str(self.layout.world))
 
     def load(self, folder: str) -> None:
-        """Read DeepSpeed's own files; they need as many processes as wrote them."""
+        """Read DeepSpeed's own files.
+
+        Raises:
+            TrainingError: where another number of processes wrote them.
+        """
         with checkpoints.local_copy(folder, self.layout, read=True) as local:
+            wrote = int((Path(local) / _PROCESSES).read_text())
+            if wrote != self.layout.world:
+                raise TrainingError(
+                    f"{folder} was written by {wrote} processes, and DeepSpeed's files need as many: start "
+                    f"{wrote}, or take `strategy: fsdp2`, which goes on with any number."
+                )
             _, client = self.engine.load_checkpoint(local, tag="zero")
         self.taken = int(cast("dict[str, int]", client)["taken"])
 
@@ -405,7 +422,8 @@ def zero_settings(how: Fitting, world: int) -> dict[str, Any]:
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "zero_optimization": {"stage": stage, **(offload if how.offload else {})},
-        "bf16": {"enabled": how.precision == "bfloat16"},
+        # Weights stay float32, as with the other strategies.
+        "torch_autocast": {"enabled": how.precision == "bfloat16", "dtype": "bfloat16"},
         "steps_per_print": 1 << 30,
     }
 

@@ -1,5 +1,6 @@
 """Measure a grader on labelled photographs it has never seen."""
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -32,17 +33,39 @@ class Measured:
     unreadable: int
     without_disc: int
 
-    def to_dict(self) -> dict[str, float | str]:
-        """Return the figures by name."""
-        return asdict(self)
+    def to_dict(self) -> dict[str, float | str | None]:
+        """Return the figures by name, None for one that is not defined on these photographs."""
+        known = asdict(self).items()
+        return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in known}
 
 
-def evaluate_grader(grader: Grader, data: Path, split: str = "") -> tuple[Measured, np.ndarray]:
-    """Grade a split, the test split where none is named and there is one; return figures and probabilities `(n, 5)`."""
+@dataclass(frozen=True)
+class Shown:
+    """Prepared photographs `(n, side, side, 3)` of uint8, their grades and names `(n,)`, and what went wrong."""
+
+    images: np.ndarray
+    grades: np.ndarray
+    names: np.ndarray
+    unreadable: int
+    without_disc: int
+
+
+@dataclass(frozen=True)
+class Told:
+    """Probabilities `(n, 5)` of photographs beside their grades and names `(n,)`."""
+
+    probabilities: np.ndarray
+    grades: np.ndarray
+    names: np.ndarray
+
+
+def evaluate_grader(grader: Grader, data: Path, split: str = "") -> tuple[Measured, Told]:
+    """Grade a split, the test split where none is named and there is one; return figures and what was told."""
     labelled, chosen = choose_split(read_labelled(data), split)
-    images, grades, unreadable, without = read_pictures(labelled, grader.card.pictures)
-    probabilities = grader.grade(images)
-    return measure(probabilities, grades, grader.card.refer_below, chosen, unreadable, without), probabilities
+    shown = read_pictures(labelled, grader.card.pictures)
+    told = Told(grader.grade(shown.images), shown.grades, shown.names)
+    below = grader.card.refer_below
+    return measure(told.probabilities, told.grades, below, chosen, shown.unreadable, shown.without_disc), told
 
 
 def measure(
@@ -79,28 +102,36 @@ def choose_split(labelled: list[Labelled], split: str) -> tuple[list[Labelled], 
     return [one for one in labelled if not wanted or one.split == wanted], wanted or "all"
 
 
-def read_pictures(labelled: list[Labelled], how: Pictures) -> tuple[np.ndarray, np.ndarray, int, int]:
-    """Prepare photographs `(n, side, side, 3)`; return them, their grades, how many unreadable, and without disc.
-
-    One on which no disc is found is taken whole: an evaluation may not choose its photographs.
-    """
-    images: list[np.ndarray] = []
-    grades: list[int] = []
-    unreadable = without = 0
+def read_pictures(labelled: list[Labelled], how: Pictures) -> Shown:
+    """Prepare photographs; those that cannot be read are left out and counted."""
+    read: list[tuple[Labelled, np.ndarray]] = []
+    without = 0
     for one in labelled:
         try:
             pixels = one.read()
         except UNREADABLE:
-            unreadable += 1
             continue
-        try:
-            image = prepare(pixels, how)
-        except Discard:
-            without += 1
-            rest = tuple(step for step in how.preparation if step != "disc")
-            image = prepare(pixels, how.model_copy(update={"preparation": rest}))
-        images.append(image)
-        grades.append(one.grade)
-    if not images:
+        image, found = prepare_whole(pixels, how)
+        without += not found
+        read.append((one, image))
+    if not read:
         raise SetupError("None of the photographs can be read.")
-    return np.stack(images), np.array(grades), unreadable, without
+    return Shown(
+        images=np.stack([image for _, image in read]),
+        grades=np.array([one.grade for one, _ in read]),
+        names=np.array([one.name for one, _ in read]),
+        unreadable=len(labelled) - len(read),
+        without_disc=without,
+    )
+
+
+def prepare_whole(pixels: np.ndarray, how: Pictures) -> tuple[np.ndarray, bool]:
+    """Prepare a photograph, whole where no disc is found on it; tell whether one was.
+
+    An evaluation may not choose its photographs.
+    """
+    try:
+        return prepare(pixels, how), True
+    except Discard:
+        rest = tuple(step for step in how.preparation if step != "disc")
+        return prepare(pixels, how.model_copy(update={"preparation": rest})), False

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy import ndimage
 from torch import nn
 
+from qfundus.classical.evaluate import prepare_whole
 from qfundus.classical.grader import load_network, open_grader
-from qfundus.classical.shards import prepare
 from qfundus.classical.train import Job
 from qfundus.errors import SetupError
 from qfundus.imaging.labelled import UNREADABLE
@@ -24,7 +24,7 @@ def explain_photograph(networks: list[nn.Module], image: np.ndarray, grade: int)
     """Return how much each pixel speaks for a grade, `(side, side)`: of `image` `(side, side, 3)` of uint8.
 
     Integrated gradients (M. Sundararajan et al., arXiv 1703.01365) of the grade's log-likelihood, from the photograph's
-    mean colour to the photograph, averaged over the networks.
+    mean colour to the photograph, averaged over the networks, each as it was before it was calibrated.
     """
     from captum.attr import IntegratedGradients
 
@@ -62,7 +62,7 @@ def explain_files(folder: Path, photographs: list[Path], to: Path) -> list[tuple
     to.mkdir(parents=True, exist_ok=True)
     written: list[tuple[Path, int, float]] = []
     for number, file in enumerate(photographs, 1):
-        image = prepare(_read(file, number), grader.card.pictures)
+        image, _ = prepare_whole(_read(file, number), grader.card.pictures)
         probabilities = grader.grade(image[None])[0]
         grade = int(probabilities.argmax())
         picture = to / f"{number:03d}-grade-{grade}.png"
@@ -87,7 +87,7 @@ def _likelihood(network: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
 def _read(file: Path, number: int) -> np.ndarray:
     try:
         with Image.open(file) as opened:
-            return np.asarray(opened.convert("RGB"))
+            return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
     except UNREADABLE:
         # The file's name may hold a person's: it is called by its place.
         raise SetupError(f"Photograph {number} cannot be read: give .jpg, .png or .tif files.") from None

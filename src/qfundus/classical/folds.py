@@ -3,10 +3,13 @@
 import warnings
 
 import numpy as np
+import structlog
 
 from qfundus.classical.shards import Table
 from qfundus.errors import SetupError
+from qfundus.imaging.labelled import GRADES
 
+_log = structlog.get_logger()
 _HELD = ("val", "validation")
 _ALONE_HELD = 8  # without a split of its own, every eighth photograph is held out from a single network
 
@@ -23,9 +26,20 @@ def split_fold(table: Table, folds: int, fold: int) -> tuple[np.ndarray, np.ndar
     _check_grades(table.grades[rows])
     given = np.isin(table.splits, _HELD)
     if folds == 1 and given.any():
-        return np.flatnonzero(~given & (table.splits != "test")), np.flatnonzero(given)
+        trained = np.flatnonzero(~given & (table.splits != "test"))
+        if not len(trained):
+            raise SetupError("All photographs are of the validation split: give a train split, or set folds: 2.")
+        _check_grades(table.grades[trained])
+        return trained, np.flatnonzero(given)
     parts = _fold(table, rows, folds if folds > 1 else _ALONE_HELD)
     return rows[parts != fold], rows[parts == fold]
+
+
+def warn_of_gaps(table: Table) -> None:
+    """Say of which grades there is nothing to learn from."""
+    found = set(table.grades[table.splits != "test"].tolist())
+    for grade in sorted(set(range(GRADES)) - found):
+        _log.warning("There is no photograph of a grade: it will hardly ever be told", grade=grade)
 
 
 def _fold(table: Table, rows: np.ndarray, parts: int) -> np.ndarray:

@@ -19,13 +19,13 @@ from qfundus.classical.loader import Photographs, load_in_order
 from qfundus.classical.network import GRADES, Network
 from qfundus.classical.place import Place
 from qfundus.classical.recipe import NetworkRecipe, Pictures
-from qfundus.classical.shards import read_table
+from qfundus.classical.shards import Table, read_table
 from qfundus.classical.train import WEIGHTS_FILE, Job
 from qfundus.errors import SetupError
 from qfundus.onnx_export import export_module, open_session
 
 GRADER_FILE, CARD_FILE, HELD_FILE = "model.onnx", "grader.json", "held_out.npz"
-_BATCH = 32
+_BATCH, _PARTS = 32, 5
 
 
 class Ensemble(nn.Module):
@@ -61,6 +61,10 @@ class Held:
     logits: np.ndarray
     grades: np.ndarray
     rows: np.ndarray
+
+    def only(self, chosen: np.ndarray) -> "Held":
+        """Return those where `chosen` `(held,)` is true."""
+        return Held(self.logits[chosen], self.grades[chosen], self.rows[chosen])
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,10 @@ def turn(images: torch.Tensor, views: int) -> Iterator[torch.Tensor]:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What the networks that had not seen a photograph say of it: `probabilities` `(held, 5)`, the rest `(held,)`."""
+    """What the networks that had not seen a photograph say of it: `probabilities` `(held, 5)`, the rest `(held,)`.
+
+    Nor was it among what their calibration was fitted on.
+    """
 
     probabilities: np.ndarray
     grades: np.ndarray
@@ -119,10 +126,9 @@ def assemble(recipe: NetworkRecipe, jobs: list[Job], folder: Path) -> tuple[Card
     networks = [load_network(job) for job in jobs]
     told = [predict_held(network, job) for network, job in zip(networks, jobs, strict=True)]
     scales = calibrate(jobs, told)
-    scaled = [replace(held, logits=held.logits * scale) for held, scale in zip(told, scales, strict=True)]
-    logits, grades, rows = average_by_row(scaled)
-    probabilities = softmax(logits, axis=1)
     table = read_table(jobs[0].shards, recipe.pictures)
+    logits, grades, rows = average_by_row(list(cross_fit(jobs, told, divide(table))))
+    probabilities = softmax(logits, axis=1)
     card = Card(
         recipe=recipe.model_dump(mode="json"),
         refer_below=float(np.quantile(probabilities.max(axis=1), recipe.grading.referred)),
@@ -150,6 +156,21 @@ def calibrate(jobs: Sequence[Job], told: Sequence[Held]) -> np.ndarray:
     return np.stack([fit_scales(*average_by_row(its)[:2]) for its in alike])
 
 
+def divide(table: Table) -> np.ndarray:
+    """Divide photographs into a few parts, a patient's into one; return each row's part."""
+    patients = np.where(table.patients == "", table.names, table.patients)
+    return np.unique(patients, return_inverse=True)[1] % _PARTS
+
+
+def cross_fit(jobs: Sequence[Job], told: Sequence[Held], part_of: np.ndarray) -> Iterator[Held]:
+    """Yield the logits of each part scaled by what the others say, so that what is measured was not fitted on."""
+    for part in range(_PARTS):
+        scales = calibrate(jobs, [held.only(part_of[held.rows] != part) for held in told])
+        for held, scale in zip(told, scales, strict=True):
+            own = held.only(part_of[held.rows] == part)
+            yield replace(own, logits=own.logits * scale)
+
+
 def average_by_row(told: Sequence[Held]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Average the logits of the networks that had not seen a photograph `(held, 5)`; its grade and row `(held,)`."""
     rows = np.concatenate([held.rows for held in told])
@@ -166,6 +187,8 @@ def fit_scales(logits: np.ndarray, grades: np.ndarray) -> np.ndarray:
 
     Vector scaling without offsets (C. Guo et al., arXiv 1706.04599).
     """
+    if not len(grades):
+        return np.ones(GRADES)
 
     def loss(logarithms: np.ndarray) -> float:
         return -float(log_softmax(logits * np.exp(logarithms), axis=1)[np.arange(len(grades)), grades].mean())

@@ -4,13 +4,14 @@ import logging
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
-from qfundus.classical.evaluate import Measured, measure, read_pictures
+from qfundus.classical.evaluate import Measured, Shown, measure, read_pictures
 from qfundus.classical.grader import GRADER_FILE, Grader, open_grader
 from qfundus.errors import SetupError
 from qfundus.imaging.labelled import Labelled, read_labelled
@@ -47,18 +48,26 @@ def quantise_grader(folder: Path, data: Path, split: str, most_lost: float) -> l
     others = [one for one in labelled if one.split not in (split, "test")]
     if not measured_on or not others:
         raise SetupError(f"There must be a split {split} to measure on, and another one to calibrate on.")
-    pictures, grades, _, _ = read_pictures(measured_on, grader.card.pictures)
+    shown = read_pictures(measured_on, grader.card.pictures)
     write_dynamic(folder / GRADER_FILE, folder / DYNAMIC_FILE)
     write_static(folder / GRADER_FILE, folder / STATIC_FILE, calibration_pictures(others, grader))
-    plain = measure_variant(grader, "float32", folder / GRADER_FILE, pictures, grades)
+    plain = measure_variant(grader, "float32", folder / GRADER_FILE, shown)
     found = [plain]
     for name, file in (("int8, dynamic", DYNAMIC_FILE), ("int8, static", STATIC_FILE)):
         form = Grader(open_session(folder / file), grader.card)
-        variant = measure_variant(form, name, folder / file, pictures, grades, plain, most_lost)
-        if variant.verdict.startswith("refused"):
+        variant = measure_variant(form, name, folder / file, shown, plain, most_lost)
+        if not is_quantised(folder / file):
+            variant = replace(variant, verdict="left out: there is nothing in it to quantise")
+        if not variant.verdict.startswith("kept"):
             (folder / file).unlink()
         found.append(variant)
     return found
+
+
+def is_quantised(file: Path) -> bool:
+    """Tell whether any operation of a graph is on whole numbers."""
+    graph = onnx.load(file, load_external_data=False).graph
+    return any("Integer" in node.op_type or node.op_type == "DequantizeLinear" for node in graph.node)
 
 
 def write_dynamic(source: Path, target: Path) -> None:
@@ -105,21 +114,20 @@ def write_static(source: Path, target: Path, pictures: np.ndarray) -> None:
 def calibration_pictures(labelled: list[Labelled], grader: Grader) -> np.ndarray:
     """Take photographs evenly from all there are."""
     step = max(1, len(labelled) // _CALIBRATED_ON)
-    return read_pictures(labelled[::step][:_CALIBRATED_ON], grader.card.pictures)[0]
+    return read_pictures(labelled[::step][:_CALIBRATED_ON], grader.card.pictures).images
 
 
 def measure_variant(
     form: Grader,
     name: str,
     file: Path,
-    pictures: np.ndarray,
-    grades: np.ndarray,
+    shown: Shown,
     plain: Variant | None = None,
     most_lost: float = 0.0,
 ) -> Variant:
     """Grade and time one form; against float32's, where that is given."""
-    told = measure(form.grade(pictures), grades, form.card.refer_below, "")
-    milliseconds = time_one(form, pictures[:1])
+    told = measure(form.grade(shown.images), shown.grades, form.card.refer_below, "")
+    milliseconds = time_one(form, shown.images[:1])
     verdict = judge(told, plain, most_lost) if plain else "the measure"
     return Variant(
         name=name,

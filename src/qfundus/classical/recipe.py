@@ -97,6 +97,8 @@ class Fitting(Training):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
+        if self.warm_up >= self.epochs:
+            raise ValueError(f"The rate would still rise when training ends: lower `warm_up` below {self.epochs}.")
         if self.offload and not self.strategy.startswith("zero"):
             raise ValueError("Only zero1, zero2 and zero3 offload: leave `offload` out, or change `strategy`.")
         if self.average and self.strategy.startswith("zero"):

@@ -1,6 +1,8 @@
 """Train a recipe from photographs to a grader, in one folder, going on where it was cut off."""
 
+import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 import structlog
 
 from qfundus.classical.evaluate import Measured, measure
-from qfundus.classical.folds import split_fold
+from qfundus.classical.folds import split_fold, warn_of_gaps
 from qfundus.classical.grader import assemble
 from qfundus.classical.launch import Launcher, train_all
 from qfundus.classical.place import forget
@@ -18,7 +20,7 @@ from qfundus.classical.shards import open_shards, read_table, write_shards
 from qfundus.classical.train import Job
 from qfundus.classical.watch import LOG_FILE
 from qfundus.errors import SetupError
-from qfundus.imaging.labelled import Labelled, read_labelled
+from qfundus.imaging.labelled import SHEET, Labelled, read_labelled
 
 _log = structlog.get_logger()
 RECIPE_FILE, SHARDS = "recipe.json", "photographs.lance"
@@ -35,7 +37,8 @@ class Course:
     def describe(self) -> str:
         """Say it in a sentence."""
         done = ", ".join(f"{epoch}/{self.of}" for epoch in self.epochs)
-        return f"Training {len(self.epochs)} networks, epochs {done}; held-out loss {self.loss:.3f}"
+        loss = "" if math.isnan(self.loss) else f"; held-out loss {self.loss:.3f}"
+        return f"Training {len(self.epochs)} networks, epochs {done}{loss}"
 
 
 def train_grader(
@@ -82,6 +85,7 @@ def list_jobs(
         SetupError: where the photographs cannot be divided as the recipe wants.
     """
     table = read_table(shards, recipe.pictures)
+    warn_of_gaps(table)
     jobs: list[Job] = []
     for number, (member, fold) in enumerate(recipe.members()):
         split_fold(table, member.grading.folds, fold)
@@ -121,6 +125,7 @@ def claim_folder(folder: Path, recipe: NetworkRecipe, data: str, seed: int) -> N
     wanted = {
         "recipe": recipe.model_dump(mode="json"),
         "data": data if "://" in data else str(Path(data).resolve()),
+        "contents": digest_data(data, recipe),
         "seed": seed,
     }
     file = folder / RECIPE_FILE
@@ -131,6 +136,21 @@ def claim_folder(folder: Path, recipe: NetworkRecipe, data: str, seed: int) -> N
         raise SetupError(
             f"{folder} holds a training with another {differs}: name another folder for --out, or delete it."
         )
+
+
+def digest_data(data: str, recipe: NetworkRecipe) -> str:
+    """Name what data hold, to see when it changes behind the same name; of a folder's files their sizes and times."""
+    if is_shards(data):
+        return read_table(data, recipe.pictures).digest
+    path = Path(data)
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    told = hashlib.sha256((path / SHEET).read_bytes())
+    for file in sorted(path.rglob("*")):
+        known = file.stat()
+        told.update(f"{file.relative_to(path)} {known.st_size} {known.st_mtime_ns}".encode())
+    return told.hexdigest()
 
 
 def read_course(jobs: Sequence[Job]) -> Course:

@@ -22,7 +22,7 @@ from qfundus.errors import Discard, SetupError
 from qfundus.imaging.disc import find_disc
 from qfundus.imaging.enhance import even_illumination, stretch_contrast
 from qfundus.imaging.labelled import UNREADABLE, Labelled
-from qfundus.imaging.normalise import crop_disc
+from qfundus.imaging.normalise import crop_disc, pad_square
 from qfundus.settings import lance_options
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ def prepare(pixels: np.ndarray, how: Pictures) -> np.ndarray:
     if "disc" in how.preparation:
         square = crop_disc(pixels, find_disc(pixels), how.side)
     else:
-        square = np.asarray(Image.fromarray(pixels).resize((how.side, how.side), Image.Resampling.BICUBIC))
+        whole = Image.fromarray(pad_square(pixels))
+        square = np.asarray(whole.resize((how.side, how.side), Image.Resampling.BICUBIC))
     if "illumination" in how.preparation:
         square = even_illumination(square)
     if "contrast" in how.preparation:
@@ -126,6 +127,14 @@ def read_table(uri: str, how: Pictures) -> Table:
     table = dataset.to_table(columns=["name", "grade", "split", "patient"])
     columns = [np.asarray(table[name].to_pylist()) for name in ("name", "grade", "split", "patient")]
     return Table(columns[0], columns[1].astype(np.int64), columns[2], columns[3], said[_DIGEST.decode()])
+
+
+def shards_there(uri: str) -> bool:
+    """Tell whether there are shards at an address, finished or not."""
+    try:
+        return open_shards(uri).version > 0
+    except SetupError:
+        return False
 
 
 def open_shards(uri: str) -> "LanceDataset":

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import signal
 import sys
 import time
@@ -148,6 +149,7 @@ def fit(
     loader = Loader(course.examples, order, how.workers)
     engine = open_engine(network, how, course.grades[course.rows], layout, order.steps, seed)
     position = checkpoints.resume(engine)
+    resumed = position
     begun, taken, counted = time.monotonic(), 0, 0
     with Watch(trackers, order.steps, how.epochs) as watch:
         while position.epoch < how.epochs and not is_stale(position, how.patience):
@@ -156,7 +158,12 @@ def fit(
                 step = engine.step(pieces)
                 if not is_finite(step, how):
                     raise_not_finite(position, pieces, checkpoints)
-                position = replace(position, step=position.step + 1)
+                position = replace(
+                    position,
+                    step=position.step + 1,
+                    skipped=position.skipped + order.batch - step.photographs,
+                    seconds=resumed.seconds + time.monotonic() - begun,
+                )
                 taken, counted = taken + 1, counted + step.photographs
                 losses.append(step.loss)
                 watch.stepped(position.epoch * order.steps + position.step, step)
@@ -177,10 +184,10 @@ def fit(
         best_epoch=position.best_epoch + 1,
         train_loss=position.train_losses[-1],
         held_loss=position.held_losses[position.best_epoch if how.take == "best" else -1],
-        seconds=seconds,
+        seconds=resumed.seconds + seconds,
         photographs_per_second=counted / max(seconds, 1e-9),
         waiting=watch.total_waited / max(watch.total_seconds, 1e-9),
-        skipped=taken * order.batch - counted,
+        skipped=position.skipped,
         parameters=sum(value.numel() for value in network.parameters()),
     )
 
@@ -251,11 +258,17 @@ def alone_in(place: Place, layout: Layout) -> Generator[None]:
         return
     folder = Path(place.address)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    with (folder / "lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise TrainingError(f"Another process trains in {folder}: wait for it, or end it.") from None
+            lock.seek(0)
+            raise TrainingError(
+                f"Another process ({lock.read().strip()}) trains in {folder}: wait for it, or end it."
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
         yield
 
 
@@ -263,6 +276,7 @@ def alone_in(place: Place, layout: Layout) -> Generator[None]:
 def determinism(seed: int, *, asked: bool) -> Generator[None]:
     """Begin from a seed; where asked, let torch take only ways that give the same numbers each time."""
     before = torch.are_deterministic_algorithms_enabled()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else matrix products on a GPU may differ
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(asked, warn_only=True)
     # Filling what is not written yet finds bugs in torch, and takes time.
@@ -275,8 +289,6 @@ def determinism(seed: int, *, asked: bool) -> Generator[None]:
 
 def open_trackers(job: Job, digest: str) -> list[Tracker]:
     """Open what keeps this training's figures."""
-    import os
-
     name = f"{job.recipe.name} seed {job.seed} fold {job.fold}"
     environment = describe_environment()
     known = flatten(job.recipe.model_dump())

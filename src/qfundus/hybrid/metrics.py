@@ -47,6 +47,17 @@ def evaluate(
     return estimates
 
 
+def accuracy_by_coverage(probabilities: np.ndarray, grades: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return shares of eyes, the surest first, and the accuracy on each share `(eyes,)`.
+
+    One minus it is the risk of a risk-coverage curve (R. El-Yaniv and Y. Wiener, JMLR 11, 2010).
+    """
+    surest = np.argsort(-probabilities.max(axis=1), kind="stable")
+    right = (probabilities.argmax(axis=1) == grades)[surest]
+    count = np.arange(1, len(grades) + 1)
+    return count / len(grades), right.cumsum() / count
+
+
 def metrics(specificity: float) -> dict[str, Metric]:
     """Return every metric by name."""
     return {

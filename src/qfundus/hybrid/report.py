@@ -14,6 +14,7 @@ from qfundus.hybrid.gate import Verdict
 from qfundus.hybrid.metrics import (
     REFERABLE,
     Estimate,
+    accuracy_by_coverage,
     interval,
     patient_resamples,
     quadratic_weighted_kappa,
@@ -49,6 +50,7 @@ def write_report(
         "Hybrid: told against graded": _draw_confusion(told["hybrid"], grades),
         "Referable retinopathy: ROC": _draw_roc(told, grades, weights, recipe.evaluation.confidence),
         "Hybrid: calibration": _draw_calibration(told["hybrid"], grades),
+        "The least certain eyes left to a person": draw_coverage(told, grades),
         "The circuit": _draw_circuit(recipe),
     }
     environment = Environment(loader=PackageLoader("qfundus.hybrid"), autoescape=select_autoescape())
@@ -153,6 +155,20 @@ def _draw_calibration(told: np.ndarray, grades: np.ndarray) -> "Figure":
     axes.plot([0, 1], [0, 1], ":", color="grey")
     axes.set_xlabel("how sure the grader is")
     axes.set_ylabel("how often it is right")
+    return figure
+
+
+def draw_coverage(told: dict[str, np.ndarray], grades: np.ndarray) -> "Figure":
+    """Draw the accuracy on the eyes that are graded by machine against their share, for each form by its name."""
+    figure, axes = _canvas(4.2, 3.8)
+    for form, probabilities in told.items():
+        share, right = accuracy_by_coverage(probabilities, grades)
+        few = share * len(grades) >= _SMALLEST_GROUP  # on fewer it jumps
+        axes.plot(share[few], right[few], color=FORMS.get(form), label=form)
+    axes.set_xlabel("share of eyes graded, the surest first")
+    axes.set_ylabel("accuracy on them")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
     return figure
 
 

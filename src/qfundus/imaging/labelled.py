@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageOps
 
 from qfundus.errors import SetupError
 
@@ -149,4 +149,4 @@ def _read_file(file: Path) -> np.ndarray:
     with Image.open(file) as opened:
         if opened.mode.startswith("I;16") or opened.mode in {"I", "F"}:
             raise ValueError("More than 8 bits a colour: the brightest would all become white.")
-        return np.asarray(opened.convert("RGB"))
+        return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))  # as it was held, where the file says how

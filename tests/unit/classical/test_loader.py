@@ -3,6 +3,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 from training import make_labelled, make_recipe
 
 from qfundus.classical.augmentation import augment
@@ -10,9 +11,10 @@ from qfundus.classical.engine import grade_weights, rank_loss, soft_targets
 from qfundus.classical.folds import split_fold
 from qfundus.classical.loader import Loader, Order, Photographs
 from qfundus.classical.parallel import Layout
-from qfundus.classical.recipe import Augmentation
+from qfundus.classical.recipe import Augmentation, Pictures
 from qfundus.classical.shards import Table, prepare, read_table, write_shards
 from qfundus.errors import SetupError
+from qfundus.imaging.labelled import read_labelled
 
 CPU = torch.device("cpu")
 
@@ -149,6 +151,28 @@ def test_the_test_split_is_in_no_fold():
 def test_a_single_network_holds_out_the_validation_split():
     known = table([n % 5 for n in range(40)], splits=["train"] * 30 + ["val"] * 10)
     assert list(split_fold(known, 1, 0)[1]) == list(range(30, 40))
+
+
+def test_nothing_but_a_validation_split_is_refused_with_the_remedy():
+    with pytest.raises(SetupError, match="give a train split, or set folds: 2"):
+        split_fold(table([n % 5 for n in range(20)], splits=["val"] * 20), 1, 0)
+
+
+def test_a_photograph_is_as_it_was_held_and_keeps_its_shape(tmp_path):
+    wide = np.zeros((40, 80, 3), np.uint8)
+    wide[:, :40] = [250, 0, 0]
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter when it was taken
+    Image.fromarray(wide).save(tmp_path / "eye.png", exif=exif)
+    (tmp_path / "labels.csv").write_text("file,grade\neye.png,1\n")
+    [one] = read_labelled(tmp_path)
+    pixels = one.read()
+    assert pixels.shape == (80, 40, 3)
+    assert pixels[10, 20, 0] > 200
+    assert pixels[70, 20, 0] < 50
+    square = prepare(pixels, Pictures(side=32))
+    assert square[:, :7].max() == 0  # padded, not pulled
+    assert square[4, 16, 0] > 200
 
 
 def test_one_grade_alone_is_refused():

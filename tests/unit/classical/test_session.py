@@ -11,12 +11,14 @@ import psutil
 import pytest
 from medmnist.evaluator import getACC, getAUC
 from PIL import Image
-from training import SIDE, call, make_labelled
+from scipy.special import log_softmax
+from training import SIDE, call, make_labelled, make_recipe
 
 from qfundus.classical.evaluate import measure
 from qfundus.classical.explain import load_networks
-from qfundus.classical.grader import fit_scales, open_grader, turn
-from qfundus.classical.quantise import Variant, judge
+from qfundus.classical.grader import Held, average_by_row, cross_fit, fit_scales, open_grader, turn
+from qfundus.classical.quantise import Variant, is_quantised, judge, write_dynamic
+from qfundus.classical.train import Job
 from qfundus.errors import SetupError
 
 RECIPE = f"""
@@ -72,10 +74,43 @@ def test_evaluate_prints_what_medmnist_computes(trained, npz, tmp_path):
     truth = np.load(npz)["test_labels"]
     probabilities = np.load(told)["probabilities"]
     assert said["split"] == "test"
+    assert list(np.load(told)["grades"]) == list(truth.ravel())
+    assert np.load(told)["names"][1] == "test-00001"
     assert said["auc"] == pytest.approx(getAUC(truth, probabilities, "ordinal-regression"))
     assert said["acc"] == pytest.approx(getACC(truth, probabilities, "ordinal-regression"))
     printed = call("evaluate", "--data", npz, "--model", out).stdout
     assert f"AUC {said['auc']:.4f}  ACC {said['acc']:.4f}" in printed
+
+
+def test_what_is_not_defined_is_null_and_the_curve_is_drawn(trained, tmp_path):
+    out, _ = trained
+    labelled = [one for one in make_labelled(40, 2) if one.grade < 3]
+    few = tmp_path / "few.npz"
+    np.savez(few, test_images=np.stack([o.read() for o in labelled]), test_labels=[o.grade for o in labelled])
+    done = call("evaluate", "--data", few, "--model", out, "--curve", tmp_path / "curve.png", "--json")
+    assert json.loads(done.stdout)["auc"] is None  # there are not all five grades
+    with Image.open(tmp_path / "curve.png") as picture:
+        assert np.asarray(picture.convert("L")).std() > 5
+
+
+def test_other_photographs_behind_the_same_name_are_another_training(trained, npz, recipe, tmp_path):
+    out, _ = trained
+    kept, there = tmp_path / "out", tmp_path / "eyes.npz"
+    shutil.copytree(out, kept)
+    claimed = json.loads((kept / "recipe.json").read_text())
+    shutil.copy(npz, there)
+    (kept / "recipe.json").write_text(json.dumps({**claimed, "data": str(there)}))
+    assert call("train", recipe, "--data", there, "--out", kept).exit_code == 0
+    arrays = dict(np.load(npz))
+    np.savez(there, **{**arrays, "train_images": arrays["train_images"][::-1]})
+    assert "another contents" in str(call("train", recipe, "--data", there, "--out", kept).exception)
+
+
+def test_shards_are_not_written_over_unasked(npz, recipe, tmp_path):
+    to = tmp_path / "eyes.lance"
+    assert call("shard", recipe, "--data", npz, "--to", to).exit_code == 0
+    assert "--overwrite" in str(call("shard", recipe, "--data", npz, "--to", to).exception)
+    assert call("shard", recipe, "--data", npz, "--to", to, "--overwrite").exit_code == 0
 
 
 def test_training_again_finds_what_is_done(trained, npz, recipe):
@@ -227,6 +262,25 @@ def test_scales_undo_overconfidence():
     assert fit_scales(4 * logits, grades) == pytest.approx(0.25, abs=0.03)
 
 
+def test_what_is_measured_is_not_what_the_scales_were_fitted_on():
+    """On pure noise a fit flatters itself; what it was not fitted on shows it as it is."""
+    rng = np.random.default_rng(0)
+    logits, grades = rng.normal(0, 2, (60, 5)), rng.integers(0, 5, 60)
+    job = Job(make_recipe(), "", "", 0)
+    held = Held(logits, grades, np.arange(60))
+
+    def loss(told):
+        return -log_softmax(told, axis=1)[np.arange(60), grades].mean()
+
+    fitted, told_grades, rows = average_by_row(list(cross_fit([job], [held], np.arange(60) % 5)))
+    assert list(rows) == list(range(60))
+    assert list(told_grades) == list(grades)
+    assert loss(fitted) > loss(logits * fit_scales(logits, grades)) + 0.01
+    without_first = held.only(np.arange(60) % 5 != 0)
+    scales = fit_scales(without_first.logits, without_first.grades)
+    assert np.allclose(fitted[::5], logits[::5] * scales)
+
+
 def test_what_is_uncertain_is_referred():
     probabilities = np.array([[0.9, 0.1, 0, 0, 0], [0.4, 0.3, 0.3, 0, 0]])
     measured = measure(probabilities, np.array([0, 1]), 0.5, "held out")
@@ -247,6 +301,13 @@ def test_int8_is_kept_where_it_costs_little_and_refused_where_it_costs_more(trai
     )
     assert np.abs(plain - small).max() < 0.2
     assert not np.array_equal(plain, small)
+
+
+def test_a_graph_without_whole_numbers_is_not_called_quantised(trained, tmp_path):
+    out, _ = trained
+    assert not is_quantised(out / "model.onnx")
+    write_dynamic(out / "model.onnx", tmp_path / "dynamic.onnx")
+    assert is_quantised(tmp_path / "dynamic.onnx")
 
 
 def test_a_quantised_grader_that_grades_worse_is_refused():

@@ -70,6 +70,17 @@ def test_deepspeed_takes_the_same_course(stage, job, tmp_path):
     assert losses(two) == [pytest.approx(pair, abs=TOLERANCE) for pair in losses(job)]
 
 
+def test_deepspeed_trains_alone_in_bfloat16_and_needs_as_many_processes_as_wrote_its_files(job, tmp_path):
+    alone = changed(job, tmp_path / "alone", fitting__strategy="zero1", fitting__precision="bfloat16")
+    plain = changed(job, tmp_path / "plain", fitting__precision="bfloat16")
+    run_job(alone)
+    run_job(plain)
+    assert losses(alone) == [pytest.approx(pair, abs=0.02) for pair in losses(plain)]
+    (tmp_path / "alone" / "checkpoints" / "00002-000000" / "complete.json").unlink()
+    said = run_job(alone, processes=2, check=False).stderr
+    assert "was written by 1 processes" in said
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_mixed_precision_comes_near(precision, job, tmp_path):
     other = changed(job, tmp_path / "mixed", fitting__precision=precision)
@@ -187,7 +198,10 @@ def test_training_ends_early_when_nothing_gets_better(job, tmp_path):
 
 
 def test_two_trainings_in_one_folder_are_refused(job):
-    with alone_in(job.place, Layout(0, 1, torch.device("cpu"))), pytest.raises(TrainingError, match="Another"):
+    with (
+        alone_in(job.place, Layout(0, 1, torch.device("cpu"))),
+        pytest.raises(TrainingError, match=rf"Another process \({os.getpid()}\)"),
+    ):
         train(job)
 
 

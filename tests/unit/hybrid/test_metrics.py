@@ -68,3 +68,10 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
 def test_a_split_without_referable_eyes_is_undefined_not_wrong():
     grades = np.zeros(10, int)
     assert np.isnan(metrics.auc_referable(np.full((10, 5), 0.2), grades, np.ones((1, 10)))[0])
+
+
+def test_the_surest_eyes_come_first_in_the_curve_of_coverage():
+    told = np.array([[0.9, 0.1, 0, 0, 0], [0.4, 0.6, 0, 0, 0], [0.3, 0.0, 0.7, 0, 0], [0.5, 0.0, 0.5, 0, 0]])
+    share, right = metrics.accuracy_by_coverage(told, np.array([0, 0, 2, 4]))
+    assert list(share) == [0.25, 0.5, 0.75, 1.0]
+    assert np.allclose(right, [1, 1, 2 / 3, 1 / 2])
