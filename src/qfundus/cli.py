@@ -822,6 +822,10 @@ def _open_quarantine(folder: Path | None, key_file: Path | None) -> "Quarantine 
 
 def run() -> None:
     """Run the command line; an expected error is one message, not a traceback."""
+    from qfundus.settings import state_folder
+
+    # What libraries keep goes with the rest of the state, not to the home directory.
+    os.environ.setdefault("XDG_CACHE_HOME", str(state_folder() / "cache"))
     try:
         app()
     except (SetupError, Retry, AccountError, LeakError, NightError, TrainingError) as error:

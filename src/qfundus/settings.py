@@ -135,8 +135,8 @@ class TrainingSettings(BaseSettings):
 
     `launcher` is in_place (in the pipeline's step), torchrun (in processes beside it) or trainjob (Kubeflow Trainer).
     `processes` train one network: processes of this machine, or nodes of the cluster; `at_once` is how many networks
-    are trained side by side, 0 for as many as fit. The rest is of a TrainJob: the image and resources of its nodes,
-    and the secret that holds the settings of S3.
+    are trained side by side, 0 for as many as fit. The rest is of a TrainJob: the cluster (that of this pod, unless a
+    `kubeconfig` names one), the image and resources of its nodes, and the secret that holds the settings of S3.
     """
 
     model_config = SettingsConfigDict(env_prefix="QFUNDUS_TRAINING_", frozen=True, extra="ignore")
@@ -146,6 +146,7 @@ class TrainingSettings(BaseSettings):
     at_once: int = Field(default=0, ge=0)
     image: str = f"qfundus/pipeline:{__version__}"
     namespace: str | None = None
+    kubeconfig: str | None = None
     runtime: str = "torch-distributed"
     secret: str = "qfundus-settings"  # noqa: S105  (its name, not its content)
     cpus: int = Field(default=4, ge=1)

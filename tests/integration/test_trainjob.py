@@ -29,8 +29,7 @@ def cluster(settings, tmp_path, monkeypatch):
     }
     monkeypatch.setattr(trainjob, "_POLL", 0.5)
     with running_stub(tmp_path, {"site-settings": secret}) as (stub, config):
-        # The kubernetes client has read KUBECONFIG when it was first imported.
-        monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(config))
+        stub.how = HOW.model_copy(update={"kubeconfig": str(config)})
         yield stub
 
 
@@ -47,7 +46,7 @@ def job(settings):
 def test_two_nodes_take_the_same_course_as_this_process_alone(cluster, job, tmp_path):
     alone = replace(job, folder=str(tmp_path / "alone"))
     train_all([alone], InPlace())
-    train_all([job], open_trainjobs(HOW, 1))
+    train_all([job], open_trainjobs(cluster.how, 1))
     assert losses(job) == [pytest.approx(epoch, abs=2e-4) for epoch in losses(alone)]
     assert cluster.submitted == [name_trainjob(job)]
     assert cluster.trainjobs == {}  # it is deleted when its result is there
@@ -56,8 +55,8 @@ def test_two_nodes_take_the_same_course_as_this_process_alone(cluster, job, tmp_
 
 
 def test_whoever_comes_again_finds_the_trainjob_and_submits_no_other(cluster, job):
-    first = open_trainjobs(HOW, 1).start(job)
-    train_all([job], open_trainjobs(HOW, 1))
+    first = open_trainjobs(cluster.how, 1).start(job)
+    train_all([job], open_trainjobs(cluster.how, 1))
     assert len(cluster.submitted) == 1
     time.sleep(0.6)
     with pytest.raises(TrainingError, match="was deleted"):
@@ -67,14 +66,14 @@ def test_whoever_comes_again_finds_the_trainjob_and_submits_no_other(cluster, jo
 def test_one_that_fails_says_why_and_is_submitted_anew_next_time(cluster, job):
     lost = replace(job, shards=job.shards.replace("eyes", "lost"))
     with pytest.raises(TrainingError, match=r"its first node ends:\nThere are no shards at s3://"):
-        train_all([lost], open_trainjobs(HOW, 1))
+        train_all([lost], open_trainjobs(cluster.how, 1))
     assert cluster.trainjobs == {}
-    train_all([job], open_trainjobs(HOW, 1))
+    train_all([job], open_trainjobs(cluster.how, 1))
     assert len(cluster.submitted) == 2
 
 
-def test_an_api_server_that_is_silent_for_a_while_is_waited_for(cluster, job, monkeypatch):
-    running = open_trainjobs(HOW, 1).start(job)
+def test_an_api_server_that_is_silent_for_a_while_is_waited_for(cluster, job):
+    running = open_trainjobs(cluster.how, 1).start(job)
     cluster.silent = True
     time.sleep(0.6)
     assert not running.has_ended()
@@ -86,11 +85,10 @@ def test_an_api_server_that_is_silent_for_a_while_is_waited_for(cluster, job, mo
     assert job.is_done
 
 
-def test_what_is_missing_is_said_before_anything_starts(cluster, job, tmp_path, monkeypatch):
+def test_what_is_missing_is_said_before_anything_starts(cluster, job, tmp_path):
     with pytest.raises(SetupError, match="no training runtime gpu-nodes"):
-        open_trainjobs(HOW.model_copy(update={"runtime": "gpu-nodes"}), 1)
+        open_trainjobs(cluster.how.model_copy(update={"runtime": "gpu-nodes"}), 1)
     with pytest.raises(SetupError, match="share nothing but S3"):
-        open_trainjobs(HOW, 1).start(replace(job, folder=str(tmp_path)))
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
+        open_trainjobs(cluster.how, 1).start(replace(job, folder=str(tmp_path)))
     with pytest.raises(SetupError, match="there is no cluster"):
-        open_trainjobs(HOW, 1)
+        open_trainjobs(HOW.model_copy(update={"kubeconfig": str(tmp_path / "none")}), 1)

@@ -1,6 +1,9 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
+
+from qfundus.layout import recipe_file
 
 
 def test_onnx_runtime_writes_and_sends_no_usage_data(tmp_path):
@@ -14,3 +17,15 @@ def test_azure_s_client_tells_nobody_of_its_use():
     code = "import qfundus.quantum.backends.azure, qdk.telemetry as t; assert not t.TELEMETRY_ENABLED"
     told = {k: v for k, v in os.environ.items() if k not in {"QDK_PYTHON_TELEMETRY", "QSHARP_PYTHON_TELEMETRY"}}
     subprocess.run([sys.executable, "-c", code], env=told, check=True)
+
+
+def test_what_libraries_keep_goes_with_the_state_and_not_to_the_home_directory(tmp_path):
+    home, state = tmp_path / "home", tmp_path / "state"
+    home.mkdir()
+    told = {k: v for k, v in os.environ.items() if k not in {"XDG_CACHE_HOME", "MPLCONFIGDIR"}}
+    told |= {"HOME": str(home), "QFUNDUS_HOME": str(state)}
+    # Qiskit's compiler looks for plugins, and keeps what it has found.
+    command = [Path(sys.executable).parent / "qfundus", "quantum", "plan", recipe_file("tiny")]
+    subprocess.run(command, env=told, check=True, stdout=subprocess.DEVNULL)
+    assert list(home.rglob("*")) == []
+    assert list((state / "cache").rglob("*"))

@@ -25,7 +25,7 @@ _NODE = "node"  # what Kubeflow Trainer calls a TrainJob's nodes, and their cont
 
 
 def open_trainjobs(how: TrainingSettings, networks: int) -> "TrainJobs":
-    """Connect to the cluster that this process runs in, or that KUBECONFIG names.
+    """Connect to the cluster that this process runs in, or that a file of settings names.
 
     Raises:
         SetupError: where there is none, or it has no such runtime.
@@ -37,7 +37,7 @@ def open_trainjobs(how: TrainingSettings, networks: int) -> "TrainJobs":
     # It says in many lines that a config map which nothing needs is not there.
     logging.getLogger("kubeflow.trainer").setLevel(logging.ERROR)
     try:
-        client = TrainerClient(KubernetesBackendConfig(namespace=how.namespace))
+        client = TrainerClient(KubernetesBackendConfig(namespace=how.namespace, config_file=how.kubeconfig))
     except ConfigException as error:
         raise SetupError(f"QFUNDUS_TRAINING_LAUNCHER is trainjob, and there is no cluster: {error}") from None
     try:

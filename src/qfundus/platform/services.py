@@ -44,6 +44,7 @@ PASSED_ON = tuple(
         "AZURE_",
         "GOOGLE_",
         "JOBS_",
+        "TRAINING_",
     )
 )
 
