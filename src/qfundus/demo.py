@@ -40,13 +40,13 @@ class Hospital:
 
 
 def run_demo(console: Console, data: Path | None) -> None:
-    """Start the platform, play the hospital, run a night and show what came of it."""
+    """Play the hospital, start the platform, run a night and show what came of it."""
     begun = time.monotonic()
+    console.rule("The hospital")
+    hospital = play_hospital(console, data)  # first: photographs that cannot be used are said before servers start
     console.rule("The platform")
     start_platform(console.print)
     settings = load_settings()
-    console.rule("The hospital")
-    hospital = play_hospital(console, data)
     _land(console, settings, hospital)
     console.rule("The night")
     console.print(f"Watch it at {settings.airflow_url} (user {settings.airflow_user}, password: `qfundus login`).")
