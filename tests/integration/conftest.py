@@ -21,9 +21,8 @@ def platform():
     # Not pytest's own folder: its path is too long for a Unix socket.
     folder = Path(tempfile.mkdtemp(prefix="qfundus-test-"))
     before = dict(os.environ)
-    os.environ.update(
-        QFUNDUS_HOME=str(folder / "state"), QFUNDUS_NIGHTLY_RECIPE="tiny", HOME=str(folder / "home"), TMPDIR=str(folder)
-    )
+    os.environ.update(HOME=str(folder / "home"), TMPDIR=str(folder), QFUNDUS_HOME=str(folder / "state"))
+    os.environ.update(QFUNDUS_NIGHTLY_RECIPE="tiny", QFUNDUS_TRAINING_LAUNCHER="torchrun")
     (folder / "home").mkdir()
     (folder / "callers_home").mkdir()
     try:

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import re
 import sqlite3
 import subprocess
@@ -375,14 +374,8 @@ def network_plan(night, settings, store):
 
 @pytest.fixture(scope="module")
 def network_trained(network_plan):
-    """Trained by the pipeline, each network by torchrun beside the step."""
-    before = dict(os.environ)
-    os.environ["QFUNDUS_TRAINING_LAUNCHER"] = "torchrun"
-    try:
-        nightly.run_pipeline(network_plan)
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+    """Trained by the pipeline, each network in a process beside the step, as the platform's settings say."""
+    nightly.run_pipeline(network_plan)
     return nightly.conclude_retraining(network_plan)
 
 

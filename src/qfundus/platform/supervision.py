@@ -29,7 +29,7 @@ from qfundus.platform.services import (
     settings_environment,
     shared_environment,
 )
-from qfundus.settings import load_settings, state_folder
+from qfundus.settings import Settings, load_settings, state_folder
 from qfundus.storage import ObjectStore
 
 LONGEST_SOCKET_PATH = 100  # Unix: 107 bytes, less a suffix that supervisord adds while it starts
@@ -158,7 +158,9 @@ def _supervisor(folder: Path) -> ServerProxy:
 def _plan(folder: Path) -> Platform:
     platform = Platform(folder, choose_ports(WANTED_PORTS), load_or_make_secrets(folder))
     write_private(folder / "ports.json", json.dumps(platform.ports, indent=1))
-    lines = [f"{name}={value}" for name, value in settings_environment(platform).items()]
+    # What is passed on for others than `Settings` stands in the services' environment alone.
+    known = {f"QFUNDUS_{name.upper()}" for name in Settings.model_fields}
+    lines = [f"{name}={value}" for name, value in settings_environment(platform).items() if name in known]
     write_private(folder / "settings.env", "\n".join(lines) + "\n")
     write_private(folder / "airflow" / "passwords.json", json.dumps({"admin": platform.secrets["airflow_password"]}))
     return platform
