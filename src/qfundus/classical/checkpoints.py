@@ -11,7 +11,7 @@ from collections.abc import Generator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 import torch
@@ -28,8 +28,6 @@ from qfundus.settings import fsspec_options
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
-
-    from qfundus.classical.engine import Engine
 
 _log = structlog.get_logger()
 _COMPLETE = "complete.json"
@@ -64,6 +62,18 @@ class Position:
         return f"{self.epoch:05d}-{self.step:06d}"
 
 
+class Kept(Protocol):
+    """What a checkpoint is of."""
+
+    def save(self, folder: str) -> "Future[None] | None":
+        """Write this process's part into a folder; what is returned, if anything, ends when it is written."""
+        ...
+
+    def load(self, folder: str) -> None:
+        """Go on from what was saved."""
+        ...
+
+
 @dataclass
 class Checkpoints:
     """The checkpoints of one run in a folder or in S3: the last `keep`, and the best."""
@@ -74,7 +84,7 @@ class Checkpoints:
     training: str = ""
     _written: tuple[Position, "Future[None] | None"] | None = field(default=None, init=False)
 
-    def save(self, engine: "Engine", position: Position) -> None:
+    def save(self, engine: Kept, position: Position) -> None:
         """Begin to write a checkpoint; the one begun before is finished first."""
         self.finish()
         with self._forgiven(position):
@@ -94,7 +104,7 @@ class Checkpoints:
                 self._prune(fs, root)
         self.layout.wait()
 
-    def resume(self, engine: "Engine") -> Position:
+    def resume(self, engine: Kept) -> Position:
         """Load the newest checkpoint that counts; return where training goes on."""
         found = self.complete()
         if not found:
@@ -108,7 +118,7 @@ class Checkpoints:
         _log.info("Training goes on", epoch=newest.epoch, step=newest.step)
         return newest
 
-    def load_best(self, engine: "Engine") -> None:
+    def load_best(self, engine: Kept) -> None:
         """Load the epoch whose validation loss is the least."""
         self.finish()
         best = [position for position in self.complete() if position.is_best]

@@ -86,7 +86,7 @@ def grade_weights(grades: np.ndarray, balance: float) -> torch.Tensor:
     return torch.from_numpy(weights / (weights * counts).sum() * counts.sum()).float()
 
 
-class Engine(Protocol):
+class Engine(checkpoints.Kept, Protocol):
     """Takes steps, and keeps and restores all that the next one depends on."""
 
     layout: Layout
@@ -97,14 +97,6 @@ class Engine(Protocol):
 
     def predict(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return logits `(batch, 5)` by the averaged weights, where there is an average."""
-        ...
-
-    def save(self, folder: str) -> "Future[None] | None":
-        """Write this process's part into a folder; what is returned, if anything, ends when it is written."""
-        ...
-
-    def load(self, folder: str) -> None:
-        """Go on from what was saved."""
         ...
 
     def weights(self) -> dict[str, torch.Tensor]:
