@@ -46,6 +46,8 @@ class Quantum(Training):
 
     @model_validator(mode="after")
     def _fit_the_simulator(self) -> Self:
+        if self.ansatz == "zz_feature_map" and self.qubits < 2:
+            raise ValueError("The circuit zz_feature_map joins pairs of qubits: take two `qubits` or more, or chain.")
         if self.ansatz in ("all_to_all", "zz_feature_map") and self.qubits > 26:
             raise ValueError(
                 f"The circuit {self.ansatz} can be simulated up to 26 qubits: lower `qubits`, or take chain."

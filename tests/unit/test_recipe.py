@@ -1,6 +1,9 @@
 import pytest
+import yaml
 from pydantic import ValidationError
 
+from qfundus.classical.recipe import NetworkRecipe
+from qfundus.errors import SetupError
 from qfundus.layout import checkout
 from qfundus.recipe import Recipe, load_recipe
 
@@ -19,7 +22,9 @@ def test_every_recipe_is_sound_and_named_like_its_file(file):
     [
         (("splits", "train"), 0.9, "add up to 1"),
         (("quantum",), {"ansatz": "all_to_all", "qubits": 40}, "lower `qubits`"),
+        (("quantum",), {"ansatz": "zz_feature_map", "qubits": 1}, "two `qubits` or more"),
         (("quantum", "ansatz"), "chian", "'chain', 'ring'"),
+        (("classical",), {"hiden": 3}, "hiden"),
         (("classical", "epochs"), 0, "greater than 0"),
     ],
 )
@@ -29,3 +34,41 @@ def test_an_impossible_recipe_is_refused_with_the_remedy(path, value, said):
     part[path[-1]] = part[path[-1]] | value if isinstance(value, dict) else value
     with pytest.raises(ValidationError, match=said):
         Recipe.model_validate(data)
+
+
+NETWORK = """
+name: eyes
+seed: 1
+pictures: {side: 224, preparation: [disc]}
+network: {}
+augmentation: {}
+fitting: {epochs: 5, patience: 5, batch: 16, learning_rate: 0.003, weight_decay: 0.01}
+grading: {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("wrong", "put", "said"),
+    [
+        ("network: {}", "network: {backbne: x}", "no setting classical.network.backbne. Did you mean backbone?"),
+        ("side: 224", "side: 96", "network eyes must see what is served"),
+        ("grading: {}", "", "The setting classical.grading is missing"),
+    ],
+)
+def test_a_network_for_the_classical_form_is_refused_where_it_is_wrong(wrong, put, said, tmp_path):
+    def written(network):
+        data = load_recipe(RECIPES[0]).model_dump()
+        file = tmp_path / "other.yaml"
+        file.write_text(yaml.safe_dump({**data, "classical": yaml.safe_load(network)}))
+        return file
+
+    assert isinstance(load_recipe(written(NETWORK)).classical, NetworkRecipe)
+    with pytest.raises(SetupError, match=said):
+        load_recipe(written(NETWORK.replace(wrong, put)))
+
+
+def test_a_network_that_is_not_there_is_said_with_the_nearest(tmp_path):
+    data = load_recipe(RECIPES[0]).model_dump()
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump({**data, "classical": "fundos"}))
+    with pytest.raises(SetupError, match=r"no recipe fundos .* Did you mean fundus\?"):
+        load_recipe(tmp_path / "other.yaml")

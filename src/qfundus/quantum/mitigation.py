@@ -6,6 +6,7 @@ made random by Pauli twirling (Wallman and Emerson, Phys. Rev. A 94, 052325, 201
 Lloyd, Phys. Rev. A 58, 2733, 1998).
 """
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -27,7 +28,7 @@ from qfundus.quantum.transpile import compile_circuit
 
 _PRECISION = 0.02
 _SEED = 0
-_CALIBRATION_SHOTS = 20_000
+CALIBRATION_SHOTS = 20_000
 _REGISTER = "meas"
 Counts = dict[str, int]
 
@@ -36,7 +37,8 @@ class Mitigation(BaseModel):
     """What to do against which error; nothing unless asked for.
 
     `zne` lists by how much a circuit's noise is scaled: odd numbers, 1 among them. `twirls` is how many random variants
-    share the shots. `decoupling` needs a machine whose target knows how long its gates take.
+    share the shots. `decoupling` needs a machine whose target knows how long its gates take. `readout_hours` is for how
+    long a calibration of the readout is believed: machines drift.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +48,7 @@ class Mitigation(BaseModel):
     extrapolation: Literal["linear", "richardson", "exponential"] = "richardson"
     twirls: int = Field(default=0, ge=0, le=1000)
     decoupling: bool = False
+    readout_hours: float = Field(default=1.0, gt=0)
 
     @field_validator("zne")
     @classmethod
@@ -64,7 +67,7 @@ class MitigatedEstimator(BaseEstimatorV2):
 
     def __init__(self, backend: Backend, how: Mitigation) -> None:
         self._backend, self._how = backend, how
-        self._readout: dict[tuple[int, ...], M3Mitigation] = {}
+        self._readout: dict[tuple[int, ...], tuple[M3Mitigation, float]] = {}
 
     def run(self, pubs: Iterable[Any], *, precision: float | None = None) -> PrimitiveJob[Any]:
         """Estimate each pub; the standard deviations are at most what is stated: the worst case of the shots' noise."""
@@ -109,10 +112,12 @@ class MitigatedEstimator(BaseEstimatorV2):
     def _corrected(self, counts: Counts, compiled: QuantumCircuit) -> dict[str, float]:
         """Return probabilities, or quasi-probabilities once readout errors are undone."""
         if self._how.readout:
-            qubits = measured_qubits(compiled)
-            if qubits not in self._readout:
-                self._readout[qubits] = self._calibrate(qubits, compiled.num_qubits)
-            corrected: Any = self._readout[qubits].apply_correction(counts, list(range(len(qubits))))
+            qubits, now = measured_qubits(compiled), time.monotonic()
+            found, measured = self._readout.get(qubits, (None, 0.0))
+            if found is None or now - measured > 3600 * self._how.readout_hours:
+                found = self._calibrate(qubits, compiled.num_qubits)
+                self._readout[qubits] = found, now
+            corrected: Any = found.apply_correction(counts, list(range(len(qubits))))
             return corrected
         shots = sum(counts.values())
         return {bits: number / shots for bits, number in counts.items()}
@@ -129,7 +134,7 @@ class MitigatedEstimator(BaseEstimatorV2):
                 circuit.measure(qubit, bit)
             # Without routing, so that the qubits stay the ones that are meant.
             prepared.append(compile_circuit(circuit, self._backend.target, level=0).circuit)
-        results: Any = self._backend.sampler.run(prepared, shots=_CALIBRATION_SHOTS).result()
+        results: Any = self._backend.sampler.run(prepared, shots=CALIBRATION_SHOTS).result()
         ones = [_share_of_ones(getattr(result.data, _REGISTER).get_counts(), len(qubits)) for result in results]
         matrices = [np.array([[1 - a, 1 - b], [a, b]], np.float32) for a, b in zip(*ones, strict=True)]
         mitigation = M3Mitigation()
@@ -245,6 +250,8 @@ def _product(label: str, value: complex) -> tuple[float, tuple[int, ...]]:
 
 
 def _measured(circuit: QuantumCircuit) -> QuantumCircuit:
+    if circuit.cregs:
+        raise ValueError(f"The circuit {circuit.name} measures by itself: an estimator wants it without measurements.")
     measured = circuit.copy()
     measured.add_register(ClassicalRegister(circuit.num_qubits, _REGISTER))
     measured.measure(range(circuit.num_qubits), range(circuit.num_qubits))

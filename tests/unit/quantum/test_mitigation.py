@@ -161,3 +161,30 @@ def test_a_backend_s_description_may_ask_for_it(tmp_path, trained):
     assert isinstance(open_backend("better", file).estimator, MitigatedEstimator)
     with pytest.raises(SetupError, match="luck"):
         open_backend("wrong", file)
+
+
+def test_a_calibration_of_the_readout_is_believed_for_a_while_only(trained, monkeypatch):
+    from qfundus.quantum import mitigation
+
+    backend, moment, measured = readout_noise(), [100.0], []
+
+    class Counted:
+        def run(self, pubs, shots):
+            if shots == mitigation.CALIBRATION_SHOTS:
+                measured.append(moment[0])
+            return backend.sampler.run(pubs, shots=shots)
+
+    monkeypatch.setattr(mitigation.time, "monotonic", lambda: moment[0])
+    how = Mitigation(readout=True, readout_hours=0.5)
+    estimator = MitigatedEstimator(Backend(backend.estimator, Counted(), None), how)
+    for later in (0, 1700, 1900):
+        moment[0] = 100.0 + later
+        estimator.run([(trained[0], build_observables(QUBITS), trained[1][0])], precision=0.1).result()
+    assert measured == [100.0, 2000.0]
+
+
+def test_a_circuit_that_measures_by_itself_is_refused():
+    circuit = QuantumCircuit(1)
+    circuit.measure_all()
+    with pytest.raises(ValueError, match="measures by itself"):
+        MitigatedEstimator(readout_noise(), Mitigation(readout=True)).run([(circuit, SparsePauliOp("Z"))]).result()
