@@ -489,6 +489,30 @@ def _print_measured(measured: "Measured", *, as_json: bool) -> None:
     typer.echo(f"a person should look at {measured.referred:.1%}; ACC on the others {measured.acc_kept:.4f}")
 
 
+@app.command()
+def runs(
+    run: Annotated[str | None, typer.Argument(help="A run, to see what became of each object.")] = None,
+    most: Annotated[int, typer.Option(min=1, help="How many runs to list.")] = 20,
+    as_json: _AsJson = False,
+) -> None:
+    """List the runs of ingestion and what came of them; of one, each object by its pseudonym."""
+    from qfundus.ingestion.runs import list_runs, read_outcomes
+    from qfundus.settings import load_settings
+    from qfundus.storage import ObjectStore
+
+    settings = load_settings()
+    store = ObjectStore(settings)
+    if run is not None:
+        outcomes = read_outcomes(store, settings, run).astype(str)
+        _print_rows(tuple(outcomes.columns), list(outcomes.itertuples(index=False)), as_json=as_json)
+        return
+    rows = [
+        (one.name, f"{one.landed:%Y-%m-%d %H:%M}", one.counts or "not closed")
+        for one in list_runs(store, settings, most)
+    ]
+    _print_rows(("run", "began (UTC)", "came to"), rows, as_json=as_json)
+
+
 @quarantine.command("list")
 def list_quarantine(folder: _Folder = None, key_file: _KeyFile = None, as_json: _AsJson = False) -> None:
     """List what is in quarantine, with reason and remedy."""

@@ -76,6 +76,18 @@ def test_every_landed_object_is_in_the_account(night, hospital):
     assert counts["grades quarantined"] >= 2
 
 
+def test_the_runs_and_what_became_of_each_object_can_be_listed(night, hospital):
+    from training import call
+
+    [newest, *_] = [json.loads(line) for line in call("runs", "--json").stdout.splitlines()]
+    listed = call("runs", newest["run"], "--json").stdout
+    rows = [json.loads(line) for line in listed.splitlines()]
+    held = sum(row["status"] == "quarantined" and row["kind"] == "image" for row in rows)
+    assert f"{held} images quarantined" in newest["came to"]
+    assert MARK not in listed
+    assert "no outcomes of a run nothing" in str(call("runs", "nothing").exception)
+
+
 def test_unseen_eyes_are_graded_over_http_and_grpc_alike(night, settings, photographs, tmp_path):
     few = Photographs(photographs.images[100:106], photographs.grades[100:106], "test")
     write_hospital(wrap_photographs(few, seed=5, burned_share=0), tmp_path)

@@ -1,0 +1,49 @@
+"""What came of the runs of ingestion, read back from what each left behind."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import PurePosixPath
+
+import pandas as pd
+
+from qfundus.errors import SetupError
+from qfundus.ingestion.account import describe_counts
+from qfundus.ingestion.curate import read_manifest
+from qfundus.ingestion.names import account_name, landed_name, manifest_name
+from qfundus.settings import Settings
+from qfundus.storage import ObjectStore
+
+SHOWN = ["source", "kind", "status", "reason", "eye", "study", "grade", "part_of"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run: when it took note of what had landed, and its counts in a sentence; '' until it is closed."""
+
+    name: str
+    landed: datetime
+    counts: str
+
+
+def list_runs(store: ObjectStore, settings: Settings, most: int) -> list[Run]:
+    """List the newest runs, newest first."""
+    began = [
+        (found.modified, PurePosixPath(found.name).parent.name)
+        for found in store.list(settings.curated_bucket, "runs/")
+        if found.name.endswith(f"/{PurePosixPath(landed_name('')).name}")
+    ]
+    newest = sorted(began, reverse=True)[:most]
+    accounts = ((moment, run, store.find_json(settings.curated_bucket, account_name(run))) for moment, run in newest)
+    return [Run(run, moment, describe_counts(counts) if counts else "") for moment, run, counts in accounts]
+
+
+def read_outcomes(store: ObjectStore, settings: Settings, run: str) -> pd.DataFrame:
+    """Read what became of each object of a run, a row each.
+
+    Raises:
+        SetupError: where there is no such run, or it has not got so far.
+    """
+    try:
+        return read_manifest(store, settings, manifest_name(run)).filter(items=SHOWN)
+    except LookupError:
+        raise SetupError(f"There are no outcomes of a run {run}: `qfundus runs` lists the runs.") from None
