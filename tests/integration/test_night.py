@@ -414,8 +414,9 @@ def test_the_graph_of_a_network_answers_as_its_parts_do(network_trained, setting
     assert np.abs(classical - quantum).max() > 1e-3
 
 
-def test_what_networks_were_trained_on_is_gone_when_they_are_trained(network_trained, store, settings):
+def test_what_networks_were_trained_on_is_gone_when_they_are_trained(network_trained, store, settings, platform):
     assert list(store.list(settings.models_bucket, "trainings/")) == []
+    assert list((platform / "state" / "trainings").iterdir()) == []
 
 
 def test_a_network_in_service_is_asked_about_photographs(network_trained, network_plan, settings):

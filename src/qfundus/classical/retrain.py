@@ -48,11 +48,13 @@ def retrain(
     jobs = list_jobs(recipe, shards, work, recipe.seed, track=settings.mlflow_uri)
     how = load_training_settings()
     _log.info("Networks are trained", networks=len(jobs), launcher=how.launcher, processes=how.processes)
-    train_all(jobs, open_launcher(how, len(jobs)), Said())
+    scratch = state_folder() / TRAININGS / key
+    train_all(jobs, open_launcher(how, len(jobs), scratch), Said())
     folder.mkdir(parents=True, exist_ok=True)
     assemble(recipe, jobs, folder)
     figures = summarise(jobs)
-    forget(work)
+    for place in (work, str(scratch)):
+        forget(place)
     return figures
 
 
@@ -75,7 +77,7 @@ def name_eye(eye: object, study: object) -> str:
     return f"{eye} {study}"
 
 
-def open_launcher(how: TrainingSettings, networks: int) -> Launcher:
+def open_launcher(how: TrainingSettings, networks: int, scratch: Path) -> Launcher:
     """Open what trains the networks.
 
     Raises:
@@ -85,7 +87,7 @@ def open_launcher(how: TrainingSettings, networks: int) -> Launcher:
         case "in_place":
             return InPlace()
         case "torchrun":
-            return Torchrun.open(networks, how.processes, how.at_once, state_folder() / TRAININGS)
+            return Torchrun.open(networks, how.processes, how.at_once, scratch)
         case "trainjob":
             from qfundus.classical.trainjob import open_trainjobs
 
