@@ -18,6 +18,7 @@ from datetime import timedelta
 
 from airflow.sdk import Param, dag, task
 from quantum_jobs import WaitForQuantumJobs
+from retries import FAIL_WHAT_CANNOT_HEAL
 
 
 @dag(
@@ -32,6 +33,7 @@ from quantum_jobs import WaitForQuantumJobs
         "retries": 2,
         "retry_delay": timedelta(seconds=20),
         "retry_exponential_backoff": True,
+        "retry_policy": FAIL_WHAT_CANNOT_HEAL,
         "execution_timeout": timedelta(minutes=30),
     },
     params={

@@ -15,6 +15,7 @@ the decision, and the reason, which goes into the audit trail with your name.
 from datetime import timedelta
 
 from airflow.sdk import Param, dag, task
+from retries import FAIL_WHAT_CANNOT_HEAL
 
 
 @dag(
@@ -28,6 +29,7 @@ from airflow.sdk import Param, dag, task
         "retries": 2,
         "retry_delay": timedelta(seconds=10),
         "retry_exponential_backoff": True,
+        "retry_policy": FAIL_WHAT_CANNOT_HEAL,
         "execution_timeout": timedelta(minutes=10),
     },
     params={

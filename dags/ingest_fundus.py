@@ -27,19 +27,10 @@ Quarantined items and their remedies: `qfundus quarantine list`. After mending: 
 
 from datetime import timedelta
 
-from airflow.sdk import Asset, ExceptionRetryPolicy, Param, RetryAction, RetryRule, dag, task
+from airflow.sdk import Asset, Param, dag, task
+from retries import FAIL_WHAT_CANNOT_HEAL
 
 EYE_FEATURES = Asset("eye_features")
-
-FAIL_WHAT_CANNOT_HEAL = ExceptionRetryPolicy(
-    rules=[
-        RetryRule(
-            exception=["qfundus.errors.SetupError", "qfundus.errors.AccountError", "qfundus.errors.LeakError"],
-            action=RetryAction.FAIL,
-            reason="Trying again would not help: see the message.",
-        )
-    ]
-)
 
 
 @dag(

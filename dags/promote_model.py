@@ -18,19 +18,10 @@ only then lets the alias `champion` name it. Where the trial fails, the version 
 from datetime import timedelta
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
-from airflow.sdk import Asset, ExceptionRetryPolicy, Param, RetryAction, RetryRule, dag, task
+from airflow.sdk import Asset, Param, dag, task
+from retries import FAIL_WHAT_CANNOT_HEAL
 
 CANDIDATE_MODEL = Asset("candidate_model")
-
-FAIL_WHAT_CANNOT_HEAL = ExceptionRetryPolicy(
-    rules=[
-        RetryRule(
-            exception=["qfundus.errors.SetupError", "qfundus.errors.AccountError"],
-            action=RetryAction.FAIL,
-            reason="Trying again would not help: see the message.",
-        )
-    ]
-)
 
 
 @dag(

@@ -24,27 +24,15 @@ from airflow.sdk import (
     Asset,
     AssetOrTimeSchedule,
     CronTriggerTimetable,
-    ExceptionRetryPolicy,
     Param,
-    RetryAction,
-    RetryRule,
     dag,
     task,
 )
+from retries import FAIL_WHAT_CANNOT_HEAL
 
 EYE_FEATURES = Asset("eye_features")
 CANDIDATE_MODEL = Asset("candidate_model")
 RECIPES = sorted(file.stem for file in (Path(__file__).parents[1] / "configs" / "recipes").glob("*.yaml"))
-
-FAIL_WHAT_CANNOT_HEAL = ExceptionRetryPolicy(
-    rules=[
-        RetryRule(
-            exception=["qfundus.errors.SetupError", "qfundus.errors.AccountError", "qfundus.errors.LeakError"],
-            action=RetryAction.FAIL,
-            reason="Trying again would not help: see the message.",
-        )
-    ]
-)
 
 
 @dag(

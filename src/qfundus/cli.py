@@ -13,6 +13,7 @@ from rich.table import Table
 
 from qfundus.errors import AccountError, LeakError, NightError, Retry, SetupError, TrainingError
 from qfundus.logs import set_up_logs
+from qfundus.recipe_parts import LARGEST_SEED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -323,7 +324,7 @@ def train(
         str, typer.Option(help="A MedMNIST npz, a folder with labels.csv, or prepared shards (`*.lance`, s3:// too).")
     ],
     out: Annotated[Path, typer.Option(file_okay=False, help="The folder that the grader is written to.")],
-    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=LARGEST_SEED, help="Instead of the recipe's.")] = None,
     processes: Annotated[int, typer.Option(min=1, help="Processes that train one network together.")] = 1,
     at_once: Annotated[int, typer.Option(min=0, help="Networks trained side by side; 0: as many as fit.")] = 0,
     checkpoints: Annotated[str, typer.Option(help="Where checkpoints go, if not to OUT: s3://bucket/run.")] = "",
@@ -390,6 +391,8 @@ def shard(
             to,
             lambda done: shown.update(f"Preparing: {done} of {len(labelled)}"),
         )
+    if skipped == len(labelled):
+        raise SetupError("None of the photographs could be used: the shards are empty.")
     _console.print(f"{len(labelled) - skipped} photographs are at {to}; {skipped} could not be used.", soft_wrap=True)
 
 
@@ -410,6 +413,11 @@ def evaluate(
     from qfundus.classical.evaluate import evaluate_grader
     from qfundus.classical.grader import open_grader
 
+    for file in filter(None, (predictions, curve)):
+        if not file.parent.is_dir():
+            raise SetupError(f"There is no folder {file.parent} to write {file.name} to.")
+    if curve and curve.suffix not in {".png", ".svg", ".pdf"}:
+        raise SetupError(f"{curve} is no name for a picture: let it end in .png, .svg or .pdf.")
     measured, told = evaluate_grader(open_grader(model), data, split)
     if predictions:
         import numpy as np
@@ -437,9 +445,13 @@ def quantise(
     """
     from qfundus.classical.quantise import quantise_grader
 
-    _warn_of_training(split)
     with _console.status("Quantising ..."):
         found = quantise_grader(model, data, split, most_lost)
+    _warn_of_training(split)
+    if as_json:
+        for form in found:
+            typer.echo(json.dumps(vars(form)))
+        raise typer.Exit(any(form.verdict.startswith("refused") for form in found))
     rows = [
         (
             v.name,
@@ -453,13 +465,13 @@ def quantise(
         for v in found
     ]
     names = ("variant", "ACC", "kappa", "ms for one", "speed ratio", "MB", "verdict")
-    _print_rows(names, rows, as_json=as_json)
+    _print_rows(names, rows, as_json=False)
     raise typer.Exit(any(form.verdict.startswith("refused") for form in found))
 
 
 def _warn_of_training(split: str) -> None:
     if split != "test":
-        typer.echo("No test split: the grader may have been trained on these, and look better than it is.", err=True)
+        typer.echo("The grader may have been trained on these photographs, and look better than it is.", err=True)
 
 
 @app.command()
@@ -854,4 +866,9 @@ def run() -> None:
         app()
     except (SetupError, Retry, AccountError, LeakError, NightError, TrainingError) as error:
         typer.secho(f"\n{error}", fg=typer.colors.RED, err=True)
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None:  # of a connection, which whoever made it ought to have explained
+            raise
+        typer.secho(f"\n{error.filename}: {error.strerror}.", fg=typer.colors.RED, err=True)
         sys.exit(1)

@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from qfundus.classical.recipe import NetworkRecipe, Pictures, find_recipe
 from qfundus.imaging.normalise import SIDE
-from qfundus.recipe_parts import Part, Training, read_recipe
+from qfundus.recipe_parts import LARGEST_SEED, Part, Training, read_recipe
 
 # What Triton is sent: a network of the nightly retraining sees the same.
 SERVED = Pictures(side=SIDE, preparation=("disc",))
@@ -84,7 +84,7 @@ class Recipe(Part):
     """
 
     name: str
-    seed: int
+    seed: int = Field(ge=0, le=LARGEST_SEED)
     splits: Splits
     classical: Annotated[
         Annotated[Classical, Tag("(head)")] | Annotated[NetworkRecipe, Tag("(network)")], Discriminator(_form)

@@ -12,13 +12,14 @@ from pydantic_core import ErrorDetails
 
 from qfundus.errors import SetupError
 
+LARGEST_SEED = 2**32 - 1  # what NumPy's and torch's generators both take, with room for a network's number
 R = TypeVar("R", bound=BaseModel)
 
 
 class Part(BaseModel):
     """A part of a recipe: frozen, and without a setting that nobody knows."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Training(Part):
@@ -38,8 +39,11 @@ def read_recipe(kind: type[R], path: Path) -> R:
         SetupError: naming each wrong setting and the remedy; of one that does not exist, the nearest that does.
     """
     try:
-        return kind.model_validate(yaml.safe_load(path.read_text()))
-    except yaml.YAMLError as error:
+        said = yaml.safe_load(path.read_text())
+        if not isinstance(said, dict):
+            raise SetupError(f"The recipe {path.name} is empty, or no list of settings.")
+        return kind.model_validate(said)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SetupError(f"The recipe {path.name} is no YAML: {error}") from None
     except ValidationError as error:
         raise SetupError(f"The recipe {path.name} is wrong: {_explain(error, kind)}") from None
@@ -78,6 +82,8 @@ def _settings(kind: type[BaseModel], parts: Iterable[str]) -> list[str]:
     """List the settings of a part, of each form that it may have."""
     kinds = [kind]
     for part in parts:
+        if part.isdigit():  # a place in a list
+            continue
         fields = [its.model_fields[part].annotation for its in kinds if part in its.model_fields]
         kinds = [inner for field in fields for inner in _parts_in(field)]
     return [name for its in kinds for name in its.model_fields]

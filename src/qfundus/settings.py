@@ -163,7 +163,12 @@ def load_training_settings() -> TrainingSettings:
     from pydantic import ValidationError
 
     from qfundus.errors import SetupError
+    from qfundus.recipe_parts import nearest
 
+    known = [f"QFUNDUS_TRAINING_{name.upper()}" for name in TrainingSettings.model_fields]
+    for name in os.environ:
+        if name.startswith("QFUNDUS_TRAINING_") and name not in known:
+            raise SetupError(f"There is no setting {name}.{nearest(name, known)}")
     try:
         return TrainingSettings()
     except ValidationError as error:

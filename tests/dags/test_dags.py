@@ -24,7 +24,7 @@ print(json.dumps({
     "dag_id": dag.dag_id, "doc": dag.doc_md, "tags": sorted(dag.tags), "catchup": dag.catchup,
     "params": {k: dag.params.get_param(k).schema | {"d": dag.params.get_param(k).description} for k in dag.params},
     "tasks": {t.task_id: {"owner": t.owner, "retries": t.retries, "backoff": bool(t.retry_exponential_backoff),
-        "shown": t.task_display_name,
+        "shown": t.task_display_name, "policy": type(t.retry_policy).__name__,
         "limit": bool(t.execution_timeout or getattr(t, "response_timeout", None))} for t in dag.tasks},
 }))
 """
@@ -80,6 +80,7 @@ def test_every_task_has_an_owner_retries_a_limit_and_a_line_in_the_table(parsed)
         assert task["owner"] != "airflow"
         assert task["retries"] >= 1
         assert task["backoff"]
+        assert task["policy"] == "ExceptionRetryPolicy"  # what cannot heal is not tried again
         assert task["limit"]
         assert f"| {task['shown']} |" in dag["doc"]
 

@@ -12,8 +12,8 @@ from qfundus.classical.launch import InPlace, train_all
 from qfundus.classical.place import forget
 from qfundus.classical.session import list_jobs
 from qfundus.classical.shards import write_shards
-from qfundus.classical.trainjob import name_trainjob, open_trainjobs
-from qfundus.errors import SetupError, TrainingError
+from qfundus.classical.trainjob import TrainJobs, name_trainjob, open_trainjobs
+from qfundus.errors import Retry, SetupError, TrainingError
 from qfundus.settings import TrainingSettings
 
 pytestmark = pytest.mark.platform
@@ -72,11 +72,40 @@ def test_one_that_fails_says_why_and_is_submitted_anew_next_time(cluster, job):
     assert len(cluster.submitted) == 2
 
 
+def test_a_trainjob_of_an_earlier_try_without_a_result_is_not_taken_for_one(cluster, job):
+    launcher = open_trainjobs(cluster.how, 1)
+    launcher.start(job)
+    until = time.monotonic() + 60
+    while not job.is_done:
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    forget(job.folder)
+    train_all([job], launcher)
+    assert job.is_done
+    assert len(cluster.submitted) == 2
+
+
+def test_a_trainjob_is_deleted_though_nobody_looked_when_it_ended(cluster, job):
+    open_trainjobs(cluster.how, 1).start(job)
+    until = time.monotonic() + 60
+    while not job.is_done:
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    train_all([job], open_trainjobs(cluster.how, 1))
+    assert cluster.trainjobs == {}
+    assert len(cluster.submitted) == 1
+
+
 def test_an_api_server_that_is_silent_for_a_while_is_waited_for(cluster, job):
     running = open_trainjobs(cluster.how, 1).start(job)
     cluster.silent = True
     time.sleep(0.6)
     assert not running.has_ended()
+    with pytest.raises(Retry, match="does not answer"):
+        open_trainjobs(cluster.how, 1)
+    with pytest.raises(Retry, match="does not take the TrainJob"):
+        TrainJobs(running.client, cluster.how, 1).start(job)
+    running.end()  # says so, and raises nothing that would hide why it was asked to
     cluster.silent = False
     until = time.monotonic() + 60
     while not running.has_ended():

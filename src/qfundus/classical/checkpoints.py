@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.utils._pytree import tree_map_only
 
 from qfundus.classical.parallel import Layout
-from qfundus.classical.place import open_folder
+from qfundus.classical.place import Place, open_folder
 from qfundus.errors import TrainingError
 from qfundus.settings import fsspec_options
 
@@ -99,24 +99,41 @@ class Checkpoints:
             if writing is not None:
                 writing.result()
             if self.layout.leads:
-                fs, root = open_folder(self.folder)
-                fs.pipe_file(f"{root}/{position.name}/{_COMPLETE}", json.dumps(asdict(position)).encode())
-                self._prune(fs, root)
+                Place(f"{self.folder}/{position.name}").write(_COMPLETE, json.dumps(asdict(position)).encode())
+                self._prune(*open_folder(self.folder))
         self.layout.wait()
 
     def resume(self, engine: Kept) -> Position:
-        """Load the newest checkpoint that counts; return where training goes on."""
+        """Load the newest checkpoint that counts and can be read; return where training goes on.
+
+        Raises:
+            TrainingError: where they are of another training, or none of them can be read.
+        """
         found = self.complete()
         if not found:
             return Position(training=self.training)
-        newest = found[-1]
-        if newest.training != self.training:
-            raise TrainingError(
-                f"{self.folder} holds checkpoints of another recipe, seed or data: name another place, or delete them."
-            )
-        engine.load(f"{self.folder}/{newest.name}")
-        _log.info("Training goes on", epoch=newest.epoch, step=newest.step)
-        return newest
+        for position in reversed(found):
+            if position.training != self.training:
+                raise TrainingError(
+                    f"{self.folder} holds checkpoints of another recipe, seed or data: name another place, or delete "
+                    "them."
+                )
+            if self._loads(engine, position):
+                _log.info("Training goes on", epoch=position.epoch, step=position.step)
+                return position
+        raise TrainingError(f"None of the checkpoints in {self.folder} can be read: delete them, to begin anew.")
+
+    def _loads(self, engine: Kept, position: Position) -> bool:
+        """Load a checkpoint; where one process cannot, all pass it over."""
+        failed = 0.0
+        try:
+            engine.load(f"{self.folder}/{position.name}")
+        except TrainingError:
+            raise
+        except (Exception, CheckpointException) as error:  # noqa: BLE001  (torch has many for a damaged file)
+            failed = 1.0
+            _log.warning("A checkpoint cannot be read and is passed over", name=position.name, why=_last_line(error))
+        return not self.layout.total(failed)[0]
 
     def load_best(self, engine: Kept) -> None:
         """Load the epoch whose validation loss is the least."""
@@ -129,8 +146,8 @@ class Checkpoints:
         """List the checkpoints that count, oldest first."""
         fs, root = open_folder(self.folder)
         fs.invalidate_cache()
-        names = sorted(fs.glob(f"{root}/*/{_COMPLETE}"))
-        return [_read_position(fs.cat_file(name)) for name in names]
+        read = [_read_position(fs.cat_file(name)) for name in sorted(fs.glob(f"{root}/*/{_COMPLETE}"))]
+        return [position for position in read if position is not None]
 
     @contextmanager
     def _forgiven(self, position: Position) -> Generator[None]:
@@ -149,6 +166,10 @@ class Checkpoints:
                 # Its mark goes first: what is half gone must not count.
                 fs.rm_file(f"{root}/{position.name}/{_COMPLETE}")
                 fs.rm(f"{root}/{position.name}", recursive=True)
+        for found in fs.ls(root, detail=False):
+            name = str(found).rstrip("/").rpartition("/")[2]
+            if name < there[-1].name and name not in kept:  # nobody will finish it any more
+                fs.rm(found, recursive=True)
 
 
 def save_shards(state: dict[str, Any], folder: str, layout: Layout) -> "Future[None]":
@@ -199,7 +220,10 @@ def _writer(folder: str) -> Any:
     return FsspecWriter(folder, sync_files=False, **fsspec_options(folder))
 
 
-def _read_position(data: "str | bytes") -> Position:
-    said = json.loads(data)
+def _read_position(data: "str | bytes") -> Position | None:
+    try:
+        said = json.loads(data)
+    except ValueError:  # cut short by a crash
+        return None
     held, trained = tuple(said.pop("held_losses")), tuple(said.pop("train_losses"))
     return Position(**said, held_losses=held, train_losses=trained)

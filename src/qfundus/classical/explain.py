@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from scipy import ndimage
 from torch import nn
 
@@ -14,7 +14,7 @@ from qfundus.classical.evaluate import prepare_whole
 from qfundus.classical.grader import load_network, open_grader
 from qfundus.classical.train import Job
 from qfundus.errors import SetupError
-from qfundus.imaging.labelled import UNREADABLE
+from qfundus.imaging.labelled import UNREADABLE, read_file
 
 _STEPS, _BLUR, _LARGEST = 24, 0.03, 0.98
 _SHOWN = 512  # pixels of a picture's side
@@ -86,8 +86,7 @@ def _likelihood(network: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
 
 def _read(file: Path, number: int) -> np.ndarray:
     try:
-        with Image.open(file) as opened:
-            return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+        return read_file(file)
     except UNREADABLE:
         # The file's name may hold a person's: it is called by its place.
-        raise SetupError(f"Photograph {number} cannot be read: give .jpg, .png or .tif files.") from None
+        raise SetupError(f"Photograph {number} cannot be read: give .jpg, .png or .tif files of 8 bits.") from None

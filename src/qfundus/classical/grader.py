@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -232,7 +233,11 @@ def open_grader(model: str) -> Grader:
         raise SetupError(
             f"{folder} holds no {GRADER_FILE}: name the folder that `qfundus train` wrote, or an MLflow model."
         )
-    return Grader(open_session(folder / GRADER_FILE), read_card(folder))
+    try:
+        return Grader(open_session(folder / GRADER_FILE), read_card(folder))
+    except Exception as error:  # noqa: BLE001  (ONNX Runtime's have no class in common)
+        why = str(error).splitlines()[0][:200]
+        raise SetupError(f"The grader in {folder} is damaged, or not whole ({why}): train it again.") from None
 
 
 def read_card(folder: Path) -> Card:
@@ -240,11 +245,22 @@ def read_card(folder: Path) -> Card:
     return Card(**json.loads((folder / CARD_FILE).read_text()))
 
 
+def _name_server() -> None:
+    """Let MLflow look where the settings say, unless the environment names a server: else it would make its own."""
+    import mlflow
+
+    from qfundus.settings import load_settings
+
+    if not os.environ.get("MLFLOW_TRACKING_URI") and not mlflow.is_tracking_uri_set():
+        mlflow.set_tracking_uri(load_settings().mlflow_uri)
+
+
 def _open_registered(model: str) -> Grader:
     from mlflow import models as mlflow_models
     from mlflow import onnx as mlflow_onnx
     from mlflow.exceptions import MlflowException
 
+    _name_server()
     try:
         info = mlflow_models.get_model_info(model)
         session = open_session(mlflow_onnx.load_model(model).SerializeToString())

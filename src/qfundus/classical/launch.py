@@ -16,7 +16,7 @@ from typing import Protocol
 
 from qfundus.classical.place import Place
 from qfundus.classical.train import LAST_WORD, Job, train
-from qfundus.errors import TrainingError
+from qfundus.errors import SetupError, TrainingError
 
 JOB_FILE, OUTPUT_FILE = "job.json", "output.log"
 _POLL, _SHOWN_LINES = 0.5, 12
@@ -54,8 +54,17 @@ class Launcher(Protocol):
         """How many trainings may run side by side."""
         ...
 
+    @property
+    def processes(self) -> int:
+        """How many processes train one network."""
+        ...
+
     def start(self, job: Job) -> Running:
         """Start a training, or find again the one that was started before."""
+        ...
+
+    def clear(self, job: Job) -> None:
+        """Remove what an earlier try has left of a training whose result is there."""
         ...
 
 
@@ -68,6 +77,9 @@ def train_all(
         TrainingError: saying why a training failed; the others are ended.
     """
     waiting = [job for job in jobs if not job.is_done]
+    for job in jobs:
+        if job not in waiting:
+            launcher.clear(job)
     running: list[Running] = []
     try:
         while waiting or running:
@@ -86,11 +98,15 @@ class InPlace:
     """Trains one after another in this process."""
 
     at_once: int = 1
+    processes: int = 1
 
     def start(self, job: Job) -> Running:
         """Train to the end."""
         train(job)
         return Ended()
+
+    def clear(self, job: Job) -> None:
+        """Nothing is left."""
 
 
 class Ended:
@@ -118,13 +134,19 @@ class Torchrun:
 
     @classmethod
     def open(cls, networks: int, processes: int, at_once: int, scratch: Path) -> "Torchrun":
-        """Fit a number of networks to this machine; `at_once` 0 is as many side by side as fit."""
-        import torch
+        """Fit a number of networks to this machine; `at_once` 0 is as many side by side as fit.
 
-        gpus = [str(number) for number in range(torch.cuda.device_count())]
+        Raises:
+            SetupError: where there are GPUs, and too few of them for one network.
+        """
+        gpus = visible_gpus()
+        if 0 < len(gpus) < processes:
+            raise SetupError(f"There are {len(gpus)} GPUs for {processes} processes a network: ask for fewer.")
         places = len(gpus) or os.cpu_count() or 1
-        lots = [",".join(gpus[start : start + processes]) for start in range(0, len(gpus), processes)]
-        return cls(processes, at_once or max(1, min(networks, places // processes)), scratch, lots)
+        fitting = max(1, min(networks, places // processes))
+        wanted = min(at_once, fitting) if at_once and gpus else at_once or fitting
+        firsts = range(0, len(gpus) // processes * processes, processes)
+        return cls(processes, wanted, scratch, [",".join(gpus[first : first + processes]) for first in firsts])
 
     def start(self, job: Job) -> Running:
         """Start a training on this machine."""
@@ -133,7 +155,7 @@ class Torchrun:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / JOB_FILE).write_text(job.to_json())
         gpus = self._gpus.pop(0) if self._gpus else ""
-        with (folder / OUTPUT_FILE).open("ab") as output:
+        with (folder / OUTPUT_FILE).open("wb") as output:  # what an earlier try said is not why this one fails
             process = subprocess.Popen(
                 command(folder / JOB_FILE, self.processes),
                 stdout=output,
@@ -143,6 +165,9 @@ class Torchrun:
                 preexec_fn=_end_with_parent,  # noqa: PLW1509  (one call into the kernel, and no thread holds a lock yet)
             )
         return Processes(process, folder / OUTPUT_FILE, lambda: self._gpus.append(gpus) if gpus else None)
+
+    def clear(self, job: Job) -> None:
+        """Nothing runs any more; what it said stays for people to read."""
 
     @property
     def threads(self) -> int:
@@ -162,6 +187,9 @@ class Processes:
         """Tell whether it has ended well."""
         if self.process.poll():
             said = last_words(self.output.read_text(errors="replace").splitlines())
+            if self.process.returncode < 0:
+                name = signal.Signals(-self.process.returncode).name
+                said += f"\n(It was ended by {name}; by SIGKILL the kernel ends what takes too much memory.)"
             raise TrainingError(f"A training failed; {self.output} ends:\n{said}")
         if self.process.returncode is None:
             return False
@@ -176,6 +204,15 @@ class Processes:
                 os.killpg(self.process.pid, how)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(10)
+
+
+def visible_gpus() -> list[str]:
+    """Name the GPUs that this process may use, as CUDA_VISIBLE_DEVICES does."""
+    import torch
+
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()
+    return allowed.split(",")[:count] if allowed else [str(number) for number in range(count)]
 
 
 def last_words(lines: Sequence[str]) -> str:

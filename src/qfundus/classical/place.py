@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from qfundus.errors import SetupError
 from qfundus.settings import fsspec_options
 
 if TYPE_CHECKING:
@@ -61,9 +62,15 @@ class Place:
 
 
 def open_folder(address: str) -> "tuple[AbstractFileSystem, str]":
-    """Open a folder's file system, and say what it is called there."""
+    """Open a folder's file system, and say what it is called there.
+
+    Raises:
+        SetupError: where it is neither on this machine nor in S3.
+    """
     import fsspec
 
+    if "://" in address and not address.startswith("s3://"):
+        raise SetupError(f"{address} cannot be opened: a folder is on this machine, or begins with s3://.")
     fs, root = fsspec.core.url_to_fs(address, **fsspec_options(address))
     if "://" not in address:
         Path(address).mkdir(parents=True, exist_ok=True)

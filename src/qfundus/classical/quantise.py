@@ -19,6 +19,7 @@ from qfundus.onnx_export import open_session
 
 DYNAMIC_FILE, STATIC_FILE = "model.int8-dynamic.onnx", "model.int8.onnx"
 _CALIBRATED_ON, _TIMED = 128, 20  # photographs, runs
+_LARGEST = 0.9  # of float32's file: more is not called smaller
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ def quantise_grader(folder: Path, data: Path, split: str, most_lost: float) -> l
         variant = measure_variant(form, name, folder / file, shown, plain, most_lost)
         if not is_quantised(folder / file):
             variant = replace(variant, verdict="left out: there is nothing in it to quantise")
+        elif variant.speed < 1 and variant.megabytes > _LARGEST * plain.megabytes:
+            variant = replace(variant, verdict="left out: it is neither faster nor smaller")
         if not variant.verdict.startswith("kept"):
             (folder / file).unlink()
         found.append(variant)

@@ -6,8 +6,8 @@ from typing import Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from qfundus.errors import SetupError
-from qfundus.layout import network_recipes
-from qfundus.recipe_parts import Part, Training, nearest, read_recipe
+from qfundus.layout import network_recipes, recipe_file
+from qfundus.recipe_parts import LARGEST_SEED, Part, Training, nearest, read_recipe
 
 Strategy = Literal["ddp", "fsdp2", "zero1", "zero2", "zero3"]
 Head = Literal["softmax", "cumulative_link"]
@@ -136,7 +136,7 @@ class NetworkRecipe(Part):
     """Everything that decides what `qfundus train` trains."""
 
     name: str
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, le=LARGEST_SEED)
     pictures: Pictures
     network: Network
     augmentation: Augmentation
@@ -179,5 +179,6 @@ def find_recipe(named: str) -> NetworkRecipe:
         return read_recipe(NetworkRecipe, Path(named))
     there = sorted(file.stem for file in network_recipes().glob("*.yaml"))
     if named not in there:
-        raise SetupError(f"There is no recipe {named} in configs/recipes/networks/.{nearest(named, there)}")
+        nightly = " (It is one of the nightly retraining's.)" if recipe_file(named).exists() else ""
+        raise SetupError(f"There is no recipe {named} in configs/recipes/networks/.{nightly or nearest(named, there)}")
     return read_recipe(NetworkRecipe, network_recipes() / f"{named}.yaml")

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from qfundus.classical.place import forget
 from qfundus.classical.recipe import NetworkRecipe
 from qfundus.classical.session import Course, list_jobs, prepare_shards, read_course
 from qfundus.classical.train import TRAINED_FILE, Job
-from qfundus.features.photographs import TRAININGS, read_discs, read_photograph
+from qfundus.errors import SetupError
+from qfundus.features.photographs import TRAININGS, forget_trainings, read_discs, read_photograph
 from qfundus.features.snapshot import Split
 from qfundus.hybrid.grader import LEAST, run_graph
 from qfundus.imaging.labelled import Labelled
@@ -24,6 +26,7 @@ from qfundus.settings import Settings, TrainingSettings, load_training_settings,
 from qfundus.storage import ObjectStore, digest
 
 _log = structlog.get_logger()
+_ABANDONED = timedelta(days=7)  # a training that nobody has gone on with for so long
 _SUMMED = ("seconds", "parameters", "skipped")
 
 
@@ -35,7 +38,7 @@ def retrain(
     `snapshot` says of each eye eye_id, study_id, patient_id, split, grade and instance_digest.
 
     All that a training needs lies in S3, so that whoever goes on with it finds it, and is deleted at its end. The test
-    split is not among it.
+    split is not among it. What trainings that failed for good have left is deleted after a week.
 
     Raises:
         SetupError: where there is too little to train on, or the launcher cannot be had.
@@ -44,12 +47,14 @@ def retrain(
     eyes = snapshot.query("split != 'test'")
     key = digest(f"{recipe.model_dump_json()}\n{eyes.to_csv(index=False)}".encode())[:32]
     work = f"s3://{settings.models_bucket}/{TRAININGS}/{key}"
-    shards = prepare_shards(recipe, list_photographs(eyes, store, settings), work)
-    jobs = list_jobs(recipe, shards, work, recipe.seed, track=settings.mlflow_uri)
-    how = load_training_settings()
-    _log.info("Networks are trained", networks=len(jobs), launcher=how.launcher, processes=how.processes)
     scratch = state_folder() / TRAININGS / key
-    train_all(jobs, open_launcher(how, len(jobs), scratch), Said())
+    how = load_training_settings()
+    forget_trainings(store, settings, datetime.now(UTC) - _ABANDONED)
+    shards = prepare_shards(recipe, list_photographs(eyes, store, settings), work)
+    launcher = open_launcher(how, len(recipe.members()), scratch)
+    jobs = list_jobs(recipe, shards, work, recipe.seed, track=settings.mlflow_uri, processes=launcher.processes)
+    _log.info("Networks are trained", networks=len(jobs), launcher=how.launcher, processes=how.processes)
+    train_all(jobs, launcher, Said())
     folder.mkdir(parents=True, exist_ok=True)
     assemble(recipe, jobs, folder)
     figures = summarise(jobs)
@@ -85,6 +90,8 @@ def open_launcher(how: TrainingSettings, networks: int, scratch: Path) -> Launch
     """
     match how.launcher:
         case "in_place":
+            if how.processes > 1:
+                raise SetupError("One process trains in place: set QFUNDUS_TRAINING_LAUNCHER to torchrun for more.")
             return InPlace()
         case "torchrun":
             return Torchrun.open(networks, how.processes, how.at_once, scratch)

@@ -6,14 +6,20 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx
+import pandas as pd
 import structlog
+import torch
 
 from qfundus.classical.evaluate import Measured, measure
 from qfundus.classical.folds import split_fold, warn_of_gaps
 from qfundus.classical.grader import assemble
 from qfundus.classical.launch import Launcher, train_all
-from qfundus.classical.place import forget
+from qfundus.classical.loader import Order
+from qfundus.classical.parallel import Layout
+from qfundus.classical.place import forget, open_folder
 from qfundus.classical.publish import publish_grader
 from qfundus.classical.recipe import NetworkRecipe
 from qfundus.classical.shards import open_shards, read_table, write_shards
@@ -62,10 +68,13 @@ def train_grader(
         TrainingError: where a network's training failed.
     """
     labelled = [] if is_shards(data) else read_labelled(Path(data))  # what cannot be read must not claim the folder
+    check_tracker(track)
+    if checkpoints:
+        open_folder(checkpoints)  # what cannot be reached is said before photographs are prepared
     folder.mkdir(parents=True, exist_ok=True)
     claim_folder(folder, recipe, data, seed)
     shards = data if is_shards(data) else prepare_shards(recipe, labelled, str(folder))
-    jobs = list_jobs(recipe, shards, str(folder), seed, checkpoints, track)
+    jobs = list_jobs(recipe, shards, str(folder), seed, checkpoints, track, launcher.processes)
     train_all(jobs, launcher, lambda ran: report(read_course(ran)))
     card, held = assemble(recipe, jobs, folder)
     measured = measure(held.probabilities, held.grades, card.refer_below, "held out")
@@ -77,18 +86,25 @@ def train_grader(
 
 
 def list_jobs(
-    recipe: NetworkRecipe, shards: str, folder: str, seed: int, checkpoints: str = "", track: str = ""
+    recipe: NetworkRecipe,
+    shards: str,
+    folder: str,
+    seed: int,
+    checkpoints: str = "",
+    track: str = "",
+    processes: int = 1,
 ) -> list[Job]:
-    """List the trainings of a recipe's networks.
+    """List the trainings of a recipe's networks, of which each has that many processes.
 
     Raises:
-        SetupError: where the photographs cannot be divided as the recipe wants.
+        SetupError: where the photographs cannot be divided as the recipe wants, or among the processes.
     """
     table = read_table(shards, recipe.pictures)
     warn_of_gaps(table)
     jobs: list[Job] = []
     for number, (member, fold) in enumerate(recipe.members()):
-        split_fold(table, member.grading.folds, fold)
+        rows, _ = split_fold(table, member.grading.folds, fold)
+        Order(rows, member.fitting.batch, seed, Layout(0, processes, torch.device("cpu")), member.fitting.accumulate)
         jobs.append(
             Job(
                 recipe=member,
@@ -101,6 +117,20 @@ def list_jobs(
             )
         )
     return jobs
+
+
+def check_tracker(track: str) -> None:
+    """Refuse an MLflow server that does not answer: its client would try for minutes, and say nothing.
+
+    Raises:
+        SetupError: naming the server.
+    """
+    if not track.startswith(("http://", "https://")):
+        return
+    try:
+        httpx.get(f"{track.rstrip('/')}/health", timeout=10).raise_for_status()
+    except httpx.HTTPError as error:
+        raise SetupError(f"MLflow does not answer at {track} ({type(error).__name__}): is --track right?") from None
 
 
 def is_shards(data: str) -> bool:
@@ -131,11 +161,18 @@ def claim_folder(folder: Path, recipe: NetworkRecipe, data: str, seed: int) -> N
     file = folder / RECIPE_FILE
     if not file.exists():
         file.write_text(json.dumps(wanted, indent=1))
-    elif (there := json.loads(file.read_text())) != wanted:
+    elif (there := _read_claim(file)) != wanted:
         differs = ", ".join(name for name, value in wanted.items() if there.get(name) != value)
         raise SetupError(
             f"{folder} holds a training with another {differs}: name another folder for --out, or delete it."
         )
+
+
+def _read_claim(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text())
+    except ValueError:
+        raise SetupError(f"{file} is damaged: name another folder for --out, or delete it.") from None
 
 
 def digest_data(data: str, recipe: NetworkRecipe) -> str:
@@ -147,9 +184,9 @@ def digest_data(data: str, recipe: NetworkRecipe) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     told = hashlib.sha256((path / SHEET).read_bytes())
-    for file in sorted(path.rglob("*")):
-        known = file.stat()
-        told.update(f"{file.relative_to(path)} {known.st_size} {known.st_mtime_ns}".encode())
+    for name in pd.read_csv(path / SHEET, dtype=str, keep_default_na=False)["file"]:
+        known = (path / name).stat()
+        told.update(f"{name} {known.st_size} {known.st_mtime_ns}".encode())
     return told.hexdigest()
 
 

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -119,8 +119,11 @@ def train(job: Job) -> Trained | None:
         course = Course(augmented, plain, rows, held, table.grades)
         network = Network(job.recipe.network, job.recipe.pictures.side)
         checkpoints = Checkpoints(job.checkpoint_folder, how.keep, layout, job.fingerprint(table.digest))
-        trackers = open_trackers(job, table.digest) if layout.leads else []
-        engine, trained = fit(network, course, how, job.seed, layout, checkpoints, trackers)
+
+        def track() -> list[Tracker]:
+            return open_trackers(job, table.digest) if layout.leads else []
+
+        engine, trained = fit(network, course, how, job.seed, layout, checkpoints, track)
         weights = engine.weights()
         if not layout.leads:
             return None
@@ -138,7 +141,7 @@ def fit(
     seed: int,
     layout: Layout,
     checkpoints: Checkpoints,
-    trackers: list[Tracker],
+    track: Callable[[], list[Tracker]],
 ) -> tuple[Engine, Trained]:
     """Train until the last epoch, or until the held-out loss has not fallen for `patience` epochs.
 
@@ -151,7 +154,8 @@ def fit(
     position = checkpoints.resume(engine)
     resumed = position
     begun, taken, counted = time.monotonic(), 0, 0
-    with Watch(trackers, order.steps, how.epochs) as watch:
+    # Opened last: a run that something else kept from beginning would stay open.
+    with Watch(track(), order.steps, how.epochs) as watch:
         while position.epoch < how.epochs and not is_stale(position, how.patience):
             losses: list[float] = []
             for pieces in watch.timed(loader.epoch(position.epoch, position.step)):
@@ -299,7 +303,7 @@ def open_trackers(job: Job, digest: str) -> list[Tracker]:
     if job.track:
         trackers.append(MlflowRun(job.track, name, known, texts, job.place))
     if os.environ.get("WANDB_PROJECT"):
-        trackers.append(WandbRun(name.replace(" ", "-"), known, job.place))
+        trackers.append(WandbRun(f"{name.replace(' ', '-')}-{job.fingerprint(digest)[:8]}", known, job.place))
     return trackers
 
 

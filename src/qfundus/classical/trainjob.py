@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from qfundus.classical.launch import JOB_FILE, KEPT_MEMORY, Ended, Running, last_words
+from qfundus.classical.launch import JOB_FILE, KEPT_MEMORY, Running, last_words
 from qfundus.classical.train import Job
 from qfundus.errors import Retry, SetupError, TrainingError
 from qfundus.settings import TrainingSettings
@@ -21,6 +21,7 @@ _POLL, _PATIENCE = 5.0, 600.0  # seconds between looks, and for how long the API
 _GONE = 60.0
 # What the nodes need to know of the store; the secret holds it under these names.
 _STORE_SETTINGS = ("QFUNDUS_S3_ENDPOINT", "QFUNDUS_S3_ACCESS_KEY", "QFUNDUS_S3_SECRET_KEY")
+_STORE_OPTIONAL = ("QFUNDUS_S3_REGION",)
 _NODE = "node"  # what Kubeflow Trainer calls a TrainJob's nodes, and their container
 
 
@@ -29,6 +30,7 @@ def open_trainjobs(how: TrainingSettings, networks: int) -> "TrainJobs":
 
     Raises:
         SetupError: where there is none, or it has no such runtime.
+        Retry: where it does not answer.
     """
     from kubeflow.common.types import KubernetesBackendConfig
     from kubeflow.trainer import TrainerClient
@@ -37,14 +39,17 @@ def open_trainjobs(how: TrainingSettings, networks: int) -> "TrainJobs":
     # It says in many lines that a config map which nothing needs is not there.
     logging.getLogger("kubeflow.trainer").setLevel(logging.ERROR)
     try:
-        client = TrainerClient(KubernetesBackendConfig(namespace=how.namespace, config_file=how.kubeconfig))
+        namespace = how.namespace or (how.kubeconfig and _namespace_in(how.kubeconfig))
+        client = TrainerClient(KubernetesBackendConfig(namespace=namespace, config_file=how.kubeconfig))
     except ConfigException as error:
         raise SetupError(f"QFUNDUS_TRAINING_LAUNCHER is trainjob, and there is no cluster: {error}") from None
     try:
         client.get_runtime(how.runtime)
     except (RuntimeError, TimeoutError) as error:
+        if not _is_missing(error):
+            raise Retry(f"Kubernetes does not answer: {_cause(error)}") from None
         raise SetupError(
-            f"The cluster has no training runtime {how.runtime} ({_cause(error)}): install Kubeflow Trainer, "
+            f"The cluster has no training runtime {how.runtime}: install Kubeflow Trainer, "
             "or name another by QFUNDUS_TRAINING_RUNTIME."
         ) from None
     return TrainJobs(client, how, how.at_once or networks)
@@ -58,27 +63,35 @@ class TrainJobs:
     how: TrainingSettings
     at_once: int
 
+    @property
+    def processes(self) -> int:
+        """How many nodes, or GPUs of nodes, train one network."""
+        return self.how.processes * max(1, self.how.gpus)
+
     def start(self, job: Job) -> Running:
-        """Submit a training as a TrainJob, unless it has been; one that failed is submitted anew.
+        """Submit a training as a TrainJob, unless one is under way; one that has ended is submitted anew.
 
         Raises:
             SetupError: where the training is not in S3, which is all that nodes share.
+            Retry: where Kubernetes does not answer.
         """
         if not job.place.remote or "://" not in job.shards:
             raise SetupError("A TrainJob's nodes share nothing but S3: photographs and results must lie there.")
         name = name_trainjob(job)
-        state = find_state(self.client, name)
-        if state == "Failed":
-            self.client.delete_job(name)
-            self._wait_until_gone(name)
-        if state in (None, "Failed"):
-            job.place.write(JOB_FILE, job.to_json().encode())
-            self._submit(name, f"{job.folder}/{JOB_FILE}")
-            _log.info("A TrainJob is submitted", trainjob=name, nodes=self.how.processes)
-        if state == "Complete":
-            self.client.delete_job(name)
-            return Ended()
+        try:
+            if find_state(self.client, name) in {"Failed", "Complete"}:  # of an earlier try: its result is not there
+                self._delete(name)
+            if find_state(self.client, name) is None:
+                job.place.write(JOB_FILE, job.to_json().encode())
+                self._submit(name, f"{job.folder}/{JOB_FILE}")
+                _log.info("A TrainJob is submitted", trainjob=name, nodes=self.how.processes)
+        except (RuntimeError, TimeoutError) as error:
+            raise Retry(f"Kubernetes does not take the TrainJob {name}: {_cause(error)}") from None
         return Followed(self.client, name, job)
+
+    def clear(self, job: Job) -> None:
+        """Delete the TrainJob of a training whose result is there."""
+        Followed(self.client, name_trainjob(job), job).end()
 
     def _submit(self, name: str, job_file: str) -> None:
         from kubeflow.trainer import CustomTrainerContainer
@@ -101,11 +114,12 @@ class TrainJobs:
             options=[Name(name), TrainerCommand(command), give_store_settings(how.secret)],
         )
 
-    def _wait_until_gone(self, name: str) -> None:
+    def _delete(self, name: str) -> None:
+        self.client.delete_job(name)
         until = time.monotonic() + _GONE
         while find_state(self.client, name) is not None:
             if time.monotonic() > until:
-                raise Retry(f"The failed TrainJob {name} is not gone after {_GONE:.0f} s: look at its finalizers.")
+                raise Retry(f"The old TrainJob {name} is not gone after {_GONE:.0f} s: look at its finalizers.")
             time.sleep(1)
 
 
@@ -149,8 +163,11 @@ class Followed:
 
     def end(self) -> None:
         """Delete it; its pods go with it."""
-        if find_state(self.client, self.name) is not None:
-            self.client.delete_job(self.name)
+        try:
+            if find_state(self.client, self.name) is not None:
+                self.client.delete_job(self.name)
+        except (RuntimeError, TimeoutError) as error:
+            _log.warning("A TrainJob could not be deleted", trainjob=self.name, why=_cause(error))
 
     def _last(self) -> str:
         try:
@@ -173,7 +190,7 @@ def find_state(client: "TrainerClient", name: str) -> str | None:
     try:
         return client.get_job(name).status
     except RuntimeError as error:
-        if getattr(error.__cause__, "status", None) == 404:
+        if _is_missing(error):
             return None
         raise
 
@@ -193,11 +210,27 @@ def give_store_settings(secret: str) -> Any:
         TrainingRuntimeSpecPatch,
     )
 
-    read = [{"name": n, "valueFrom": {"secretKeyRef": {"name": secret, "key": n}}} for n in _STORE_SETTINGS]
+    asked = [(name, False) for name in _STORE_SETTINGS] + [(name, True) for name in _STORE_OPTIONAL]
+    read = [
+        {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": name, "optional": optional}}}
+        for name, optional in asked
+    ]
     pod = PodTemplatePatch(spec=PodSpecPatch(containers=[ContainerPatch(name=_NODE, env=read)]))
     node = ReplicatedJobPatch(name=_NODE, template=JobTemplatePatch(spec=JobSpecPatch(template=pod)))
     jobs = JobSetTemplatePatch(spec=JobSetSpecPatch(replicated_jobs=[node]))
     return RuntimePatch(training_runtime_spec=TrainingRuntimeSpecPatch(template=jobs))
+
+
+def _namespace_in(kubeconfig: str) -> str:
+    """Return the namespace of a file's current context: the SDK looks for it in the default file."""
+    from kubernetes.config import list_kube_config_contexts
+
+    told: Any = list_kube_config_contexts(kubeconfig)
+    return str(told[1]["context"].get("namespace", "default"))
+
+
+def _is_missing(error: BaseException) -> bool:
+    return getattr(error.__cause__, "status", None) == 404
 
 
 def _cause(error: BaseException) -> str:

@@ -31,8 +31,8 @@ class Tracker(Protocol):
         """Keep figures of a step."""
         ...
 
-    def close(self) -> None:
-        """Keep what has not been kept yet."""
+    def close(self, *, failed: bool) -> None:
+        """Keep what has not been kept yet, and how the training ended."""
         ...
 
 
@@ -46,7 +46,7 @@ class LogFile:
         """Write a line."""
         self._place.append(LOG_FILE, json.dumps({"step": step, **figures}) + "\n")
 
-    def close(self) -> None:
+    def close(self, *, failed: bool) -> None:
         """Leave it: every line is written already."""
 
 
@@ -59,11 +59,12 @@ class MlflowRun:
 
         mlflow.set_tracking_uri(uri)
         mlflow.set_experiment(EXPERIMENT)
-        run_id = place.read(_MLFLOW_RUN).decode() or None
+        kept_at, _, kept = place.read(_MLFLOW_RUN).decode().partition(" ")
+        run_id = kept if kept_at == uri else None
         self._run = mlflow.start_run(run_id=run_id, run_name=None if run_id else name, log_system_metrics=True)
         self._mlflow = mlflow
         if run_id is None:
-            place.write(_MLFLOW_RUN, self._run.info.run_id.encode())
+            place.write(_MLFLOW_RUN, f"{uri} {self._run.info.run_id}".encode())
             mlflow.log_params(known)
             for file, text in texts.items():
                 mlflow.log_text(text, file)
@@ -72,9 +73,9 @@ class MlflowRun:
         """Send figures, without waiting for the server."""
         self._mlflow.log_metrics(figures, step=step, synchronous=False)
 
-    def close(self) -> None:
+    def close(self, *, failed: bool) -> None:
         """End the run."""
-        self._mlflow.end_run()
+        self._mlflow.end_run("FAILED" if failed else "FINISHED")
 
 
 class WandbRun:
@@ -98,9 +99,9 @@ class WandbRun:
         """Send figures."""
         self._run.log(figures, step=step)
 
-    def close(self) -> None:
+    def close(self, *, failed: bool) -> None:
         """End the run."""
-        self._run.finish()
+        self._run.finish(exit_code=int(failed))
 
 
 @dataclass
@@ -110,18 +111,17 @@ class Watch:
     trackers: list[Tracker]
     steps: int
     epochs: int
-    _stack: ExitStack = field(default_factory=ExitStack)
     _recent: deque[tuple[Step, float, float]] = field(default_factory=lambda: deque(maxlen=_TOLD_EVERY))
     total_waited: float = 0.0
     total_seconds: float = 0.0
 
     def __enter__(self) -> Self:
-        for tracker in self.trackers:
-            self._stack.callback(tracker.close)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with ExitStack() as stack:  # one that cannot be closed keeps no other open
+            for tracker in self.trackers:
+                stack.callback(tracker.close, failed=kind is not None)
 
     def timed(self, pieces: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
         """Pass batches on, and measure how long they were waited for."""

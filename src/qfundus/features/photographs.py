@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from itertools import islice
 
 import numpy as np
@@ -43,11 +44,17 @@ def read_discs(store: ObjectStore, settings: Settings, digests: Iterable[str]) -
             yield from pool.map(read, group)
 
 
-def forget_trainings(store: ObjectStore, settings: Settings) -> int:
+def forget_trainings(store: ObjectStore, settings: Settings, before: datetime | None = None) -> int:
     """Delete what networks are being trained on, as somebody in it is to be forgotten; return how many objects.
 
-    A training that runs fails, and its next try begins without whom is gone.
+    A training that runs fails, and its next try begins without whom is gone. With `before`, only those trainings are
+    deleted of which nothing was written since.
     """
-    names = [found.name for found in store.list(settings.models_bucket, f"{TRAININGS}/")]
-    store.delete_all(settings.models_bucket, names)
-    return len(names)
+    listed = list(store.list(settings.models_bucket, f"{TRAININGS}/"))
+    newest: dict[str, datetime] = {}
+    for found in listed:
+        training = found.name.split("/")[1]
+        newest[training] = max(found.modified, newest.get(training, found.modified))
+    doomed = [found.name for found in listed if before is None or newest[found.name.split("/")[1]] < before]
+    store.delete_all(settings.models_bucket, doomed)
+    return len(doomed)

@@ -57,6 +57,9 @@ def read_npz(path: Path) -> list[Labelled]:
     splits = [name.removesuffix("_images") for name in arrays if name.endswith("_images")]
     if not splits:
         raise SetupError(f"{path.name} holds no array whose name ends in _images.")
+    if strange := [split for split in splits if split not in SPLITS[:-1]]:
+        known = ", ".join(SPLITS[:-1])
+        raise SetupError(f"{path.name} holds {strange[0]}_images: there are the splits {known}. Name it so.")
     return [one for split in splits for one in _read_split(path.name, split, arrays)]
 
 
@@ -87,7 +90,7 @@ def read_folder(folder: Path) -> list[Labelled]:
             raise SetupError(f"{where}: there is no such file. Add it, or take the line out.")
         grade = _check_grade(row["grade"], where)
         labelled.append(
-            Labelled(f"line-{number}", grade, _check_split(row, where), patients[number - 2], partial(_read_file, file))
+            Labelled(f"line-{number}", grade, _check_split(row, where), patients[number - 2], partial(read_file, file))
         )
     if not labelled:
         raise SetupError(f"{folder.name}/{SHEET} names no photograph.")
@@ -103,6 +106,8 @@ def _number_patients(table: pd.DataFrame) -> list[str]:
 
 def _read_split(file: str, split: str, arrays: dict[str, np.ndarray]) -> list[Labelled]:
     images, labels = arrays[f"{split}_images"], arrays.get(f"{split}_labels")
+    if images.ndim == 0 or (labels is not None and labels.ndim == 0):
+        raise SetupError(f"The {split} arrays of {file} hold a single value: there must be a photograph in each row.")
     if labels is None or len(labels) != len(images):
         raise SetupError(
             f"{file} has {len(images)} {split}_images and {0 if labels is None else len(labels)} {split}_labels: "
@@ -145,8 +150,13 @@ def _check_split(row: dict[str, str], where: str) -> str:
     return split
 
 
-def _read_file(file: Path) -> np.ndarray:
+def read_file(file: Path) -> np.ndarray:
+    """Read a photograph's pixels `(height, width, 3)` of uint8, as it was held where the file says how.
+
+    Raises:
+        OSError, ValueError, Image.DecompressionBombError: where it cannot be read, or holds more than 8 bits a colour.
+    """
     with Image.open(file) as opened:
         if opened.mode.startswith("I;16") or opened.mode in {"I", "F"}:
             raise ValueError("More than 8 bits a colour: the brightest would all become white.")
-        return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))  # as it was held, where the file says how
+        return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))

@@ -1,9 +1,12 @@
 import subprocess
 
+import pytest
 import torch
 
-from qfundus.classical.launch import Torchrun, last_words
+from qfundus.classical.launch import Torchrun, last_words, visible_gpus
 from qfundus.classical.place import Place, forget
+from qfundus.classical.watch import Watch
+from qfundus.errors import SetupError, TrainingError
 
 TORCHRUN = [
     "E1125 22:14:01.123 412 torch/distributed/elastic/multiprocessing/api.py:1007] failed (exitcode: 1)",
@@ -38,6 +41,46 @@ def test_trainings_side_by_side_have_a_gpu_each(tmp_path, monkeypatch):
         pass
     launcher.start(_job(tmp_path, 2))
     assert seen == ["0,1", "2,3", "0,1"]
+
+
+def test_gpus_are_given_whole_and_only_those_that_may_be_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    launcher = Torchrun.open(networks=4, processes=2, at_once=3, scratch=tmp_path)
+    assert (launcher.at_once, launcher._gpus) == (1, ["0,1"])  # noqa: SLF001  (what no training has)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
+    assert visible_gpus() == ["2", "5", "7"]
+    with pytest.raises(SetupError, match="3 GPUs for 4 processes"):
+        Torchrun.open(networks=4, processes=4, at_once=0, scratch=tmp_path)
+
+
+def test_one_that_the_kernel_ends_says_so_and_not_why_an_earlier_one_failed(tmp_path, monkeypatch):
+    job = _job(tmp_path, 0)
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "output.log").write_text("Training ends: an older reason")
+    monkeypatch.setattr("qfundus.classical.launch.command", lambda *_: ["sh", "-c", "kill -9 $$"])
+    running = Torchrun(1, 1, tmp_path).start(job)
+    running.process.wait(10)
+    with pytest.raises(TrainingError, match=r"it said nothing\)\n\(It was ended by SIGKILL"):
+        running.has_ended()
+
+
+class Kept:
+    def __init__(self):
+        self.closed = []
+
+    def log(self, step, figures):
+        pass
+
+    def close(self, *, failed):
+        self.closed.append(failed)
+        raise OSError
+
+
+def test_a_failed_training_is_told_as_failed_to_every_tracker():
+    first, second = Kept(), Kept()
+    with pytest.raises(OSError), Watch([first, second], 1, 1):  # noqa: PT011
+        raise KeyError
+    assert first.closed == second.closed == [True]
 
 
 def _job(folder, number):

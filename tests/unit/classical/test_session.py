@@ -18,6 +18,7 @@ from qfundus.classical.evaluate import measure
 from qfundus.classical.explain import load_networks
 from qfundus.classical.grader import Held, average_by_row, cross_fit, fit_scales, open_grader, turn
 from qfundus.classical.quantise import Variant, is_quantised, judge, write_dynamic
+from qfundus.classical.session import digest_data
 from qfundus.classical.train import Job
 from qfundus.errors import SetupError
 
@@ -175,6 +176,61 @@ def test_what_cannot_be_divided_is_refused_before_a_training_starts(splits, grad
     assert not (tmp_path / "out" / "networks").exists()
 
 
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"Test_images": 1, "Test_labels": 1}, "holds Test_images: there are the splits train, val"),
+        ({"train_images": 1, "train_labels": 0}, "a single value"),
+    ],
+)
+def test_an_npz_file_that_says_it_otherwise_is_refused(arrays, said, recipe, tmp_path):
+    labelled = make_labelled(20)
+    whole = {"images": np.stack([one.read() for one in labelled]), "labels": np.array([one.grade for one in labelled])}
+    np.savez(tmp_path / "eyes.npz", **{k: whole[k.split("_")[1]] if v else np.array(3) for k, v in arrays.items()})
+    assert said in str(call("train", recipe, "--data", tmp_path / "eyes.npz", "--out", tmp_path / "out").exception)
+
+
+def test_what_lies_beside_the_photographs_is_not_among_them(tmp_path):
+    folder = tmp_path / "eyes"
+    folder.mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "eye.png")
+    (folder / "labels.csv").write_text("file,grade\neye.png,1\n")
+    before = digest_data(str(folder), make_recipe())
+    (folder / "grader").mkdir()
+    (folder / "gone").symlink_to("nowhere")
+    assert digest_data(str(folder), make_recipe()) == before
+    Image.fromarray(np.ones((9, 9, 3), np.uint8)).save(folder / "eye.png")
+    assert digest_data(str(folder), make_recipe()) != before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--track", "http://127.0.0.1:9"), "MLflow does not answer"),
+        (("--checkpoints", "gs://bucket/run"), "begins with s3://"),
+        (("--processes", "70"), "fewer than 70 pieces a step"),
+    ],
+)
+def test_what_cannot_work_is_said_before_it_starts(words, said, npz, recipe, tmp_path):
+    done = call("train", recipe, "--data", npz, "--out", tmp_path / "out", *words)
+    assert said in str(done.exception)
+    assert not (tmp_path / "out" / "networks").exists()
+
+
+def test_a_grader_that_is_damaged_is_said(trained, npz, tmp_path):
+    for name in ("model.onnx", "grader.json"):
+        folder = tmp_path / name
+        shutil.copytree(trained[0], folder)
+        (folder / name).write_bytes((folder / name).read_bytes()[:100])
+        assert "is damaged" in str(call("evaluate", "--data", npz, "--model", folder).exception), name
+
+
+def test_a_picture_that_cannot_be_written_is_said_before_anything_is_graded(trained, npz, tmp_path):
+    words = ("evaluate", "--data", npz, "--model", trained[0])
+    assert "no name for a picture" in str(call(*words, "--curve", tmp_path / "curve.txt").exception)
+    assert "There is no folder" in str(call(*words, "--predictions", tmp_path / "none" / "told.npz").exception)
+
+
 def test_data_that_is_not_there_does_not_claim_the_folder(npz, recipe, tmp_path):
     out = tmp_path / "out"
     assert "does not exist" in str(call("train", recipe, "--data", tmp_path / "nope.npz", "--out", out).exception)
@@ -290,10 +346,10 @@ def test_what_is_uncertain_is_referred():
 def test_int8_is_kept_where_it_costs_little_and_refused_where_it_costs_more(trained, npz):
     out, _ = trained
     done = call("quantise", out, "--data", npz, "--split", "test", "--most-lost", "1", "--json")
-    rows = {row["variant"]: row for row in map(json.loads, done.stdout.splitlines())}
+    rows = {row["name"]: row for row in map(json.loads, done.stdout.splitlines())}
     assert done.exit_code == 0
     assert rows["int8, static"]["verdict"].startswith("kept")
-    assert float(rows["int8, static"]["MB"]) < 0.5 * float(rows["float32"]["MB"])
+    assert rows["int8, static"]["megabytes"] < 0.5 * rows["float32"]["megabytes"]
     image = np.random.default_rng(0).integers(0, 256, (4, SIDE, SIDE, 3), dtype=np.uint8)
     plain, small = (
         onnxruntime.InferenceSession(out / file).run(None, {"image": image})[0]

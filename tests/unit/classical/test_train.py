@@ -166,6 +166,22 @@ def test_the_last_checkpoints_and_the_best_are_kept(job, tmp_path):
     assert there == sorted({"00004-000000", "00005-000000", best})
 
 
+def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(job, tmp_path, capsys):
+    steps = changed(job, tmp_path / "steps", fitting__checkpoint_every=1, fitting__keep=4)
+    Path(steps.folder).mkdir()
+    train(steps)
+    whole = weights(steps)
+    *_, older, newest = sorted((tmp_path / "steps" / "checkpoints").iterdir())
+    (newest / "complete.json").write_text('{"epoch": 2, "st')
+    for shard in older.glob("*.distcp"):
+        shard.write_bytes(shard.read_bytes()[:1000])
+    (tmp_path / "steps" / "checkpoints" / "00000-000009").mkdir()  # half written by a run that was killed
+    train(steps)
+    assert "passed over" in "".join(capsys.readouterr())
+    assert alike(weights(steps), whole)
+    assert not (tmp_path / "steps" / "checkpoints" / "00000-000009").exists()
+
+
 def test_a_half_written_checkpoint_does_not_count(job):
     Path(job.folder).mkdir()
     train(job)
