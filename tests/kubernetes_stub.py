@@ -41,7 +41,7 @@ class Stub(ThreadingHTTPServer):
         self.processes[name] = [self._run(node) for node in list_nodes(trainjob, "127.0.0.1", port)]
 
     def _run(self, node):
-        read = {one["name"]: self._read(one) for one in node.environment}
+        read = {one["name"]: said for one in node.environment if (said := self._read(one)) is not None}
         # Nothing of this process's environment but where Python is: a node knows only what it is told.
         known = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(self.folder)}
         with (self.folder / node.name).open("wb") as said:
@@ -53,7 +53,8 @@ class Stub(ThreadingHTTPServer):
         if "value" in one:
             return one["value"]
         reference = one["valueFrom"]["secretKeyRef"]
-        return self.secrets[reference["name"]][reference["key"]]
+        secret = self.secrets[reference["name"]]
+        return secret.get(reference["key"]) if reference.get("optional") else secret[reference["key"]]
 
     def look(self, name):
         """Return a TrainJob with its state now; a node that failed ends the others, as a JobSet would."""

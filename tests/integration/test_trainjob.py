@@ -43,6 +43,13 @@ def job(settings):
     forget(work)
 
 
+def wait_until_complete(cluster, job):
+    until = time.monotonic() + 60
+    while "status" not in cluster.look(name_trainjob(job)):
+        assert time.monotonic() < until
+        time.sleep(0.2)
+
+
 def test_two_nodes_take_the_same_course_as_this_process_alone(cluster, job, tmp_path):
     alone = replace(job, folder=str(tmp_path / "alone"))
     train_all([alone], InPlace())
@@ -75,10 +82,7 @@ def test_one_that_fails_says_why_and_is_submitted_anew_next_time(cluster, job):
 def test_a_trainjob_of_an_earlier_try_without_a_result_is_not_taken_for_one(cluster, job):
     launcher = open_trainjobs(cluster.how, 1)
     launcher.start(job)
-    until = time.monotonic() + 60
-    while not job.is_done:
-        assert time.monotonic() < until
-        time.sleep(0.2)
+    wait_until_complete(cluster, job)
     forget(job.folder)
     train_all([job], launcher)
     assert job.is_done
@@ -87,10 +91,7 @@ def test_a_trainjob_of_an_earlier_try_without_a_result_is_not_taken_for_one(clus
 
 def test_a_trainjob_is_deleted_though_nobody_looked_when_it_ended(cluster, job):
     open_trainjobs(cluster.how, 1).start(job)
-    until = time.monotonic() + 60
-    while not job.is_done:
-        assert time.monotonic() < until
-        time.sleep(0.2)
+    wait_until_complete(cluster, job)
     train_all([job], open_trainjobs(cluster.how, 1))
     assert cluster.trainjobs == {}
     assert len(cluster.submitted) == 1
