@@ -17,12 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from qiskit import ClassicalRegister, QuantumCircuit
 from qiskit.circuit import pauli_twirl_2q_gates
 from qiskit.circuit.library import XGate
-from qiskit.primitives import BaseEstimatorV2, DataBin, PrimitiveJob, PrimitiveResult, PubResult
+from qiskit.primitives import BaseEstimatorV2, BaseSamplerV2, DataBin, PrimitiveJob, PrimitiveResult, PubResult
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.transpiler import PassManager, Target
 from qiskit.transpiler.passes import ALAPScheduleAnalysis, PadDynamicalDecoupling
 
-from qfundus.quantum.backends import Backend
 from qfundus.quantum.pubs import observables_of, parameter_sets, places
 from qfundus.quantum.transpile import compile_circuit
 
@@ -65,8 +64,8 @@ class MitigatedEstimator(BaseEstimatorV2):
     It compiles by itself: give it circuits as they are.
     """
 
-    def __init__(self, backend: Backend, how: Mitigation) -> None:
-        self._backend, self._how = backend, how
+    def __init__(self, sampler: BaseSamplerV2, target: Target | None, how: Mitigation) -> None:
+        self._sampler, self._target, self._how = sampler, target, how
         self._readout: dict[tuple[int, ...], tuple[M3Mitigation, float]] = {}
 
     def run(self, pubs: Iterable[Any], *, precision: float | None = None) -> PrimitiveJob[Any]:
@@ -82,12 +81,12 @@ class MitigatedEstimator(BaseEstimatorV2):
     def _estimate(self, pub: EstimatorPub) -> PubResult:
         shots = int(np.ceil((pub.precision or _PRECISION) ** -2))
         measured = _measured(pub.circuit)
-        compiled = compile_circuit(measured, self._backend.target).circuit
+        compiled = compile_circuit(measured, self._target).circuit
         scaled = [self._variants(fold(compiled, scale)) for scale in self._how.zne]
         each = -(-shots // len(scaled[0]))
         values = _in_order(pub, compiled)
         asked: list[Any] = [(circuit, values) for variants in scaled for circuit in variants]
-        results: Any = self._backend.sampler.run(asked, shots=each).result()
+        results: Any = self._sampler.run(asked, shots=each).result()
         bits = [getattr(result.data, _REGISTER) for result in results]
         terms = _Terms.of(pub)
         found = np.empty((len(scaled), len(values), terms.number))
@@ -103,7 +102,7 @@ class MitigatedEstimator(BaseEstimatorV2):
 
     def _variants(self, circuit: QuantumCircuit) -> list[QuantumCircuit]:
         """Return the circuits that take a circuit's place: twirled, and idle qubits echoed."""
-        target = self._backend.target
+        target = self._target
         varied: Any = [circuit]
         if self._how.twirls:
             varied = pauli_twirl_2q_gates(circuit, seed=_SEED, num_twirls=self._how.twirls, target=target)
@@ -133,8 +132,8 @@ class MitigatedEstimator(BaseEstimatorV2):
                     circuit.x(qubit)
                 circuit.measure(qubit, bit)
             # Without routing, so that the qubits stay the ones that are meant.
-            prepared.append(compile_circuit(circuit, self._backend.target, level=0).circuit)
-        results: Any = self._backend.sampler.run(prepared, shots=CALIBRATION_SHOTS).result()
+            prepared.append(compile_circuit(circuit, self._target, level=0).circuit)
+        results: Any = self._sampler.run(prepared, shots=CALIBRATION_SHOTS).result()
         ones = [_share_of_ones(getattr(result.data, _REGISTER).get_counts(), len(qubits)) for result in results]
         matrices = [np.array([[1 - a, 1 - b], [a, b]], np.float32) for a, b in zip(*ones, strict=True)]
         mitigation = M3Mitigation()

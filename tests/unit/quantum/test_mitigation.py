@@ -67,7 +67,7 @@ def error(backend, circuit, how, parameters=None, observables=None):
     observables = observables or build_observables(circuit.num_qubits)
     parameters = np.zeros((1, 0)) if parameters is None else parameters
     pub = (circuit, observables, parameters[:, None])
-    [result] = MitigatedEstimator(backend, how).run([pub], precision=SHOTS**-0.5).result()
+    [result] = MitigatedEstimator(backend.sampler, backend.target, how).run([pub], precision=SHOTS**-0.5).result()
     states = [Statevector(circuit.assign_parameters(row)) for row in parameters]
     exact = [[np.real(state.expectation_value(o)) for o in observables] for state in states]
     assert result.data.evs.shape == np.shape(exact)
@@ -136,7 +136,7 @@ def test_a_folded_circuit_does_the_same_with_more_gates(trained):
 def test_a_weighted_observable_keeps_its_weight_and_its_deviation_is_no_less_than_what_is_seen(trained):
     backend, how = gate_noise(), Mitigation(zne=(1, 3, 5))
     pub = (trained[0], SparsePauliOp("IIZ", [3.0]), np.broadcast_to(trained[1][0], (60, trained[0].num_parameters)))
-    [result] = MitigatedEstimator(backend, how).run([pub], precision=0.05).result()
+    [result] = MitigatedEstimator(backend.sampler, backend.target, how).run([pub], precision=0.05).result()
     exact = Statevector(trained[0].assign_parameters(trained[1][0])).expectation_value(SparsePauliOp("IIZ")).real
     assert abs(result.data.evs.mean() - 3 * exact) < 0.5
     assert result.data.stds.min() > 0.7 * result.data.evs.std()
@@ -149,7 +149,7 @@ def test_what_cannot_be_mitigated_is_said():
         echo(QuantumCircuit(1), None)
     circuit = QuantumCircuit(1)
     with pytest.raises(ValueError, match="products of Z"):
-        MitigatedEstimator(gate_noise(), Mitigation()).run([(circuit, SparsePauliOp("X"))]).result()
+        MitigatedEstimator(gate_noise().sampler, None, Mitigation()).run([(circuit, SparsePauliOp("X"))]).result()
 
 
 def test_a_backend_s_description_may_ask_for_it(tmp_path, trained):
@@ -176,7 +176,7 @@ def test_a_calibration_of_the_readout_is_believed_for_a_while_only(trained, monk
 
     monkeypatch.setattr(mitigation.time, "monotonic", lambda: moment[0])
     how = Mitigation(readout=True, readout_hours=0.5)
-    estimator = MitigatedEstimator(Backend(backend.estimator, Counted(), None), how)
+    estimator = MitigatedEstimator(Counted(), None, how)
     for later in (0, 1700, 1900):
         moment[0] = 100.0 + later
         estimator.run([(trained[0], build_observables(QUBITS), trained[1][0])], precision=0.1).result()
@@ -186,5 +186,6 @@ def test_a_calibration_of_the_readout_is_believed_for_a_while_only(trained, monk
 def test_a_circuit_that_measures_by_itself_is_refused():
     circuit = QuantumCircuit(1)
     circuit.measure_all()
+    estimator = MitigatedEstimator(readout_noise().sampler, None, Mitigation(readout=True))
     with pytest.raises(ValueError, match="measures by itself"):
-        MitigatedEstimator(readout_noise(), Mitigation(readout=True)).run([(circuit, SparsePauliOp("Z"))]).result()
+        estimator.run([(circuit, SparsePauliOp("Z"))]).result()

@@ -56,7 +56,8 @@ def _mitigated(backend: Backend, mitigation: dict[str, Any]) -> Backend:
     from qfundus.quantum.mitigation import MitigatedEstimator, Mitigation
 
     # It compiles by itself.
-    return Backend(MitigatedEstimator(backend, Mitigation.model_validate(mitigation)), backend.sampler)
+    how = Mitigation.model_validate(mitigation)
+    return Backend(MitigatedEstimator(backend.sampler, backend.target, how), backend.sampler)
 
 
 def open_estimator(name: str) -> BaseEstimatorV2:
