@@ -32,7 +32,9 @@ def split_fold(table: Table, folds: int, fold: int) -> tuple[np.ndarray, np.ndar
         _check_grades(table.grades[trained])
         return trained, np.flatnonzero(given)
     parts = _fold(table, rows, folds if folds > 1 else _ALONE_HELD)
-    return rows[parts != fold], rows[parts == fold]
+    trained = rows[parts != fold]
+    _check_grades(table.grades[trained])
+    return trained, rows[parts == fold]
 
 
 def warn_of_gaps(table: Table) -> None:

@@ -115,7 +115,7 @@ def _read_split(file: str, split: str, arrays: dict[str, np.ndarray]) -> list[La
         )
     if labels.size != len(labels):
         raise SetupError(f"{split}_labels of {file} have the shape {labels.shape}: it must be (n, 1), a grade each.")
-    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or 0 in images.shape[1:]:
         raise SetupError(
             f"{split}_images of {file} are {images.dtype} of shape {images.shape}: they must be uint8 of shape "
             "(n, height, width, 3)."
