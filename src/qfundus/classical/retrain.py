@@ -49,9 +49,9 @@ def retrain(
     work = f"s3://{settings.models_bucket}/{TRAININGS}/{key}"
     scratch = state_folder() / TRAININGS / key
     how = load_training_settings()
+    launcher = open_launcher(how, len(recipe.members()), scratch)
     forget_trainings(store, settings, datetime.now(UTC) - _ABANDONED)
     shards = prepare_shards(recipe, list_photographs(eyes, store, settings), work)
-    launcher = open_launcher(how, len(recipe.members()), scratch)
     jobs = list_jobs(recipe, shards, work, recipe.seed, track=settings.mlflow_uri, processes=launcher.processes)
     _log.info("Networks are trained", networks=len(jobs), launcher=how.launcher, processes=how.processes)
     train_all(jobs, launcher, Said())
