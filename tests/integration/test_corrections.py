@@ -10,6 +10,7 @@ import pytest
 from conftest import make_eye
 
 from qfundus.features.extract import extract_features
+from qfundus.features.photographs import forget_trainings
 from qfundus.features.store import VIEWS, read_keys
 from qfundus.hospital.wrap import to_bytes
 from qfundus.ingestion.account import close_run
@@ -188,7 +189,11 @@ def test_the_features_of_what_is_erased_go_from_all_parts(fresh, graded, photogr
     rows = {view: read_keys(fresh.store, fresh.settings, view, datetime.now(UTC)) for view in VIEWS}
     assert [len(rows[view]) for view in VIEWS] == [2, 2, 1]
     take_in(fresh, "n2", {"x.erase.csv": f"SOPInstanceUID\n{graded.SOPInstanceUID}\n".encode()})
+    # A network may be training on the eye: its photographs go, too.
+    fresh.store.put(fresh.settings.models_bucket, "trainings/tonight/photographs.lance/data", b"pixels")
+    assert forget_trainings(fresh.store, fresh.settings, datetime.now(UTC) - timedelta(days=1)) == 0
     extract_features(fresh.store, fresh.settings, "n2", manifest_name("n2"), known_at + timedelta(days=2))
+    assert list(fresh.store.list(fresh.settings.models_bucket, "trainings/")) == []
     left = {view: read_keys(fresh.store, fresh.settings, view, datetime.now(UTC)) for view in VIEWS}
     assert [len(left[view]) for view in VIEWS] == [1, 1, 0]
     assert set(left["eye_embedding"]["eye_id"]) == set(first.query("kind == 'image'")["eye"])
