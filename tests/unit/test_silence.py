@@ -22,7 +22,7 @@ def test_azure_s_client_tells_nobody_of_its_use():
 def test_what_libraries_keep_goes_with_the_state_and_not_to_the_home_directory(tmp_path):
     home, state = tmp_path / "home", tmp_path / "state"
     home.mkdir()
-    told = {k: v for k, v in os.environ.items() if k not in {"XDG_CACHE_HOME", "MPLCONFIGDIR"}}
+    told = {k: v for k, v in os.environ.items() if k not in {"XDG_CACHE_HOME", "MPLCONFIGDIR", "NUMBA_CACHE_DIR"}}
     told |= {"HOME": str(home), "QFUNDUS_HOME": str(state)}
     # Qiskit's compiler looks for plugins, and keeps what it has found.
     command = [Path(sys.executable).parent / "qfundus", "quantum", "plan", recipe_file("tiny")]
