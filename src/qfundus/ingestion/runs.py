@@ -13,7 +13,7 @@ from qfundus.ingestion.names import account_name, landed_name, manifest_name
 from qfundus.settings import Settings
 from qfundus.storage import ObjectStore
 
-SHOWN = ["source", "kind", "status", "reason", "eye", "study", "grade", "part_of"]
+SHOWN = ["source", "kind", "status", "reason", "eye", "study", "grade", "part_of", "planted"]
 
 
 @dataclass(frozen=True)
