@@ -130,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(200, self.server.look(name))
 
-    do_GET = do_POST = do_DELETE = _handle  # noqa: N815
+    do_GET = do_POST = do_DELETE = _handle  # noqa: N815  (http.server's names)
 
 
 @contextmanager

@@ -131,6 +131,7 @@ class Checkpoints:
         except TrainingError:
             raise
         except (Exception, CheckpointException) as error:  # noqa: BLE001  (torch has many for a damaged file)
+            self.complete()  # raises where the store is away: then nothing is damaged, and a later try goes on
             failed = 1.0
             _log.warning("A checkpoint cannot be read and is passed over", name=position.name, why=_last_line(error))
         return not self.layout.total(failed)[0]

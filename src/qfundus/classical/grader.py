@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from torch import nn
@@ -235,7 +236,7 @@ def open_grader(model: str) -> Grader:
         )
     try:
         return Grader(open_session(folder / GRADER_FILE), read_card(folder))
-    except Exception as error:  # noqa: BLE001  (ONNX Runtime's have no class in common)
+    except (OSError, ValueError, TypeError, Fail, InvalidGraph, InvalidProtobuf) as error:
         why = str(error).splitlines()[0][:200]
         raise SetupError(f"The grader in {folder} is damaged, or not whole ({why}): train it again.") from None
 

@@ -22,6 +22,7 @@ JOB_FILE, OUTPUT_FILE = "job.json", "output.log"
 _POLL, _SHOWN_LINES = 0.5, 12
 _ELASTIC = re.compile(r"[EW]\d{4} .*torch/distributed/elastic|=+$")
 _PDEATHSIG = 1  # prctl(2)
+_LIBC = ctypes.CDLL(None)  # opened here: between fork and exec, another thread's lock on the loader would last for ever
 # A step's large arrays are the next step's: glibc would give them back to the kernel, and clear them again, each time.
 KEPT_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
@@ -130,7 +131,7 @@ class Torchrun:
     processes: int
     at_once: int
     scratch: Path
-    _gpus: list[str] = field(default_factory=list)  # those that no training has, in lots of `processes`
+    free_gpus: list[str] = field(default_factory=list)  # in lots of `processes`
 
     @classmethod
     def open(cls, networks: int, processes: int, at_once: int, scratch: Path) -> "Torchrun":
@@ -154,7 +155,7 @@ class Torchrun:
         folder = self.scratch / Path(job.folder).name if place.remote else Path(job.folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / JOB_FILE).write_text(job.to_json())
-        gpus = self._gpus.pop(0) if self._gpus else ""
+        gpus = self.free_gpus.pop(0) if self.free_gpus else ""
         with (folder / OUTPUT_FILE).open("wb") as output:  # what an earlier try said is not why this one fails
             process = subprocess.Popen(
                 command(folder / JOB_FILE, self.processes),
@@ -162,9 +163,9 @@ class Torchrun:
                 stderr=output,
                 env=environment(self.threads) | ({"CUDA_VISIBLE_DEVICES": gpus} if gpus else {}),
                 start_new_session=True,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509  (one call into the kernel, and no thread holds a lock yet)
+                preexec_fn=_end_with_parent,  # noqa: PLW1509  (one call into the kernel)
             )
-        return Processes(process, folder / OUTPUT_FILE, lambda: self._gpus.append(gpus) if gpus else None)
+        return Processes(process, folder / OUTPUT_FILE, lambda: self.free_gpus.append(gpus) if gpus else None)
 
     def clear(self, job: Job) -> None:
         """Nothing runs any more; what it said stays for people to read."""
@@ -240,4 +241,4 @@ def environment(threads: int) -> dict[str, str]:
 
 def _end_with_parent() -> None:
     """Ask the kernel to end this process when the one that started it is gone, even by kill -9."""
-    ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGTERM)
+    _LIBC.prctl(_PDEATHSIG, signal.SIGTERM)

@@ -46,7 +46,7 @@ def test_trainings_side_by_side_have_a_gpu_each(tmp_path, monkeypatch):
 def test_gpus_are_given_whole_and_only_those_that_may_be_used(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     launcher = Torchrun.open(networks=4, processes=2, at_once=3, scratch=tmp_path)
-    assert (launcher.at_once, launcher._gpus) == (1, ["0,1"])  # noqa: SLF001  (what no training has)
+    assert (launcher.at_once, launcher.free_gpus) == (1, ["0,1"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
     assert visible_gpus() == ["2", "5", "7"]
     with pytest.raises(SetupError, match="3 GPUs for 4 processes"):
@@ -73,12 +73,12 @@ class Kept:
 
     def close(self, *, failed):
         self.closed.append(failed)
-        raise OSError
+        raise OSError("The server is away.")
 
 
 def test_a_failed_training_is_told_as_failed_to_every_tracker():
     first, second = Kept(), Kept()
-    with pytest.raises(OSError), Watch([first, second], 1, 1):  # noqa: PT011
+    with pytest.raises(OSError, match="away"), Watch([first, second], 1, 1):
         raise KeyError
     assert first.closed == second.closed == [True]
 
