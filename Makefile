@@ -8,9 +8,11 @@ DATA   ?=
 VENV   := .venv
 TRITON := .venv-triton
 QUEST  := .venv-quest
+BUILD  ?= $(shell command -v buildah >/dev/null && echo buildah build || echo docker build)
 GOOGLE := .venv-google
 BIN    := $(VENV)/bin
 UV      = $(BIN)/uv
+IMAGE   = qfundus/pipeline:$(shell sed -n 's/__version__ = "\(.*\)"/\1/p' src/qfundus/__init__.py)
 SERVER  = $(TRITON)/lib/python3.11/site-packages/pytriton/tritonserver
 
 # uv keeps its cache with the rest of the state unless told otherwise, and looks where pip looks for local wheels.
@@ -21,7 +23,7 @@ ifneq ($(PIP_FIND_LINKS),)
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 endif
 
-.PHONY: help setup demo night up down status test test-fast test-cluster fuzz bench lint compile lock clean
+.PHONY: help setup demo night up down status test test-fast test-cluster fuzz bench lint compile image lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -95,11 +97,18 @@ lint: setup ## style, types and import rules
 compile: setup ## compile the pipelines to the YAML that Kubeflow takes
 	$(BIN)/python -m pipelines.compile
 
+image: ## build the image of the pipeline's steps and the training's nodes [BUILD="docker build --build-arg BASE=..."]
+	$(BUILD) --file deploy/image/Containerfile --tag "$(IMAGE)" .
+
 lock: $(UV) ## resolve the lock files anew
 	$(UV) pip compile pyproject.toml --extra dev --upgrade-package torch --quiet \
 	  --override requirements/overrides.txt --override requirements/cuda-overrides.txt \
 	  --custom-compile-command "make lock" --output-file requirements/qfundus.lock
 	sed -i 's/+cpu$$//' requirements/qfundus.lock
+	$(UV) pip compile pyproject.toml --extra ibm --extra braket --extra azure --constraint requirements/qfundus.lock --quiet \
+	  --override requirements/overrides.txt --override requirements/cuda-overrides.txt \
+	  --no-annotate --custom-compile-command "make lock" --output-file requirements/image.lock
+	sed -i 's/+cpu$$//' requirements/image.lock
 	$(UV) pip compile requirements/triton.in --python-version 3.11 --quiet \
 	  --custom-compile-command "make lock" --output-file requirements/triton.lock
 	$(UV) pip compile requirements/quest.in --python-version 3.11 --quiet \

@@ -11,6 +11,7 @@ frames    memory above the start for a 2 GB multi-frame object
 objects   memory for 100,000 objects against 1,000
 """
 
+import io
 import os
 import random
 import subprocess
@@ -105,7 +106,7 @@ def names_its_patient(way: Callable[[Path], None], file: Path, target: Path) -> 
 def peers(target: Path) -> dict[str, Callable[[Path], None]]:
     """Return each peer's own way from file to file; each does less than the profile asks for."""
     import dcm_anon
-    from dcmanon import Anonymizer as DcmAnon
+    from dcmanon import Anonymizer as DcmAnon  # pyright: ignore[reportAttributeAccessIssue]
     from deid.config import DeidRecipe
     from deid.dicom import get_identifiers, replace_identifiers
     from dicognito.anonymizer import Anonymizer
@@ -394,7 +395,7 @@ def write_photographs(folder: Path, number: int) -> list[Path]:
 def write_multiframe(file: Path, gigabytes: float) -> None:
     """Write an uncompressed multi-frame object of a given size, without holding it in memory."""
     [eye] = wrap_photographs(draw_phantoms(1, size=1024), burned_share=0)
-    dataset = pydicom.dcmread(pydicom.filebase.DicomBytesIO(eye.data))
+    dataset = pydicom.dcmread(io.BytesIO(eye.data))
     dataset.decompress()
     frame = dataset.PixelData
     dataset.NumberOfFrames = max(1, int(gigabytes * 1e9 / len(frame)))
@@ -410,7 +411,7 @@ def write_multiframe(file: Path, gigabytes: float) -> None:
 def write_small_objects(folder: Path, number: int) -> None:
     """Write many tiny objects with UIDs of their own."""
     [eye] = wrap_photographs(draw_phantoms(1, size=64), burned_share=0)
-    dataset = pydicom.dcmread(pydicom.filebase.DicomBytesIO(eye.data))
+    dataset = pydicom.dcmread(io.BytesIO(eye.data))
     uid = str(dataset.SOPInstanceUID).encode()
     for n in range(number):
         part = folder / f"{n // 1000:03d}"

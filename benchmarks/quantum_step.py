@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -119,7 +120,7 @@ def pennylane(circuit: Gatelist, batch: int, device: str) -> Step:
     how = {"diff_method": "adjoint", "device_vjp": True} if fast else {"diff_method": "backprop"}
 
     @qml.qnode(qml.device(device, wires=circuit.qubits), interface="torch", **how)
-    def node(inputs: torch.Tensor, weights: torch.Tensor) -> list[object]:
+    def node(inputs: Any, weights: Any) -> list[object]:
         for qubit in range(circuit.qubits):
             qml.RY(inputs[..., qubit], wires=qubit)
         for layer, (before, after) in enumerate(zip(circuit.before, circuit.after, strict=True)):
@@ -153,8 +154,8 @@ def compiled(circuit: Gatelist, batch: int) -> Step:
 
     backend = tc.set_backend("jax")
 
-    def values(inputs: object, weights: object) -> object:
-        built = tc.Circuit(circuit.qubits)
+    def values(inputs: Any, weights: Any) -> Any:
+        built: Any = tc.Circuit(circuit.qubits)
         for qubit in range(circuit.qubits):
             built.ry(qubit, theta=inputs[qubit])
         for layer, (before, after) in enumerate(zip(circuit.before, circuit.after, strict=True)):

@@ -11,6 +11,7 @@ import argparse
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.special import log_softmax, softmax
@@ -18,6 +19,7 @@ from sklearn.cluster import AgglomerativeClustering
 
 from qfundus.classical.evaluate import measure
 from qfundus.classical.grader import HELD_FILE
+from qfundus.classical.launch import Torchrun
 from qfundus.classical.recipe import NetworkRecipe, find_recipe
 from qfundus.classical.session import train_grader
 from qfundus.classical.shards import write_shards
@@ -32,6 +34,7 @@ CHOICES: dict[str, dict[str, dict[str, object]]] = {
     "96 pixels": {"fitting": {"label_smoothing": 0.1}, "pictures": {"side": 96}},
     "48 pixels": {"fitting": {"label_smoothing": 0.1}, "pictures": {"side": 48}},
     "15 epochs": {"fitting": {"label_smoothing": 0.1, "epochs": 15}},
+    "25 epochs": {"fitting": {"label_smoothing": 0.1, "epochs": 25}},
 }
 PATIENTS = 150  # about: 1,200 photographs, some eight of a patient
 RINGS = ((0, 3), (3, 6), (6, 9), (9, 11), (11, 13))  # pixels from the middle of 28
@@ -56,7 +59,7 @@ def main() -> None:
 
 def change(choice: dict[str, dict[str, object]], folds: int) -> NetworkRecipe:
     """Change a recipe's settings."""
-    said = find_recipe("retinamnist").model_dump() | {"variants": ()}
+    said: dict[str, Any] = find_recipe("retinamnist").model_dump() | {"variants": ()}
     for part, settings in choice.items():
         said[part] |= settings
     said["grading"]["folds"] = folds
@@ -68,8 +71,9 @@ def train_choice(recipe: NetworkRecipe, labelled: list[Labelled]) -> tuple[np.nd
     with tempfile.TemporaryDirectory() as folder:
         shards = f"{folder}/photographs.lance"
         write_shards(labelled, recipe.pictures, shards)
-        train_grader(recipe, shards, Path(folder) / "out", seed=0)
-        with np.load(Path(folder) / "out" / HELD_FILE) as held:
+        out = Path(folder) / "out"
+        train_grader(recipe, shards, out, seed=0, launcher=Torchrun.open(len(recipe.members()), 1, 0, out))
+        with np.load(out / HELD_FILE) as held:
             return held["probabilities"], held["grades"]
 
 

@@ -1,7 +1,7 @@
 """A real Kubernetes with the custom resources of Kubeflow Trainer; its controller's part is played here.
 
-The cluster has one node, and the tests run on it, in its network: they start an S3 server on the node's address, and
-pods run with the machine's own files for their image.
+The cluster has one node, and the tests run on it, in its network: they start an S3 server on the node's address. The
+node holds the image that `make image` builds.
 """
 
 import json

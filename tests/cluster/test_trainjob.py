@@ -15,9 +15,7 @@ from qfundus.errors import TrainingError
 from qfundus.settings import TrainingSettings
 
 pytestmark = pytest.mark.cluster
-HOW = TrainingSettings(
-    launcher="trainjob", namespace=NAMESPACE, processes=2, cpus=1, memory="3Gi", secret=SECRET, image="qfundus/pipeline"
-)
+HOW = TrainingSettings(launcher="trainjob", namespace=NAMESPACE, processes=2, cpus=1, memory="3Gi", secret=SECRET)
 
 
 @pytest.fixture

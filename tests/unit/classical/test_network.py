@@ -50,3 +50,15 @@ def test_frozen_batch_norm_keeps_its_statistics():
         network(images)
         after = dict(network.named_buffers())
         assert moves != all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_padding_within_the_convolutions_changes_no_value():
+    from efficientnet_lite_pytorch import EfficientNet
+
+    network = Network(How(pretrained=False), 64).eval()
+    published = EfficientNet.from_name("efficientnet-lite0").eval()
+    published._fc = torch.nn.Identity()  # noqa: SLF001  (as the network has it)
+    published.load_state_dict(network.backbone.network.state_dict())
+    scaled = torch.randn(2, 3, 64, 64)
+    assert any(part.padding == (2, 2) for part in network.modules() if isinstance(part, torch.nn.Conv2d))
+    assert torch.allclose(network.backbone(scaled), published(scaled), atol=1e-5)
