@@ -31,9 +31,9 @@ def main() -> None:
     number = parser.parse_args().circuits
     works = make_works(number)
     backend = open_backend("aer")
-    run_works(backend, works[:8])  # compiles
+    run_works(backend, works[:8], "")  # compiles
     begun = time.perf_counter()
-    run_works(backend, works)
+    run_works(backend, works, "")
     bare = time.perf_counter() - begun
     with tempfile.TemporaryDirectory() as folder:
         store, vendors = JobStore(f"sqlite:///{folder}/jobs.db"), Vendors()

@@ -34,7 +34,6 @@ CHOICES: dict[str, dict[str, dict[str, object]]] = {
     "96 pixels": {"fitting": {"label_smoothing": 0.1}, "pictures": {"side": 96}},
     "48 pixels": {"fitting": {"label_smoothing": 0.1}, "pictures": {"side": 48}},
     "15 epochs": {"fitting": {"label_smoothing": 0.1, "epochs": 15}},
-    "25 epochs": {"fitting": {"label_smoothing": 0.1, "epochs": 25}},
 }
 PATIENTS = 150  # about: 1,200 photographs, some eight of a patient
 RINGS = ((0, 3), (3, 6), (6, 9), (9, 11), (11, 13))  # pixels from the middle of 28

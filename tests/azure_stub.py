@@ -4,7 +4,7 @@ import json
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 from azure.quantum._client.models import BlobDetails, JobDetails, ProviderStatus, SasUriResponse
@@ -31,6 +31,7 @@ class Stub(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.blobs, self.jobs, self.seen, self.expired = {}, {}, [], False
+        self.takes = 1_000_000  # jobs, then it breaks off
 
     @property
     def url(self):
@@ -73,6 +74,9 @@ class _Handler(BaseHTTPRequestHandler):
             name = f"/{asked.blob_name}" if asked.blob_name else ""
             answer = SasUriResponse({"sasUri": f"{self.server.url}/blobs/{asked.container_name}{name}?sig=x"})
             self._answer(200, dict(answer))
+        elif path.endswith("/jobs"):
+            begins = parse_qs(urlsplit(self.path).query)["filter"][0].split("'")[1]
+            self._answer(200, {"value": [job for job in self.server.jobs.values() if job["name"].startswith(begins)]})
         elif "/jobs/" in path:
             self._job(path.rsplit("/", 1)[-1], body)
         else:
@@ -95,6 +99,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _job(self, name, body):
         if self.command == "PUT":
             job = JobDetails(json.loads(body))
+            if len(self.server.jobs) >= self.server.takes:
+                self._answer(400, {"error": {"code": "Broken", "message": "It breaks off."}})
+                return
             assert job.provider_id == "ionq"
             assert job.target == "ionq.simulator"
             assert job.input_data_format == "ionq.circuit.v1"

@@ -7,7 +7,7 @@ with `open_backend(options) -> Backend`. A site's own machine joins by naming on
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 from qiskit.primitives import BaseEstimatorV2, BaseSamplerV2
@@ -19,13 +19,29 @@ from qfundus.layout import checkout
 _GROUP = "qfundus.backends"
 
 
+class Named(Protocol):
+    """A machine that keeps what it was sent by a name of ours: whoever asks again after a crash finds it there."""
+
+    def knows(self, name: str) -> bool:
+        """Say whether anything was sent under a name."""
+        ...
+
+    def estimator(self, name: str) -> BaseEstimatorV2:
+        """Return an estimator for one call under a name; asked the same once more, it sends nothing twice."""
+        ...
+
+
 @dataclass(frozen=True)
 class Backend:
-    """A place where circuits run; with a `target` they must be compiled for it first."""
+    """A place where circuits run; with a `target` they must be compiled for it first.
+
+    `named` is there where the machine remembers by name what it was sent.
+    """
 
     estimator: BaseEstimatorV2
     sampler: BaseSamplerV2
     target: Target | None = None
+    named: Named | None = None
 
 
 def open_backend(name: str, file: Path | None = None) -> Backend:

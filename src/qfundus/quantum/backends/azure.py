@@ -1,6 +1,8 @@
 """Machines behind Azure Quantum, by the name of their target; its provider for Qiskit does the rest."""
 
 import os
+from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 os.environ.setdefault("QDK_PYTHON_TELEMETRY", "none")  # before it is imported: it would tell Microsoft of each run
@@ -42,18 +44,39 @@ def open_target(workspace: Workspace, target: str, gates: str = "qis") -> Backen
     Raises:
         SetupError: where the workspace does not answer or does not have it, or takes our key no more.
     """
+    provider = AzureQuantumProvider(workspace)
     try:
-        backend: Any = AzureQuantumProvider(workspace).get_backend(target, gateset=gates)
+        backend: Any = provider.get_backend(target, gateset=gates)
     except Exception as error:  # noqa: BLE001  (Azure's and Qiskit's errors have no common kind)
         raise SetupError(
             f"Azure Quantum does not open {target} ({type(error).__name__}): the key may have expired; set "
             "QFUNDUS_AZURE_CONNECTION anew, and see which targets the workspace has."
         ) from None
-    return Backend(BackendEstimatorV2(backend=backend), BackendSamplerV2(backend=_Listed(backend)), backend.target)
+    estimator, sampler = BackendEstimatorV2(backend=backend), BackendSamplerV2(backend=_Listed(backend))
+    return Backend(estimator, sampler, backend.target, _Jobs(workspace, provider, backend))
 
 
-class _Listed(BackendV2):
-    """A backend that gives counts, as one that lists the shots: Qiskit's sampler takes what is not listed for zeros."""
+class _Jobs:
+    """The jobs of a workspace, by their names."""
+
+    def __init__(self, workspace: Workspace, provider: AzureQuantumProvider, backend: Any) -> None:
+        self._workspace, self._provider, self._backend = workspace, provider, backend
+
+    def knows(self, name: str) -> bool:
+        """Say whether a job's name begins so."""
+        return bool(self._sent(name))
+
+    def estimator(self, name: str) -> BackendEstimatorV2:
+        """Return an estimator whose jobs bear a name and a number."""
+        named = _Numbered(self._backend, name, self._sent(name), self._provider.get_job)
+        return BackendEstimatorV2(backend=named)
+
+    def _sent(self, name: str) -> dict[str, str]:
+        return {str(job.details.name): str(job.id) for job in self._workspace.list_jobs(name_match=name)}
+
+
+class _Around(BackendV2):
+    """A backend around another."""
 
     def __init__(self, backend: Any) -> None:
         super().__init__(name=backend.name)
@@ -70,6 +93,24 @@ class _Listed(BackendV2):
     @classmethod
     def _default_options(cls) -> Options:  # pyright: ignore[reportIncompatibleMethodOverride]
         return Options()
+
+
+class _Numbered(_Around):
+    """One circuit a job, numbered in the order in which they are asked for; one that was `sent` is fetched instead."""
+
+    def __init__(self, backend: Any, name: str, sent: dict[str, str], fetch: Callable[[str], Any]) -> None:
+        super().__init__(backend)
+        self._named, self._numbers, self._sent, self._fetch = name, count(), sent, fetch
+
+    def run(self, run_input: Any, shots: int = 1024, **_: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        name = f"{self._named}-{next(self._numbers)}"
+        if name in self._sent:
+            return self._fetch(self._sent[name])
+        return self._backend.run(run_input, shots=shots, job_name=name)
+
+
+class _Listed(_Around):
+    """A backend that gives counts, as one that lists the shots: Qiskit's sampler takes what is not listed for zeros."""
 
     def run(self, run_input: Any, shots: int = 1024, **_: Any) -> "_ListedJob":  # pyright: ignore[reportIncompatibleMethodOverride]
         return _ListedJob(self._backend.run(run_input, shots=shots))

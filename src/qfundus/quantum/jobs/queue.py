@@ -219,6 +219,9 @@ class Worker:
         jobs = self._store.members(batch.id)
         if progress == "running":
             return False
+        if progress == "left":
+            self._submit(batch.id, vendor, jobs, None)
+            return True
         if progress == "waiting":
             unwanted = all(job.batch != batch.id or job.state == "cancelled" or _is_late(job) for job in jobs)
             if unwanted and batch.id not in self._called_back:

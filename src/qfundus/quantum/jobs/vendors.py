@@ -17,8 +17,9 @@ from qfundus.quantum.jobs.work import Estimates, Work, operator_of
 from qfundus.quantum.transpile import compile_circuit
 
 # Lost is what a dead process had simulated; gone is what may have run, and been paid for, and cannot be found.
+# What a dead process has left is there, under its token: whoever sends it again sends nothing twice.
 Unfinished = Literal["failed", "cancelled", "lost", "gone"]
-Progress = Literal["waiting", "running", "done"] | Unfinished
+Progress = Literal["waiting", "running", "done", "left"] | Unfinished
 _FREE = frozenset({"exact", "aer", "pennylane", "cirq", "quest"})
 
 
@@ -80,8 +81,8 @@ class Vendor(Protocol):
 class InProcess:
     """Any backend of the port, run by this process, which remembers alone what it has sent.
 
-    What a dead process had simulated is simulated again. What it had sent to a machine is not sent twice: it is gone,
-    and a person decides whether to ask again.
+    What a dead process had simulated is simulated again. What it had sent to a machine that knows it by name is found
+    there. What it had sent to another is not sent twice: it is gone, and a person decides whether to ask again.
     """
 
     def __init__(self, name: str) -> None:
@@ -107,11 +108,11 @@ class InProcess:
 
     def submit(self, works: Sequence[Work], token: str) -> str:
         """Start a batch in a thread."""
-        self._running[token] = self._pool.submit(run_works, self._open(), works)
+        self._running[token] = self._pool.submit(run_works, self._open(), works, token)
         return token
 
     def find(self, token: str) -> str | None:
-        """Find what this process has started.
+        """Find what this process has started, or another has sent to a machine that knows it by name.
 
         Raises:
             NobodyKnowsError: where another may have sent it to a machine.
@@ -120,14 +121,15 @@ class InProcess:
             return token
         if self._free:
             return None
+        if named := self._open().named:
+            return token if named.knows(token) else None
         raise NobodyKnowsError
 
     def look(self, vendor_job: str) -> tuple[Progress, str]:
         """Say how far a batch is."""
         future = self._running.get(vendor_job)
         if future is None:
-            said = "The process that had sent it is gone"
-            return ("lost", f"{said}.") if self._free else ("gone", f"{said}: it may have run, and cost. Ask again.")
+            return self._look_after_the_dead()
         if future.running():
             return "running", ""
         if not future.done():
@@ -140,6 +142,14 @@ class InProcess:
             return "done", ""
         del self._running[vendor_job]
         return "failed", f"{type(error).__name__}: {error}"
+
+    def _look_after_the_dead(self) -> tuple[Progress, str]:
+        said = "The process that had sent it is gone"
+        if self._free:
+            return "lost", f"{said}."
+        if self._open().named:
+            return "left", f"{said}."
+        return "gone", f"{said}: it may have run, and cost. Ask again."
 
     def collect(self, vendor_job: str) -> list[Estimates]:
         """Return what was found, once."""
@@ -168,9 +178,10 @@ def mean_error(target: Any) -> float:
     return float(np.mean(known)) if known else 0.0
 
 
-def run_works(backend: Backend, works: Sequence[Work]) -> list[Estimates]:
+def run_works(backend: Backend, works: Sequence[Work], token: str) -> list[Estimates]:
     """Run a batch on a backend in one call of its estimator; all works have one precision."""
-    job: Any = backend.estimator.run([pub_of(work, backend) for work in works], precision=works[0].precision)
+    estimator = backend.named.estimator(token) if backend.named else backend.estimator
+    job: Any = estimator.run([pub_of(work, backend) for work in works], precision=works[0].precision)
     return [estimates_of(result) for result in job.result()]
 
 

@@ -90,7 +90,7 @@ def test_what_is_found_is_what_the_circuit_gives_and_a_second_asking_costs_nothi
     work = work_of()
     job = submit(store, work, ["aer"], user="ada", vendors=ours)
     work_off(store, ours)
-    found = wait(store, job.id)
+    found = wait(store, job.id, timeout=60)
     assert found.values.shape == (2, 3)
     again = submit(store, work_of(), ["aer"], user="grace", vendors=ours)
     assert (again.id, again.state, again.asked) == (job.id, "done", 2)
@@ -126,7 +126,7 @@ def test_small_jobs_go_together_and_each_gets_its_own(store, vendor, ours):
     work_off(store, ours)
     assert len(vendor.paid) == 1
     for job, work in works.items():
-        assert np.allclose(wait(store, job).values[0], by_qiskit_bound(work, work.parameters[0]), atol=1e-9)
+        assert np.allclose(wait(store, job, timeout=60).values[0], by_qiskit_bound(work, work.parameters[0]), atol=1e-9)
 
 
 def test_batches_keep_to_one_backend_one_precision_and_a_size(store, ours):
@@ -147,7 +147,7 @@ def test_what_fails_is_tried_again_alone_and_then_given_up(store, vendor, ours, 
     bad = submit(store, work_of(1), ["aer"], vendors=ours)
     work_off(store, ours)
     with pytest.raises(JobError, match="ValueError: trouble"):
-        wait(store, bad.id)
+        wait(store, bad.id, timeout=60)
     vendor.trouble = []
     assert submit(store, work_of(1), ["aer"], vendors=ours).state == "queued"
     work_off(store, ours)
@@ -163,7 +163,7 @@ def test_a_machine_that_breaks_in_the_middle_is_asked_again(store, vendor, ours,
     vendor.delay = 0.0
     time.sleep(0.01)
     work_off(store, ours)
-    assert wait(store, job.id).values.shape == (2, 3)
+    assert wait(store, job.id, timeout=60).values.shape == (2, 3)
     assert len(vendor.paid) == 2
 
 
@@ -178,7 +178,7 @@ def test_a_cancelled_job_is_called_back_and_can_be_asked_for_again(store, vendor
     worker.step()
     assert vendor.paid == []
     with pytest.raises(JobError, match="cancelled"):
-        wait(store, job.id)
+        wait(store, job.id, timeout=60)
     vendor.delay = 0
     assert submit(store, work_of(), ["aer"], vendors=ours).state == "queued"
     work_off(store, ours)
@@ -347,7 +347,7 @@ def test_what_can_never_run_fails_and_says_why(store, vendor, ours):
     job = submit(store, work_of(), ["aer"], vendors=ours)
     work_off(store, ours)
     with pytest.raises(JobError, match="It has 2 qubits, the circuit 3"):
-        wait(store, job.id)
+        wait(store, job.id, timeout=60)
 
 
 def test_a_vendor_that_always_gives_up_is_not_asked_for_ever(store, vendor, ours, monkeypatch):

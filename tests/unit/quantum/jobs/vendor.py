@@ -54,7 +54,7 @@ class CountingVendor:
     def collect(self, vendor_job) -> list[Estimates]:
         (packed,) = self._database.execute("SELECT works FROM sent WHERE id = ?", (vendor_job,)).fetchone()
         works = [Work.from_bytes(bytes.fromhex(work)) for work in json.loads(packed)]
-        return run_works(open_backend("exact"), works)
+        return run_works(open_backend("exact"), works, "")
 
     def cancel(self, vendor_job) -> None:
         self._database.execute("UPDATE sent SET state = 'cancelled' WHERE id = ?", (vendor_job,))
