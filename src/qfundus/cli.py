@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from qfundus.ingestion.folder_quarantine import FolderQuarantine
     from qfundus.ingestion.quarantine import Quarantine
     from qfundus.quantum.jobs.store import JobStore
+    from qfundus.quantum.shots import Gradient
+    from qfundus.recipe import Quantum
     from qfundus.security.audit import AuditTrail
     from qfundus.security.keys import SiteKey
 
@@ -686,8 +688,15 @@ def plan_quantum(
     recipe: Annotated[Path, typer.Argument(help="A recipe, such as configs/recipes/nightly.yaml.", exists=True)],
     eyes: Annotated[int, typer.Option(help="Eyes in the training split.", min=1)] = 10_000,
     hours: Annotated[float, typer.Option(help="The night's window.", min=0.0)] = 6.0,
+    backend: Annotated[str, typer.Option(help="Also count what fine-tuning on this backend would send.")] = "",
+    precision: Annotated[float, typer.Option(help="Standard deviation of a value there.", min=1e-4, max=1.0)] = 0.02,
+    spsa: Annotated[bool, typer.Option("--spsa", help="Gradients there by SPSA, not by parameter shift.")] = False,
 ) -> None:
-    """Measure a recipe's circuit and predict its night; exit with 1, and propose a smaller one, if it is too long."""
+    """Measure a recipe's circuit and predict its night; exit with 1, and propose a smaller one, if it is too long.
+
+    With --backend also what an epoch of fine-tuning there would send and cost, which the site's limit for a day may
+    refuse.
+    """
     from qfundus.quantum.plan import Refusal, plan_night
     from qfundus.recipe import load_recipe
 
@@ -704,6 +713,24 @@ def plan_quantum(
         f"{plan.steps} steps at most, {plan.night_seconds / 60:.1f} min. Trained exactly: no shots, no cost.",
         soft_wrap=True,
     )
+    if backend:
+        _print_shots(how, eyes, backend, precision, "spsa" if spsa else "parameter_shift")
+
+
+def _print_shots(how: "Quantum", eyes: int, backend: str, precision: float, gradient: "Gradient") -> None:
+    from qfundus.quantum.jobs.queue import read_rules
+    from qfundus.quantum.plan import plan_shots
+
+    plan, limit = plan_shots(how, eyes, backend, precision=precision, gradient=gradient), read_rules().site.cost
+    said = (
+        f"An epoch of fine-tuning on {backend}, by {gradient.replace('_', ' ')}: {plan.circuits:,} circuits and "
+        f"{plan.shots:,} shots, at {plan.cost:,.2f}."
+    )
+    if plan.cost > limit:
+        fewer = int(eyes * limit / plan.cost)
+        other = "" if gradient == "spsa" else ", --spsa"
+        raise SetupError(f"{said} The limit is {limit:,.2f} a day: {fewer} eyes, a larger --precision{other}.")
+    _console.print(said, soft_wrap=True)
 
 
 @quantum.command("backends")

@@ -1,17 +1,21 @@
 """What a night's training of a circuit will take, measured on one step before anything starts."""
 
+import math
 import time
 from dataclasses import dataclass
 
 import psutil
 import torch
 
+from qfundus.errors import SetupError
 from qfundus.quantum.ansatz import build_ansatz
+from qfundus.quantum.backends import read_backends
 from qfundus.quantum.exact import estimate_costs
 from qfundus.quantum.gates import lower
 from qfundus.quantum.kernel import Kernel
 from qfundus.quantum.layer import QuantumLayer
 from qfundus.quantum.network_plan import plan_contraction
+from qfundus.quantum.shots import Gradient
 from qfundus.quantum.state_vector import StateVector
 from qfundus.recipe import Quantum
 
@@ -42,6 +46,37 @@ class Refusal:
 
     why: str
     proposal: Quantum | None
+
+
+@dataclass(frozen=True)
+class ShotsPlan:
+    """What fine-tuning on a machine takes: bound circuits, shots, and money by the backend's prices."""
+
+    circuits: int
+    shots: int
+    cost: float
+
+
+def plan_shots(
+    how: Quantum, eyes: int, backend: str, *, precision: float, gradient: Gradient, epochs: int = 1
+) -> ShotsPlan:
+    """Count what fine-tuning a recipe's circuit on a backend of `configs/quantum.yaml` would send and cost.
+
+    Each sample is estimated once forward, and twice for each angle backward (parameter shift) or twice in all (SPSA),
+    to a standard deviation of `precision`. All of a batch is one task on the way there, and one on the way back.
+
+    Raises:
+        SetupError: where there is no such backend.
+    """
+    described = read_backends()
+    if backend not in described:
+        raise SetupError(f"There is no quantum backend {backend}: take one of {', '.join(sorted(described))}.")
+    price = described[backend].get("price", {})
+    angles = build_ansatz(how.ansatz, how.qubits, how.layers).num_parameters
+    circuits = epochs * eyes * (1 + 2 * (angles if gradient == "parameter_shift" else 1))
+    shots = circuits * math.ceil(precision**-2)
+    tasks = 2 * epochs * -(-eyes // how.batch)
+    return ShotsPlan(circuits, shots, tasks * float(price.get("task", 0.0)) + shots * float(price.get("shot", 0.0)))
 
 
 def plan_night(how: Quantum, eyes: int, window: float) -> NightPlan | Refusal:
