@@ -12,6 +12,7 @@ only then lets the alias `champion` name it. Where the trial fails, the version 
 |---|---|---|
 | Describe the candidate | there is no such version, or MLflow does not answer | look at the model `fundus-grader` in MLflow |
 | Approve the candidate | nobody answered in time | trigger this DAG with the version |
+| Approve the candidate is up for retry | the answer came within seconds, before Airflow had noted the wait | nothing: it goes on by itself |
 | Promote | the smoke test failed and the promotion was rolled back, or Triton does not answer | the log says which; `qfundus status` |
 """
 

@@ -16,7 +16,7 @@ _LOG_EVERY = 4  # polls
 _PATIENCE = 120  # seconds for an asset's event to start the run that waits for it
 _LOG_LINES = 20
 _WAITING = {"awaiting_input", "deferred"}
-_THOUGHT = 4.0  # seconds
+_THOUGHT = 8.0  # seconds; the process that asked ends five after it has asked
 _STEP = re.compile(r"Executing task \S*?'([\w-]+)'")
 DAGS = ("ingest_fundus", "retrain_nightly", "promote_model")
 
