@@ -403,6 +403,7 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="A MedMNIST npz, or a folder with labels.csv.", exists=True)],
     model: Annotated[str, typer.Option(help="What `qfundus train` wrote, or an MLflow address (models:/name/1).")],
     split: Annotated[str, typer.Option(help="The split to grade; without it test, where there is one.")] = "",
+    form: Annotated[str, typer.Option(help="What `qfundus quantise` kept: int8 or int8-dynamic.")] = "",
     predictions: Annotated[
         Path | None, typer.Option(help="An npz file for names, grades and probabilities.", dir_okay=False)
     ] = None,
@@ -420,7 +421,7 @@ def evaluate(
             raise SetupError(f"There is no folder {file.parent} to write {file.name} to.")
     if curve and curve.suffix not in {".png", ".svg", ".pdf"}:
         raise SetupError(f"{curve} is no name for a picture: let it end in .png, .svg or .pdf.")
-    measured, told = evaluate_grader(open_grader(model), data, split)
+    measured, told = evaluate_grader(open_grader(model, form), data, split)
     if predictions:
         import numpy as np
 

@@ -1,6 +1,7 @@
 """Export PyTorch modules to ONNX and check that they still answer alike."""
 
 import logging
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,18 +25,20 @@ def export_module(
     file.parent.mkdir(parents=True, exist_ok=True)
     # The exporter warns of each torchvision operator that it does without; none is used here.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    torch.onnx.export(
-        module.eval(),
-        tuple(examples.values()),
-        str(file),
-        input_names=list(examples),
-        output_names=list(outputs),
-        dynamic_shapes=({0: torch.export.Dim.DYNAMIC},) * len(examples),
-        opset_version=OPSET,
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".isinstance.treespec", category=FutureWarning)  # torch's own affair
+        torch.onnx.export(
+            module.eval(),
+            tuple(examples.values()),
+            str(file),
+            input_names=list(examples),
+            output_names=list(outputs),
+            dynamic_shapes=({0: torch.export.Dim.DYNAMIC},) * len(examples),
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
     _compare(module, examples, file)
 
 

@@ -39,7 +39,7 @@ def read_recipe(kind: type[R], path: Path) -> R:
         SetupError: naming each wrong setting and the remedy; of one that does not exist, the nearest that does.
     """
     try:
-        said = yaml.safe_load(path.read_text())
+        said = yaml.load(path.read_text(), _EachOnce)  # noqa: S506  (a safe loader, stricter)
         if not isinstance(said, dict):
             raise SetupError(f"The recipe {path.name} is empty, or no list of settings.")
         return kind.model_validate(said)
@@ -47,6 +47,17 @@ def read_recipe(kind: type[R], path: Path) -> R:
         raise SetupError(f"The recipe {path.name} is no YAML: {error}") from None
     except ValidationError as error:
         raise SetupError(f"The recipe {path.name} is wrong: {_explain(error, kind)}") from None
+
+
+class _EachOnce(yaml.SafeLoader):
+    """Refuses a setting that is given twice: YAML would take the last, without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        """Read a mapping."""
+        names = [str(key.value) for key, _ in node.value]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -5,12 +5,14 @@ data training stood. A run that goes on takes the newest that counts.
 """
 
 import json
+import re
 import tempfile
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
@@ -22,7 +24,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.utils._pytree import tree_map_only
 
 from qfundus.classical.parallel import Layout
-from qfundus.classical.place import Place, open_folder
+from qfundus.classical.place import Place, forget, open_folder
 from qfundus.errors import TrainingError
 from qfundus.settings import fsspec_options
 
@@ -30,7 +32,10 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 _log = structlog.get_logger()
+# One process alone is no mistake; it is said in the thread that writes, too.
+warnings.filterwarnings("ignore", message="torch.distributed is disabled")
 _COMPLETE = "complete.json"
+_NAME = re.compile(r"\d{5}-\d{6}")  # a position's: whatever else lies beside checkpoints is somebody's own
 
 
 @dataclass(frozen=True)
@@ -157,6 +162,9 @@ class Checkpoints:
             yield
         except (Exception, CheckpointException) as error:  # noqa: BLE001
             _log.warning("A checkpoint could not be written", name=position.name, why=_last_line(error))
+            if self.layout.leads:  # what there is of it would fill the disk for the next one
+                with suppress(Exception):
+                    forget(f"{self.folder}/{position.name}")
 
     def _prune(self, fs: "AbstractFileSystem", root: str) -> None:
         there = self.complete()
@@ -167,19 +175,35 @@ class Checkpoints:
                 # Its mark goes first: what is half gone must not count.
                 fs.rm_file(f"{root}/{position.name}/{_COMPLETE}")
                 fs.rm(f"{root}/{position.name}", recursive=True)
-        for found in fs.ls(root, detail=False):
-            name = str(found).rstrip("/").rpartition("/")[2]
+        for name in _named_in(fs, root):
             if name < there[-1].name and name not in kept:  # nobody will finish it any more
-                fs.rm(found, recursive=True)
+                fs.rm(f"{root}/{name}", recursive=True)
+
+
+def forget_checkpoints(address: str) -> None:
+    """Delete the checkpoints in a folder, and the folder where nothing else is in it."""
+    fs, root = open_folder(address)
+    fs.invalidate_cache()
+    if not fs.exists(root):
+        return
+    for name in _named_in(fs, root):
+        fs.rm(f"{root}/{name}", recursive=True)
+    if "://" not in address:  # S3 has no folders
+        with suppress(OSError):
+            Path(root).rmdir()
+
+
+def _named_in(fs: "AbstractFileSystem", root: str) -> list[str]:
+    """List what in a folder has a checkpoint's name, whether it counts or not."""
+    names = [str(found).rstrip("/").rpartition("/")[2] for found in fs.ls(root, detail=False)]
+    return [name for name in names if _NAME.fullmatch(name)]
 
 
 def save_shards(state: dict[str, Any], folder: str, layout: Layout) -> "Future[None]":
     """Copy a state, and begin to write this process's shards of it."""
     # What lies on the CPU would be written while the next step changes it.
     state = tree_map_only(torch.Tensor, lambda tensor: tensor.detach().clone(), state)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # one process alone is no mistake
-        return async_save(state, storage_writer=_writer(folder), process_group=layout.writers)  # pyright: ignore[reportReturnType]
+    return async_save(state, storage_writer=_writer(folder), process_group=layout.writers)  # pyright: ignore[reportReturnType]
 
 
 def load_shards(state: dict[str, Any], folder: str) -> None:
@@ -204,8 +228,18 @@ def local_copy(folder: str, layout: Layout, *, read: bool = False) -> Generator[
             fs.get(f"{root}/", f"{local}/", recursive=True)
         yield local
         if not read:
-            fs.put(f"{local}/", f"{root}/", recursive=True)
-            layout.wait()
+            _put_together(lambda: fs.put(f"{local}/", f"{root}/", recursive=True), layout)
+
+
+def _put_together(put: Callable[[], object], layout: Layout) -> None:
+    """Let every process put its part; where one cannot, all hear of it, and none waits for it for ever."""
+    failed: Exception | None = None
+    try:
+        put()
+    except Exception as error:  # noqa: BLE001  (whatever it is, the others wait)
+        failed = error
+    if layout.total(float(failed is not None))[0]:
+        raise failed or OSError("Another process could not write its part.")
 
 
 def _last_line(error: BaseException) -> str:

@@ -29,17 +29,22 @@ from qfundus.errors import TrainingError
 
 GRADES = 5
 _PROCESSES = "processes"  # how many wrote a checkpoint of DeepSpeed's
+_SMALLEST_SCALE = 1.0  # of float16's gradients: below it is not their size that makes them no numbers
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one step came to; `gradient` is the norm before it is clipped."""
+    """What one step came to; `gradient` is the norm before it is clipped.
+
+    A gradient that is no number is `passed_over` where float16's scaler has still to find its scale.
+    """
 
     loss: float
     gradient: float
     rate: float
     photographs: int
+    passed_over: bool = False
 
 
 class Objective:
@@ -144,15 +149,18 @@ class TorchEngine:
         rate = float(self.optimiser.param_groups[0]["lr"])
         loss, count = self.layout.total(summed, sum(float(piece.weights.sum()) for piece in pieces))
         # Else the weights stay what they were, for a person to look at; a scaler passes over it by itself.
-        if math.isfinite(loss) and (self.scaler.is_enabled() or bool(torch.isfinite(_whole(norm)))):
+        moves = math.isfinite(loss) and bool(torch.isfinite(_whole(norm)))
+        if moves or (math.isfinite(loss) and self.scaler.is_enabled()):
             self.scaler.step(self.optimiser)
             self.scaler.update()
+        if moves:
             self.schedule.step()
             if self.average:
                 self.average.update()
         self.optimiser.zero_grad(set_to_none=True)
         self.taken += 1
-        return Step(loss / max(count, 1), float(_whole(norm)), rate, int(count))
+        passed_over = not moves and self.scaler.is_enabled() and self.scaler.get_scale() > _SMALLEST_SCALE
+        return Step(loss / max(count, 1), float(_whole(norm)), rate, int(count), passed_over)
 
     def predict(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return logits."""
@@ -210,19 +218,10 @@ class TorchEngine:
         return self.average.in_place() if self.average else contextlib.nullcontext()
 
     def _agree(self) -> None:
-        """Average the statistics of batches over the processes: each has seen its own share."""
-        if self.layout.world == 1:
-            return
-        kept = {name: value for name, value in self.network.named_buffers() if value.is_floating_point()}
-        shadow = [self.average.shadow[name] for name in kept] if self.average else []
-        values = [*kept.values(), *shadow]
-        if not values:
-            return
-        joined = torch.cat([value.flatten() for value in values])
-        distributed.all_reduce(joined)
-        joined /= self.layout.world
-        for value, agreed in zip(values, joined.split([value.numel() for value in values]), strict=True):
-            value.copy_(agreed.view_as(value))
+        statistics = statistics_of(self.network)
+        average_over_processes(
+            [*statistics.values(), *(self.average.shadow[name] for name in statistics if self.average)], self.layout
+        )
 
     def _state(self) -> dict[str, Any]:
         network, optimiser = sharded.get_state_dict(self.network, self.optimiser)
@@ -287,11 +286,13 @@ class ZeroEngine:
     def predict(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return logits."""
         self.engine.eval()
+        self._agree()
         with torch.no_grad():
             return self.engine(inputs.to(self.layout.device)).float().cpu()
 
     def save(self, folder: str) -> None:
         """Write DeepSpeed's own files."""
+        self._agree()
         with checkpoints.local_copy(folder, self.layout) as local:
             self.engine.save_checkpoint(local, tag="zero", client_state={"taken": self.taken})
             if self.layout.leads:
@@ -317,8 +318,28 @@ class ZeroEngine:
         """Return all weights."""
         import deepspeed
 
+        self._agree()
         with deepspeed.zero.GatheredParameters(list(self.network.parameters()), enabled=self.how.strategy == "zero3"):
             return {name: value.detach().float().cpu().clone() for name, value in self.network.state_dict().items()}
+
+    def _agree(self) -> None:
+        average_over_processes(list(statistics_of(self.network).values()), self.layout)
+
+
+def statistics_of(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the statistics of batches that a network keeps, by name."""
+    return {name: value for name, value in network.named_buffers() if value.is_floating_point()}
+
+
+def average_over_processes(values: Sequence[torch.Tensor], layout: Layout) -> None:
+    """Average tensors in place: of statistics each process has seen its own share."""
+    if layout.world == 1 or not values:
+        return
+    joined = torch.cat([value.flatten() for value in values])
+    distributed.all_reduce(joined)
+    joined /= layout.world
+    for value, agreed in zip(values, joined.split([value.numel() for value in values]), strict=True):
+        value.copy_(agreed.view_as(value))
 
 
 class Average:

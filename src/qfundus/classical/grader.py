@@ -221,21 +221,24 @@ def predict_held(network: nn.Module, job: Job) -> Held:
     return Held(logits[readable], table.grades[held][readable], held[readable])
 
 
-def open_grader(model: str) -> Grader:
+def open_grader(model: str, form: str = "") -> Grader:
     """Open what `qfundus train` wrote, or a model in MLflow by its address (`models:/name/version`, `runs:/...`).
 
+    `form` is one that `qfundus quantise` kept in such a folder, `int8` or `int8-dynamic`.
+
     Raises:
-        SetupError: where it is neither.
+        SetupError: where it is neither, or there is no such form.
     """
     if ":/" in model:
+        if form:
+            raise SetupError("A model in MLflow has one form: name the folder that `qfundus quantise` wrote into.")
         return _open_registered(model)
-    folder = Path(model)
-    if not (folder / GRADER_FILE).exists():
-        raise SetupError(
-            f"{folder} holds no {GRADER_FILE}: name the folder that `qfundus train` wrote, or an MLflow model."
-        )
+    folder, name = Path(model), f"model.{form}.onnx" if form else GRADER_FILE
+    if not (folder / name).exists():
+        wrote = "`qfundus quantise` kept it in" if form else "`qfundus train` wrote, or an MLflow model"
+        raise SetupError(f"{folder} holds no {name}: name the folder that {wrote}.")
     try:
-        return Grader(open_session(folder / GRADER_FILE), read_card(folder))
+        return Grader(open_session(folder / name), read_card(folder))
     except (OSError, ValueError, TypeError, Fail, InvalidGraph, InvalidProtobuf) as error:
         why = str(error).splitlines()[0][:200]
         raise SetupError(f"The grader in {folder} is damaged, or not whole ({why}): train it again.") from None

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,13 +17,15 @@ from typing import Protocol
 
 from qfundus.classical.place import Place
 from qfundus.classical.train import LAST_WORD, Job, train
-from qfundus.errors import SetupError, TrainingError
+from qfundus.errors import Retry, SetupError, TrainingError
 
 JOB_FILE, OUTPUT_FILE = "job.json", "output.log"
-_POLL, _SHOWN_LINES = 0.5, 12
+_POLL, _TELL_REMOTE, _SHOWN_LINES = 0.5, 15.0, 12  # seconds, seconds
 _ELASTIC = re.compile(r"[EW]\d{4} .*torch/distributed/elastic|=+$")
+_FULL = 1 << 20  # bytes: with less, a disk takes nothing that is written here
 _PDEATHSIG = 1  # prctl(2)
 _LIBC = ctypes.CDLL(None)  # opened here: between fork and exec, another thread's lock on the loader would last for ever
+_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # cgroups(7), version 2
 # A step's large arrays are the next step's: glibc would give them back to the kernel, and clear them again, each time.
 KEPT_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
@@ -82,13 +85,20 @@ def train_all(
         if job not in waiting:
             launcher.clear(job)
     running: list[Running] = []
+    tell_at = 0.0
     try:
         while waiting or running:
             while waiting and len(running) < launcher.at_once:
                 running.append(launcher.start(waiting.pop(0)))
             time.sleep(_POLL)
-            advanced(jobs)
+            if time.monotonic() > tell_at:
+                with contextlib.suppress(OSError):  # how far they are may stay unknown for a while
+                    advanced(jobs)
+                tell_at = time.monotonic() + (_TELL_REMOTE if jobs[0].place.remote else _POLL)
             running = [one for one in running if not one.has_ended()]
+    except Retry:
+        running.clear()  # they go on by themselves: the next try finds them
+        raise
     finally:
         for one in running:
             one.end()
@@ -143,7 +153,7 @@ class Torchrun:
         gpus = visible_gpus()
         if 0 < len(gpus) < processes:
             raise SetupError(f"There are {len(gpus)} GPUs for {processes} processes a network: ask for fewer.")
-        places = len(gpus) or os.cpu_count() or 1
+        places = len(gpus) or usable_cpus()
         fitting = max(1, min(networks, places // processes))
         wanted = min(at_once, fitting) if at_once and gpus else at_once or fitting
         firsts = range(0, len(gpus) // processes * processes, processes)
@@ -173,7 +183,7 @@ class Torchrun:
     @property
     def threads(self) -> int:
         """How many threads each process has."""
-        return max(1, (os.cpu_count() or 1) // (self.at_once * self.processes))
+        return max(1, usable_cpus() // (self.at_once * self.processes))
 
 
 @dataclass(frozen=True)
@@ -188,6 +198,8 @@ class Processes:
         """Tell whether it has ended well."""
         if self.process.poll():
             said = last_words(self.output.read_text(errors="replace").splitlines())
+            if shutil.disk_usage(self.output.parent).free < _FULL:
+                said += "\n(There is no space left on this disk: make room, and start it again.)"
             if self.process.returncode < 0:
                 name = signal.Signals(-self.process.returncode).name
                 said += f"\n(It was ended by {name}; by SIGKILL the kernel ends what takes too much memory.)"
@@ -205,6 +217,16 @@ class Processes:
                 os.killpg(self.process.pid, how)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(10)
+
+
+def usable_cpus() -> int:
+    """Return how many CPUs this process may use: those it is bound to, of them what its control group is allowed."""
+    bound = len(os.sched_getaffinity(0))
+    try:
+        quota, period = _CPU_QUOTA.read_text().split()
+        return max(1, min(bound, int(quota) // int(period)))
+    except (OSError, ValueError):  # there is no such file, or it says `max`
+        return bound
 
 
 def visible_gpus() -> list[str]:

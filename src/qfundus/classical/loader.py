@@ -16,6 +16,7 @@ from qfundus.classical.parallel import Layout
 from qfundus.classical.recipe import Augmentation
 from qfundus.classical.shards import open_shards
 from qfundus.errors import SetupError
+from qfundus.imaging.labelled import UNREADABLE
 
 _log = structlog.get_logger()
 Key = tuple[int, int]  # (epoch, row of the shards)
@@ -54,13 +55,12 @@ class Photographs(Dataset[Batch]):
         return self.__getitems__([key])
 
     def __getitems__(self, keys: list[Key]) -> Batch:
-        """Read a batch by one request; what cannot be read is replaced by another of it, without weight."""
+        """Read a batch by one request; what cannot be read is replaced by another photograph, without weight."""
         rows = [row for _, row in keys]
         read = [_decode(packed) for packed in self._fetch(rows)]
         good = [image for image in read if image is not None]
-        if not good:
-            raise SetupError(f"None of the photographs in rows {rows} of {self.uri} can be read: prepare them again.")
-        images = torch.from_numpy(np.stack([good[0] if image is None else image for image in read]))
+        stand_in = good[0] if good else self._find_readable()
+        images = torch.from_numpy(np.stack([stand_in if image is None else image for image in read]))
         for row, image in zip(rows, read, strict=True):
             if image is None:
                 _log.warning("A photograph cannot be read and is skipped", row=row, shards=self.uri)
@@ -68,6 +68,18 @@ class Photographs(Dataset[Batch]):
             images = augment(images, [(self.seed, *key) for key in keys], self.augmentation)
         weights = torch.tensor([float(image is not None) for image in read])
         return Batch(images, torch.from_numpy(self.grades[rows]), weights, tuple(rows))
+
+    def _find_readable(self) -> np.ndarray:
+        """Return some photograph that can be read, for a batch in which none can.
+
+        Raises:
+            SetupError: where there is none at all.
+        """
+        for row in range(len(self.grades)):
+            [packed] = self._fetch([row])
+            if (image := _decode(packed)) is not None:
+                return image
+        raise SetupError(f"None of the photographs at {self.uri} can be read: prepare them again.")
 
     def _fetch(self, rows: list[int]) -> list[bytes | None]:
         # Opened here: Lance's threads do not live through a fork, and a dataset travels to workers unopened.
@@ -179,5 +191,5 @@ def _decode(packed: bytes | None) -> np.ndarray | None:
     try:
         with Image.open(io.BytesIO(packed)) as image:
             return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError):
+    except UNREADABLE:
         return None

@@ -50,21 +50,30 @@ def quantise_grader(folder: Path, data: Path, split: str, most_lost: float) -> l
     if not measured_on or not others:
         raise SetupError(f"There must be a split {split} to measure on, and another one to calibrate on.")
     shown = read_pictures(measured_on, grader.card.pictures)
-    write_dynamic(folder / GRADER_FILE, folder / DYNAMIC_FILE)
-    write_static(folder / GRADER_FILE, folder / STATIC_FILE, calibration_pictures(others, grader))
     plain = measure_variant(grader, "float32", folder / GRADER_FILE, shown)
-    found = [plain]
+    # Beside the grader, and not in its place, until it is judged.
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".int8-") as scratch:
+        drafts = Path(scratch)
+        write_dynamic(folder / GRADER_FILE, drafts / DYNAMIC_FILE)
+        write_static(folder / GRADER_FILE, drafts / STATIC_FILE, calibration_pictures(others, grader))
+        return [plain, *_judge_drafts(drafts, folder, grader, shown, plain, most_lost)]
+
+
+def _judge_drafts(
+    drafts: Path, folder: Path, grader: Grader, shown: Shown, plain: Variant, most_lost: float
+) -> Iterator[Variant]:
     for name, file in (("int8, dynamic", DYNAMIC_FILE), ("int8, static", STATIC_FILE)):
-        form = Grader(open_session(folder / file), grader.card)
-        variant = measure_variant(form, name, folder / file, shown, plain, most_lost)
-        if not is_quantised(folder / file):
+        form = Grader(open_session(drafts / file), grader.card)
+        variant = measure_variant(form, name, drafts / file, shown, plain, most_lost)
+        if not is_quantised(drafts / file):
             variant = replace(variant, verdict="left out: there is nothing in it to quantise")
         elif variant.speed < 1 and variant.megabytes > _LARGEST * plain.megabytes:
             variant = replace(variant, verdict="left out: it is neither faster nor smaller")
-        if not variant.verdict.startswith("kept"):
-            (folder / file).unlink()
-        found.append(variant)
-    return found
+        if variant.verdict.startswith("kept"):
+            (drafts / file).replace(folder / file)
+        else:
+            (folder / file).unlink(missing_ok=True)  # what an earlier run had kept
+        yield variant
 
 
 def is_quantised(file: Path) -> bool:

@@ -4,32 +4,36 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pandas as pd
 import structlog
 import torch
 
+from qfundus.classical.checkpoints import forget_checkpoints
 from qfundus.classical.evaluate import Measured, measure
 from qfundus.classical.folds import split_fold, warn_of_gaps
 from qfundus.classical.grader import assemble
 from qfundus.classical.launch import Launcher, train_all
 from qfundus.classical.loader import Order
 from qfundus.classical.parallel import Layout
-from qfundus.classical.place import forget, open_folder
+from qfundus.classical.place import Place, open_folder
 from qfundus.classical.publish import publish_grader
 from qfundus.classical.recipe import NetworkRecipe
-from qfundus.classical.shards import open_shards, read_table, write_shards
-from qfundus.classical.train import Job
+from qfundus.classical.shards import Table, open_shards, read_table, write_shards
+from qfundus.classical.train import Job, alone_in
 from qfundus.classical.watch import LOG_FILE
 from qfundus.errors import SetupError
 from qfundus.imaging.labelled import SHEET, Labelled, read_labelled
 
 _log = structlog.get_logger()
 RECIPE_FILE, SHARDS = "recipe.json", "photographs.lance"
+_TEXTS = ("name", "split", "patient")
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,8 @@ class Course:
         """Say it in a sentence."""
         done = ", ".join(f"{epoch}/{self.of}" for epoch in self.epochs)
         loss = "" if math.isnan(self.loss) else f"; held-out loss {self.loss:.3f}"
-        return f"Training {len(self.epochs)} networks, epochs {done}{loss}"
+        networks = "a network" if len(self.epochs) == 1 else f"{len(self.epochs)} networks"
+        return f"Training {networks}, epochs {done}{loss}"
 
 
 def train_grader(
@@ -65,23 +70,26 @@ def train_grader(
 
     Raises:
         SetupError: where the folder holds a training of another recipe, seed or data.
-        TrainingError: where a network's training failed.
+        TrainingError: where a network's training failed, or another process trains in the folder.
     """
-    labelled = [] if is_shards(data) else read_labelled(Path(data))  # what cannot be read must not claim the folder
+    # What cannot be read, divided or reached must not claim the folder.
+    labelled = [] if is_shards(data) else read_labelled(Path(data))
+    divide(recipe, list_table(labelled) if labelled else read_table(data, recipe.pictures), seed, launcher.processes)
     check_tracker(track)
     if checkpoints:
-        open_folder(checkpoints)  # what cannot be reached is said before photographs are prepared
+        open_folder(checkpoints)
     folder.mkdir(parents=True, exist_ok=True)
-    claim_folder(folder, recipe, data, seed)
-    shards = data if is_shards(data) else prepare_shards(recipe, labelled, str(folder))
-    jobs = list_jobs(recipe, shards, str(folder), seed, checkpoints, track, launcher.processes)
-    train_all(jobs, launcher, lambda ran: report(read_course(ran)))
-    card, held = assemble(recipe, jobs, folder)
-    measured = measure(held.probabilities, held.grades, card.refer_below, "held out")
-    if track:
-        publish_grader(track, folder, f"{recipe.name} seed {seed}", measured)
-    for job in jobs:
-        forget(job.checkpoint_folder)
+    with alone_in(Place(str(folder)), Layout(0, 1, torch.device("cpu"))):
+        claim_folder(folder, recipe, data, seed, checkpoints)
+        shards = data if is_shards(data) else prepare_shards(recipe, labelled, str(folder))
+        jobs = list_jobs(recipe, shards, str(folder), seed, checkpoints, track, launcher.processes)
+        train_all(jobs, launcher, lambda ran: report(read_course(ran)))
+        card, held = assemble(recipe, jobs, folder)
+        measured = measure(held.probabilities, held.grades, card.refer_below, "held out")
+        if track:
+            publish_grader(track, folder, f"{recipe.name} seed {seed}", measured)
+        for job in jobs:
+            forget_checkpoints(job.checkpoint_folder)
     return measured
 
 
@@ -100,23 +108,37 @@ def list_jobs(
         SetupError: where the photographs cannot be divided as the recipe wants, or among the processes.
     """
     table = read_table(shards, recipe.pictures)
+    divide(recipe, table, seed, processes)
     warn_of_gaps(table)
-    jobs: list[Job] = []
-    for number, (member, fold) in enumerate(recipe.members()):
+    return [
+        Job(
+            recipe=member,
+            shards=shards,
+            folder=f"{folder}/networks/{number:02d}",
+            seed=seed * 1000 + number,
+            fold=fold,
+            checkpoints=f"{checkpoints.rstrip('/')}/{number:02d}" if checkpoints else "",
+            track=track,
+        )
+        for number, (member, fold) in enumerate(recipe.members())
+    ]
+
+
+def divide(recipe: NetworkRecipe, table: Table, seed: int, processes: int) -> None:
+    """Divide photographs as each network would.
+
+    Raises:
+        SetupError: where that cannot be done.
+    """
+    for member, fold in recipe.members():
         rows, _ = split_fold(table, member.grading.folds, fold)
         Order(rows, member.fitting.batch, seed, Layout(0, processes, torch.device("cpu")), member.fitting.accumulate)
-        jobs.append(
-            Job(
-                recipe=member,
-                shards=shards,
-                folder=f"{folder}/networks/{number:02d}",
-                seed=seed * 1000 + number,
-                fold=fold,
-                checkpoints=f"{checkpoints.rstrip('/')}/{number:02d}" if checkpoints else "",
-                track=track,
-            )
-        )
-    return jobs
+
+
+def list_table(labelled: Sequence[Labelled]) -> Table:
+    """Put what is known of photographs into a table, before their pixels are looked at."""
+    names, splits, patients = (np.array([getattr(one, part) for one in labelled]) for part in _TEXTS)
+    return Table(names, np.array([one.grade for one in labelled]), splits, patients, "")
 
 
 def check_tracker(track: str) -> None:
@@ -150,13 +172,14 @@ def prepare_shards(recipe: NetworkRecipe, labelled: list[Labelled], folder: str)
     return shards
 
 
-def claim_folder(folder: Path, recipe: NetworkRecipe, data: str, seed: int) -> None:
-    """Note what is trained here; a folder holds one training."""
+def claim_folder(folder: Path, recipe: NetworkRecipe, data: str, seed: int, checkpoints: str = "") -> None:
+    """Note what is trained here, and where its checkpoints go; a folder holds one training."""
     wanted = {
         "recipe": recipe.model_dump(mode="json"),
         "data": data if "://" in data else str(Path(data).resolve()),
         "contents": digest_data(data, recipe),
         "seed": seed,
+        "checkpoints": checkpoints,
     }
     file = folder / RECIPE_FILE
     if not file.exists():
@@ -202,5 +225,8 @@ def read_course(jobs: Sequence[Job]) -> Course:
 
 
 def _last_epoch(log: str) -> dict[str, float]:
-    lines = [json.loads(line) for line in log.splitlines() if '"epoch"' in line and line.endswith("}")]
-    return lines[-1] if lines else {}
+    for line in reversed(log.splitlines()):
+        with suppress(ValueError):  # a line that was cut short, and gone on with by the next
+            if "epoch" in (said := json.loads(line)):
+                return said
+    return {}

@@ -6,6 +6,8 @@ whatever process reads it, and no shard has to be fetched whole.
 
 import hashlib
 import io
+import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from lance import LanceDataset
 
 _log = structlog.get_logger()
+# It says of each new set that there was none before, and warns of forks, in which nothing here uses it.
+os.environ.setdefault("LANCE_LOG", "error")
+warnings.filterwarnings("ignore", message="lance is not fork-safe")
 _SCHEMA = pa.schema(
     [
         ("name", pa.string()),
@@ -77,6 +82,9 @@ def write_shards(
     """Prepare photographs and write them over what is at `uri`; return how many could not be read.
 
     One that cannot be read is said, by its name, and left out.
+
+    Raises:
+        SetupError: where there is no room for them, or they may not be written.
     """
     import lance
 
@@ -101,11 +109,14 @@ def write_shards(
                     yield pa.RecordBatch.from_pylist(rows, _SCHEMA)
 
     reader = pa.RecordBatchReader.from_batches(_SCHEMA, batches())
-    written = lance.write_dataset(
-        reader, uri, mode="overwrite", max_rows_per_file=_ROWS_A_SHARD, storage_options=lance_options(uri)
-    )
-    # The digest is known when the last photograph is; a table without one was not finished.
-    written.update_metadata({_DIGEST.decode(): digest.hexdigest(), "qfundus.pictures": how.model_dump_json()})
+    try:
+        written = lance.write_dataset(
+            reader, uri, mode="overwrite", max_rows_per_file=_ROWS_A_SHARD, storage_options=lance_options(uri)
+        )
+        # The digest is known when the last photograph is; a table without one was not finished.
+        written.update_metadata({_DIGEST.decode(): digest.hexdigest(), "qfundus.pictures": how.model_dump_json()})
+    except OSError as error:
+        raise SetupError(f"The shards at {uri} cannot be written: {_first_words(error)}.") from None
     return skipped
 
 
@@ -144,7 +155,12 @@ def open_shards(uri: str) -> "LanceDataset":
     try:
         return lance.dataset(uri, storage_options=lance_options(uri))
     except (ValueError, OSError) as error:
-        raise SetupError(f"There are no shards at {uri} ({str(error).splitlines()[0][:200]}).") from None
+        raise SetupError(f"There are no shards at {uri} ({_first_words(error)}).") from None
+
+
+def _first_words(error: Exception) -> str:
+    """Return what Lance says before it names its own sources."""
+    return str(error).splitlines()[0].partition(", /")[0][:200]
 
 
 def _prepare_row(one: Labelled, how: Pictures) -> dict[str, Any] | None:

@@ -160,7 +160,7 @@ def fit(
             losses: list[float] = []
             for pieces in watch.timed(loader.epoch(position.epoch, position.step)):
                 step = engine.step(pieces)
-                if not is_finite(step, how):
+                if not is_finite(step):
                     raise_not_finite(position, pieces, checkpoints)
                 position = replace(
                     position,
@@ -210,9 +210,9 @@ def end_epoch(position: Position, train_loss: float, held_loss: float) -> Positi
     )
 
 
-def is_finite(step: Step, how: Fitting) -> bool:
-    """Tell whether loss and gradient are numbers; float16's scaler passes over a gradient that is none by itself."""
-    return math.isfinite(step.loss) and (how.precision == "float16" or math.isfinite(step.gradient))
+def is_finite(step: Step) -> bool:
+    """Tell whether loss and gradient are numbers, or the gradient will be once float16's scaler has found its scale."""
+    return math.isfinite(step.loss) and (step.passed_over or math.isfinite(step.gradient))
 
 
 def is_stale(position: Position, patience: int) -> bool:
@@ -238,7 +238,8 @@ def measure_held(engine: Engine, course: Course, layout: Layout, batch: int) -> 
 def raise_not_finite(position: Position, pieces: list[Batch], checkpoints: Checkpoints) -> None:
     """Stop with the batch's name; checkpoints before it stay."""
     checkpoints.finish()
-    rows = [row for piece in pieces for row in piece.rows]
+    # Of all processes: the loss is theirs together.
+    rows = checkpoints.layout.gather(torch.tensor([row for piece in pieces for row in piece.rows])).tolist()
     last = checkpoints.complete()
     kept = f"the checkpoint {last[-1].name} is kept" if last else "no checkpoint had been written yet"
     where = f"on the photographs of rows {rows}" if rows else "on the photographs held out"
@@ -252,7 +253,8 @@ def raise_not_finite(position: Position, pieces: list[Batch], checkpoints: Check
 def alone_in(place: Place, layout: Layout) -> Generator[None]:
     """Hold a folder: two trainings that write the same checkpoints would spoil both.
 
-    S3 has no locks: there, whoever launches a training sees to it that there is one.
+    S3 has no locks: there, whoever launches a training sees to it that there is one. The folder may be a network's, or
+    that of all that is trained together.
 
     Raises:
         TrainingError: where another training holds it.

@@ -132,6 +132,7 @@ class Followed:
     job: Job
     _looked: float = 0.0
     _heard: float = 0.0
+    _failed: bool = False
 
     def has_ended(self) -> bool:
         """Tell whether it has ended well; it is deleted then."""
@@ -155,6 +156,7 @@ class Followed:
                     raise TrainingError(f"The TrainJob {self.name} is complete, and there is nothing at its address.")
                 return True
             case "Failed":
+                self._failed = True
                 raise TrainingError(f"The TrainJob {self.name} failed; its first node ends:\n{self._last()}")
             case None:
                 raise TrainingError(f"The TrainJob {self.name} was deleted: the same run goes on where it was.")
@@ -162,9 +164,9 @@ class Followed:
                 return False
 
     def end(self) -> None:
-        """Delete it; its pods go with it."""
+        """Delete it with its pods; one that has failed stays for a person to look at, until it is tried again."""
         try:
-            if find_state(self.client, self.name) is not None:
+            if not self._failed and find_state(self.client, self.name) is not None:
                 self.client.delete_job(self.name)
         except (RuntimeError, TimeoutError) as error:
             _log.warning("A TrainJob could not be deleted", trainjob=self.name, why=_cause(error))

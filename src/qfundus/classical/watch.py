@@ -2,12 +2,15 @@
 
 import json
 import os
+import shutil
+import subprocess
 import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol, Self
 
 import psutil
@@ -43,8 +46,11 @@ class LogFile:
         self._place = place
 
     def log(self, step: int, figures: dict[str, float]) -> None:
-        """Write a line."""
-        self._place.append(LOG_FILE, json.dumps({"step": step, **figures}) + "\n")
+        """Write a line; where there is no room for it, training goes on without."""
+        try:
+            self._place.append(LOG_FILE, json.dumps({"step": step, **figures}) + "\n")
+        except OSError as error:
+            _log.warning("The log cannot be written", why=type(error).__name__)
 
     def close(self, *, failed: bool) -> None:
         """Leave it: every line is written already."""
@@ -176,6 +182,15 @@ def memory_mb() -> float:
     return psutil.Process().memory_info().rss / 2**20
 
 
+def _revision(folder: Path) -> str:
+    """Return the commit that runs: what an image was built of, or a checkout's, '' where neither is known."""
+    asked = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+    built = os.environ.get("QFUNDUS_REVISION")
+    if built or not (folder / ".git").exists() or not shutil.which("git"):
+        return built or ""
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+
+
 def describe_environment() -> dict[str, str]:
     """Return the versions of the code, and the lock file it was installed from."""
     import qfundus
@@ -183,7 +198,7 @@ def describe_environment() -> dict[str, str]:
 
     lock = checkout() / "requirements" / "qfundus.lock"
     return {
-        "qfundus": qfundus.__version__,
+        "qfundus": f"{qfundus.__version__} {_revision(checkout())}".strip(),
         "torch": str(torch.__version__),
         "lock": lock.read_text() if lock.exists() else "",
     }

@@ -1,5 +1,6 @@
 """Read labelled photographs from a MedMNIST file, or from a folder with a sheet of grades."""
 
+import struct
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ SHEET = "labels.csv"
 SPLITS = ("train", "val", "validation", "test", "")
 
 
-# What reading a photograph that cannot be read may raise; PIL's bomb is neither of the others.
-UNREADABLE = (OSError, ValueError, Image.DecompressionBombError)
+# What reading a photograph that cannot be read may raise: PIL calls a PNG's broken chunk a SyntaxError.
+UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -134,9 +135,10 @@ def _take(image: np.ndarray) -> np.ndarray:
 
 def _check_grade(said: object, where: str) -> int:
     try:
-        grade = int(str(said))
+        number = float(str(said))
     except ValueError:
-        grade = -1
+        number = -1.0
+    grade = int(number) if number.is_integer() else -1
     if not 0 <= grade < GRADES:
         raise SetupError(f"{where}: the grade must be a whole number from 0 to {GRADES - 1}.")
     return grade
@@ -154,7 +156,7 @@ def read_file(file: Path) -> np.ndarray:
     """Read a photograph's pixels `(height, width, 3)` of uint8, as it was held where the file says how.
 
     Raises:
-        OSError, ValueError, Image.DecompressionBombError: where it cannot be read, or holds more than 8 bits a colour.
+        OSError, ValueError: or another of UNREADABLE, where it cannot be read or holds more than 8 bits a colour.
     """
     with Image.open(file) as opened:
         if opened.mode.startswith("I;16") or opened.mode in {"I", "F"}:

@@ -1,9 +1,10 @@
+import os
 import subprocess
 
 import pytest
 import torch
 
-from qfundus.classical.launch import Torchrun, last_words, visible_gpus
+from qfundus.classical.launch import Torchrun, last_words, usable_cpus, visible_gpus
 from qfundus.classical.place import Place, forget
 from qfundus.classical.watch import Watch
 from qfundus.errors import SetupError, TrainingError
@@ -41,6 +42,21 @@ def test_trainings_side_by_side_have_a_gpu_each(tmp_path, monkeypatch):
         pass
     launcher.start(_job(tmp_path, 2))
     assert seen == ["0,1", "2,3", "0,1"]
+
+
+def test_a_process_takes_no_more_cpus_than_it_may(tmp_path, monkeypatch):
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert usable_cpus() == 1
+        assert Torchrun.open(networks=6, processes=1, at_once=0, scratch=tmp_path).at_once == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    quota = tmp_path / "cpu.max"
+    monkeypatch.setattr("qfundus.classical.launch._CPU_QUOTA", quota)
+    for said, cpus in (("100000 100000", 1), ("max 100000", len(allowed)), ("50000 100000", 1)):
+        quota.write_text(said)
+        assert usable_cpus() == cpus
 
 
 def test_gpus_are_given_whole_and_only_those_that_may_be_used(tmp_path, monkeypatch):

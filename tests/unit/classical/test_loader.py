@@ -14,7 +14,7 @@ from qfundus.classical.parallel import Layout
 from qfundus.classical.recipe import Augmentation, Pictures
 from qfundus.classical.shards import Table, prepare, read_table, write_shards
 from qfundus.errors import SetupError
-from qfundus.imaging.labelled import read_labelled
+from qfundus.imaging.labelled import _check_grade, read_labelled
 
 CPU = torch.device("cpu")
 
@@ -56,13 +56,17 @@ def test_a_batch_that_does_not_divide_is_refused():
         order(world=5)
 
 
+BROKEN_PNG = b"\x89PNG\r\n\x1a\n" + bytes.fromhex("0000000d4948445200000008") + b"\x00" * 40  # PIL: SyntaxError
+
+
 @pytest.fixture
 def damaged(tmp_path):
-    """Shards of which every seventh photograph is no picture."""
+    """Shards of which every seventh photograph is no picture, or a broken one."""
     uri = str(tmp_path / "damaged.lance")
     write_shards(make_labelled(40), make_recipe().pictures, uri)
     table = lance.dataset(uri).to_table()
-    images = [b"no picture" if n % 7 == 0 else packed.as_py() for n, packed in enumerate(table["image"])]
+    bad = [b"no picture", BROKEN_PNG]
+    images = [bad[n % 2] if n % 7 == 0 else packed.as_py() for n, packed in enumerate(table["image"])]
     replaced = table.set_column(4, table.schema.field("image"), [pa.array(images, pa.large_binary())])
     metadata = lance.dataset(uri).metadata
     lance.write_dataset(replaced, uri, mode="overwrite").update_metadata(metadata)
@@ -79,6 +83,26 @@ def test_a_photograph_that_cannot_be_read_is_skipped_and_counted(damaged):
     )
     assert weightless == [0, 7, 14, 21, 28, 35]
     assert all(batch.inputs.shape == (10, 32, 32, 3) for batch in read)
+
+
+def test_a_batch_of_which_nothing_can_be_read_has_no_weight(damaged):
+    examples = Photographs(damaged, read_table(damaged, make_recipe().pictures).grades, 0, Augmentation())
+    batch = examples.__getitems__([(0, 7), (0, 14)])
+    assert batch.inputs.shape == (2, 32, 32, 3)
+    assert batch.weights.tolist() == [0.0, 0.0]
+
+
+def test_shards_that_cannot_be_written_are_said(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(SetupError, match="cannot be written: LanceError"):
+        write_shards(make_labelled(3), make_recipe().pictures, str(tmp_path / "file" / "x.lance"))
+
+
+def test_whole_numbers_written_otherwise_are_grades():
+    assert [_check_grade(said, "here") for said in (1.0, "2", np.int8(3), "4.0")] == [1, 2, 3, 4]
+    for wrong in ("1.5", "nan", "", "inf", 5, -1):
+        with pytest.raises(SetupError, match="here"):
+            _check_grade(wrong, "here")
 
 
 def test_shards_prepared_otherwise_are_refused(shards):

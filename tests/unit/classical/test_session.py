@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import numpy as np
 import onnxruntime
 import psutil
 import pytest
+import torch
 from medmnist.evaluator import getACC, getAUC
 from PIL import Image
 from scipy.special import log_softmax
@@ -17,10 +19,12 @@ from training import SIDE, call, make_labelled, make_recipe
 from qfundus.classical.evaluate import measure
 from qfundus.classical.explain import load_networks
 from qfundus.classical.grader import Held, average_by_row, cross_fit, fit_scales, open_grader, turn
+from qfundus.classical.parallel import Layout
+from qfundus.classical.place import Place
 from qfundus.classical.quantise import Variant, is_quantised, judge, write_dynamic
-from qfundus.classical.session import digest_data
-from qfundus.classical.train import Job
-from qfundus.errors import SetupError
+from qfundus.classical.session import _last_epoch, digest_data
+from qfundus.classical.train import Job, alone_in
+from qfundus.errors import SetupError, TrainingError
 
 RECIPE = f"""
 name: small
@@ -122,6 +126,45 @@ def test_training_again_finds_what_is_done(trained, npz, recipe):
     assert (out / "networks" / "00" / "weights.pt").stat().st_mtime_ns == before
 
 
+def test_what_lies_beside_checkpoints_stays(npz, recipe, tmp_path):
+    place = tmp_path / "precious"
+    for name in ("00/thesis.txt", "00/00001", "photographs/eye.png"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text("not ours")
+    before = sorted(place.rglob("*"))
+    done = call("train", recipe, "--data", npz, "--out", tmp_path / "out", "--checkpoints", place)
+    assert done.exit_code == 0, done.output
+    assert sorted(place.rglob("*")) == before
+
+
+def test_a_folder_in_which_another_trains_is_left_as_it_is(npz, recipe, tmp_path):
+    out = tmp_path / "out"
+    with alone_in(Place(str(out)), Layout(0, 1, torch.device("cpu"))):
+        done = call("train", recipe, "--data", npz, "--out", out)
+    assert isinstance(done.exception, TrainingError)
+    assert f"Another process ({os.getpid()})" in str(done.exception)
+    assert [file.name for file in out.iterdir()] == ["lock"]
+
+
+def test_a_log_line_that_was_cut_short_is_passed_over():
+    whole = '{"step": 5, "epoch": 1, "held_loss": 1.5}'
+    assert _last_epoch(f'{whole}\n{{"step": 10, "epoch": 2, "trai{whole}\n') == json.loads(whole)
+    assert _last_epoch('{"step": 10, "epoch": 2, "trai') == {}
+
+
+def test_int8_is_measured_like_the_grader_itself(trained, npz, tmp_path):
+    folder = tmp_path / "grader"
+    shutil.copytree(trained[0], folder)
+    write_dynamic(folder / "model.onnx", folder / "model.int8-dynamic.onnx")
+    plain, int8 = (
+        json.loads(call("evaluate", "--data", npz, "--model", folder, "--json", *form).stdout.splitlines()[-1])
+        for form in ((), ("--form", "int8-dynamic"))
+    )
+    assert int8["acc"] == pytest.approx(plain["acc"], abs=0.1)
+    done = call("evaluate", "--data", npz, "--model", folder, "--form", "int9")
+    assert "holds no model.int9.onnx" in str(done.exception)
+
+
 def test_a_folder_of_another_training_is_refused(trained, npz, recipe):
     out, _ = trained
     done = call("train", recipe, "--data", npz, "--out", out, "--seed", 9)
@@ -150,6 +193,7 @@ def test_a_recipe_that_is_not_there_is_said_with_the_nearest(name, said, npz, tm
         ("seed: 1", "seed: -1|seed: Input should be greater"),
         ("workers: 0", "workers: 0, offload: true|Only zero1, zero2 and zero3 offload"),
         ("workers: 0", "workers: 0, strategy: zero2, average: 0.9|keeps no average"),
+        ("workers: 0", "workers: 0, epochs: 7|epochs is given twice"),
     ],
 )
 def test_a_typo_in_a_recipe_is_refused_with_the_remedy(wrong, said, npz, tmp_path):
@@ -173,7 +217,7 @@ def test_what_cannot_be_divided_is_refused_before_a_training_starts(splits, grad
     done = call("train", recipe, "--data", tmp_path / "eyes.npz", "--out", tmp_path / "out")
     assert isinstance(done.exception, SetupError)
     assert said in str(done.exception)
-    assert not (tmp_path / "out" / "networks").exists()
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -214,7 +258,7 @@ def test_what_lies_beside_the_photographs_is_not_among_them(tmp_path):
 def test_what_cannot_work_is_said_before_it_starts(words, said, npz, recipe, tmp_path):
     done = call("train", recipe, "--data", npz, "--out", tmp_path / "out", *words)
     assert said in str(done.exception)
-    assert not (tmp_path / "out" / "networks").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_grader_that_is_damaged_is_said(trained, npz, tmp_path):

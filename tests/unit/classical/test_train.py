@@ -2,16 +2,19 @@ import contextlib
 import json
 import os
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
 from training import changed, losses, run_job
 
-from qfundus.classical.launch import command
+from qfundus.classical.launch import Torchrun, command, train_all
+from qfundus.classical.loader import Order
 from qfundus.classical.parallel import Layout
 from qfundus.classical.place import open_folder
 from qfundus.classical.train import WEIGHTS_FILE, Job, alone_in, train
@@ -46,8 +49,10 @@ def test_an_epoch_is_the_same_whatever_the_number_of_workers(job, tmp_path):
     assert alike(weights(job), weights(other))
 
 
-def test_training_learns_what_can_be_learned(job, tmp_path):
-    long = changed(job, tmp_path / "long", fitting__epochs=15, network__batch_norm="own", augmentation=NONE)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_training_learns_what_can_be_learned(precision, job, tmp_path):
+    how = {"fitting__epochs": 15, "fitting__precision": precision, "network__batch_norm": "own"}
+    long = changed(job, tmp_path / "long", augmentation=NONE, **how)
     Path(long.folder).mkdir()
     trained = train(long)
     assert trained.train_loss < 0.4 * losses(long)[0][0]
@@ -87,8 +92,49 @@ def test_mixed_precision_comes_near(precision, job, tmp_path):
     for one in (job, other):
         Path(one.folder).mkdir()
         train(one)
-    assert losses(other) == [pytest.approx(pair, abs=0.2) for pair in losses(job)]
+    # The course of so small a set is soon another: in its first epoch it is not.
+    assert losses(other)[0][0] == pytest.approx(losses(job)[0][0], abs=0.02)
     assert losses(other) != losses(job)
+
+
+STATISTICS = """
+import sys
+import torch
+from qfundus.classical import engine
+from qfundus.classical.engine import statistics_of
+from qfundus.classical.parallel import joined_processes
+from training import make_recipe
+from qfundus.classical.loader import Batch
+from qfundus.classical.network import Network
+import numpy as np
+with joined_processes() as layout:
+    recipe = make_recipe(fitting__strategy=sys.argv[1], network__batch_norm="own")
+    network = Network(recipe.network, 32)
+    grades = np.arange(16) % 5
+    taken = engine.open_engine(network, recipe.fitting, grades, layout, 2, 0)
+    mine = torch.Generator().manual_seed(layout.rank)
+    images = torch.randint(0, 256, (8, 32, 32, 3), generator=mine, dtype=torch.uint8)
+    taken.step([Batch(images, torch.from_numpy(grades[:8]), torch.ones(8), tuple(range(8)))])
+    told = taken.predict(torch.full((4, 32, 32, 3), 99, dtype=torch.uint8))
+    both = layout.gather(told[None])
+    assert torch.equal(both[0], both[1]), (both[0] - both[1]).abs().max()
+"""
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "zero1"])
+def test_processes_agree_on_the_statistics_of_their_batches(strategy, tmp_path):
+    (tmp_path / "agree.py").write_text(STATISTICS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    tests = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [*command, str(tmp_path / "agree.py"), strategy],
+        env={**os.environ, "PYTHONPATH": tests, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def kill_after(job: Job, steps: int, processes: int = 1) -> None:
@@ -192,17 +238,20 @@ def test_a_half_written_checkpoint_does_not_count(job):
 
 
 def test_a_loss_that_is_no_number_stops_it_with_the_batch_and_keeps_the_checkpoint(job, tmp_path):
-    broken = changed(job, tmp_path / "broken", fitting__learning_rate=1e30, fitting__warm_up=0, fitting__clip=1e30)
+    how = {"fitting__warm_up": 0, "fitting__clip": 1e30, "fitting__checkpoint_every": 1}
+    broken = changed(job, tmp_path / "broken", fitting__learning_rate=1e30, **how)
     Path(broken.folder).mkdir()
-    with pytest.raises(TrainingError, match=r"no number at step \d of epoch \d.*rows \[\d+.*Lower `learning_rate`"):
+    said = r"no number at step \d of epoch \d.*rows \[\d+.*the checkpoint 00000-00000\d is kept.*Lower `learning_rate`"
+    with pytest.raises(TrainingError, match=said):
         train(broken)
+    assert list(Path(broken.checkpoint_folder).glob("00000-*/complete.json"))
 
 
 def test_more_processes_than_photographs_are_refused(job, tmp_path):
-    many = changed(job, tmp_path / "many", fitting__accumulate=64)
-    Path(many.folder).mkdir()
-    with pytest.raises(SetupError, match="fewer than 64 pieces"):
-        train(many)
+    many = changed(job, tmp_path / "many", grading__folds=2)
+    rows = np.arange(7)
+    with pytest.raises(SetupError, match="7 photographs to train on, fewer than 8 pieces"):
+        Order(rows, many.recipe.fitting.batch, 0, Layout(0, 8, torch.device("cpu")))
 
 
 def test_training_ends_early_when_nothing_gets_better(job, tmp_path):
@@ -236,6 +285,24 @@ def test_a_disk_that_is_full_costs_a_checkpoint_and_not_the_training(job, monkey
     said = capsys.readouterr()
     assert "A checkpoint could not be written" in said.out + said.err
     assert "No space left" in said.out + said.err
+
+
+def test_a_disk_that_is_full_for_all_is_said_and_gone_on_with(job, tmp_path, monkeypatch):
+    """Log, output and checkpoints on one file system of eight megabytes: a checkpoint takes more."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(small)], check=False)
+    if mounted.returncode:
+        pytest.skip("a small file system needs root")
+    try:
+        there = replace(job, folder=str(small / "00"))
+        with pytest.raises(TrainingError, match="no space left on this disk"):
+            train_all([there], Torchrun(1, 1, small))
+        subprocess.run(["mount", "-o", "remount,size=200m", str(small)], check=True)
+        train_all([there], Torchrun(1, 1, small))
+        assert there.is_done
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
 
 
 def test_weights_and_biases_gets_the_figures_where_a_project_is_named(job, monkeypatch):
