@@ -8,10 +8,10 @@ DATA   ?=
 VENV   := .venv
 TRITON := .venv-triton
 QUEST  := .venv-quest
-BUILD  ?= $(shell command -v buildah >/dev/null && echo buildah build || echo docker build)
 GOOGLE := .venv-google
 BIN    := $(VENV)/bin
 UV      = $(BIN)/uv
+BUILD  ?= $(shell command -v buildah >/dev/null && echo buildah build || echo docker build)
 IMAGE   = qfundus/pipeline:$(shell sed -n 's/__version__ = "\(.*\)"/\1/p' src/qfundus/__init__.py)
 SERVER  = $(TRITON)/lib/python3.11/site-packages/pytriton/tritonserver
 

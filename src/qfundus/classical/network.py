@@ -96,7 +96,7 @@ def _efficientnet_lite(name: str, how: How) -> nn.Module:
 
 
 def _pad_within(network: nn.Module) -> None:
-    """Let convolutions pad by themselves what is padded before them: on small maps that takes a fifth of a step."""
+    """Let convolutions pad by themselves: what is padded before them is on small maps most of what goes backward."""
     for part in network.modules():
         before = getattr(part, "static_padding", None)
         if isinstance(part, nn.Conv2d) and isinstance(before, nn.ZeroPad2d) and len({*before.padding}) == 1:

@@ -74,7 +74,8 @@ def train_grader(
     """
     # What cannot be read, divided or reached must not claim the folder.
     labelled = [] if is_shards(data) else read_labelled(Path(data))
-    divide(recipe, list_table(labelled) if labelled else read_table(data, recipe.pictures), seed, launcher.processes)
+    table = read_table(data, recipe.pictures) if is_shards(data) else list_table(labelled)
+    divide(recipe, table, seed, launcher.processes)
     check_tracker(track)
     if checkpoints:
         open_folder(checkpoints)
