@@ -1,6 +1,7 @@
 """The processes that train together: one alone, or those that torchrun or a TrainJob started."""
 
 import os
+import traceback
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,7 +49,11 @@ class Layout:
 
 @contextmanager
 def joined_processes() -> Generator[Layout]:
-    """Join those that torchrun started together, over NCCL on GPUs and gloo on CPUs; alone where it started none."""
+    """Join those that torchrun started together, over NCCL on GPUs and gloo on CPUs; alone where it started none.
+
+    No model that exchanges gradients may outlive it, in an error's traceback neither: its destructor would end the
+    group while it holds the interpreter's lock, for which the group's thread may wait.
+    """
     local = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cuda":
@@ -61,5 +66,8 @@ def joined_processes() -> Generator[Layout]:
     writers = cast("distributed.ProcessGroup", distributed.new_group(backend="gloo"))
     try:
         yield Layout(distributed.get_rank(), distributed.get_world_size(), device, writers)
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)
+        raise
     finally:
         distributed.destroy_process_group()

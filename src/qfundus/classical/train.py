@@ -110,28 +110,34 @@ class Course:
 
 def train(job: Job) -> Trained | None:
     """Train a job's network, or go on with it, and write its weights; None where this process does not lead."""
+    asked = job.recipe.fitting.deterministic
+    with joined_processes() as layout, alone_in(job.place, layout), determinism(job.seed, asked=asked):
+        return train_together(job, layout)
+
+
+def train_together(job: Job, layout: Layout) -> Trained | None:
+    """Train a job's network among processes that have joined."""
     how = job.recipe.fitting
-    with joined_processes() as layout, alone_in(job.place, layout), determinism(job.seed, asked=how.deterministic):
-        table = read_table(job.shards, job.recipe.pictures)
-        rows, held = split_fold(table, job.recipe.grading.folds, job.fold)
-        augmented = Photographs(job.shards, table.grades, job.seed, job.recipe.augmentation)
-        plain = Photographs(job.shards, table.grades, job.seed, None)
-        course = Course(augmented, plain, rows, held, table.grades)
-        network = Network(job.recipe.network, job.recipe.pictures.side)
-        checkpoints = Checkpoints(job.checkpoint_folder, how.keep, layout, job.fingerprint(table.digest))
+    table = read_table(job.shards, job.recipe.pictures)
+    rows, held = split_fold(table, job.recipe.grading.folds, job.fold)
+    augmented = Photographs(job.shards, table.grades, job.seed, job.recipe.augmentation)
+    plain = Photographs(job.shards, table.grades, job.seed, None)
+    course = Course(augmented, plain, rows, held, table.grades)
+    network = Network(job.recipe.network, job.recipe.pictures.side)
+    checkpoints = Checkpoints(job.checkpoint_folder, how.keep, layout, job.fingerprint(table.digest))
 
-        def track() -> list[Tracker]:
-            return open_trackers(job, table.digest) if layout.leads else []
+    def track() -> list[Tracker]:
+        return open_trackers(job, table.digest) if layout.leads else []
 
-        engine, trained = fit(network, course, how, job.seed, layout, checkpoints, track)
-        weights = engine.weights()
-        if not layout.leads:
-            return None
-        packed = io.BytesIO()
-        torch.save(weights, packed)
-        job.place.write(WEIGHTS_FILE, packed.getvalue())
-        job.place.write(TRAINED_FILE, json.dumps(asdict(trained)).encode())
-        return trained
+    engine, trained = fit(network, course, how, job.seed, layout, checkpoints, track)
+    weights = engine.weights()
+    if not layout.leads:
+        return None
+    packed = io.BytesIO()
+    torch.save(weights, packed)
+    job.place.write(WEIGHTS_FILE, packed.getvalue())
+    job.place.write(TRAINED_FILE, json.dumps(asdict(trained)).encode())
+    return trained
 
 
 def fit(
