@@ -1,8 +1,7 @@
 import pytest
 import torch
-from typer.testing import CliRunner
+from training import call
 
-from qfundus.cli import app
 from qfundus.errors import SetupError
 from qfundus.layout import checkout
 from qfundus.quantum import chain_ansatz
@@ -57,8 +56,8 @@ def test_fine_tuning_that_costs_more_than_a_day_allows_is_refused(monkeypatch):
     monkeypatch.setattr("qfundus.quantum.plan.read_backends", lambda: {"machine": {"price": {"shot": 1.0}}})
     monkeypatch.setattr("qfundus.quantum.jobs.queue.read_rules", lambda: Rules(site=Limit(cost=10.0)))
     recipe = str(checkout() / "configs" / "recipes" / "nightly.yaml")
-    done = CliRunner().invoke(app, ["quantum", "plan", recipe, "--eyes", "10", "--backend", "machine"])
+    done = call("quantum", "plan", recipe, "--eyes", 10, "--backend", "machine")
     assert isinstance(done.exception, SetupError)
     assert "The limit is 10.00 a day" in str(done.exception)
-    done = CliRunner().invoke(app, ["quantum", "plan", recipe, "--eyes", "10", "--backend", "nowhere"])
+    done = call("quantum", "plan", recipe, "--eyes", 10, "--backend", "nowhere")
     assert "There is no quantum backend nowhere" in str(done.exception)
