@@ -52,7 +52,7 @@ def read_recipe(kind: type[R], path: Path) -> R:
 class _EachOnce(yaml.SafeLoader):
     """Refuses a setting that is given twice: YAML would take the last, without a word."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002  (PyYAML's signature)
         """Read a mapping."""
         names = [str(key.value) for key, _ in node.value]
         if twice := sorted({name for name in names if names.count(name) > 1}):

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import psutil
 import torch
 
-from qfundus.errors import SetupError
 from qfundus.quantum.ansatz import build_ansatz
-from qfundus.quantum.backends import read_backends
+from qfundus.quantum.backends import describe_backend
 from qfundus.quantum.exact import estimate_costs
 from qfundus.quantum.gates import lower
 from qfundus.quantum.kernel import Kernel
@@ -68,10 +67,7 @@ def plan_shots(
     Raises:
         SetupError: where there is no such backend.
     """
-    described = read_backends()
-    if backend not in described:
-        raise SetupError(f"There is no quantum backend {backend}: take one of {', '.join(sorted(described))}.")
-    price = described[backend].get("price", {})
+    price = describe_backend(backend).get("price", {})
     angles = build_ansatz(how.ansatz, how.qubits, how.layers).num_parameters
     circuits = epochs * eyes * (1 + 2 * (angles if gradient == "parameter_shift" else 1))
     shots = circuits * math.ceil(precision**-2)

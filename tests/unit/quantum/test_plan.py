@@ -38,14 +38,15 @@ def test_a_circuit_that_fits_nowhere_is_refused_before_it_is_measured():
 
 @pytest.mark.parametrize(("gradient", "each"), [("parameter_shift", 1 + 2 * 56), ("spsa", 3)])
 def test_shots_and_cost_of_fine_tuning_are_counted_as_the_layer_sends_them(gradient, each, monkeypatch):
+    exact = open_backend("exact")
     prices = {"machine": {"through": "exact", "price": {"task": 0.3, "shot": 0.0004}}}
-    monkeypatch.setattr("qfundus.quantum.plan.read_backends", lambda: prices)
+    monkeypatch.setattr("qfundus.quantum.backends.read_backends", lambda *_: prices)
     plan = plan_shots(HOW, 100, "machine", precision=0.02, gradient=gradient)
     assert (plan.circuits, plan.shots) == (100 * each, 100 * each * 2500)
     assert plan.cost == pytest.approx(8 * 0.3 + plan.shots * 0.0004)
     # The same, counted by a layer that sends them.
     sent = []
-    layer = ShotsLayer(chain_ansatz(8, 3), open_backend("exact"), precision=0.02, gradient=gradient)
+    layer = ShotsLayer(chain_ansatz(8, 3), exact, precision=0.02, gradient=gradient)
     estimate = layer.estimate
     monkeypatch.setattr(layer, "estimate", lambda sets: (sent.append(sets[..., 0].size), estimate(sets))[1])
     layer(torch.zeros(2, 8)).sum().backward()
@@ -53,7 +54,7 @@ def test_shots_and_cost_of_fine_tuning_are_counted_as_the_layer_sends_them(gradi
 
 
 def test_fine_tuning_that_costs_more_than_a_day_allows_is_refused(monkeypatch):
-    monkeypatch.setattr("qfundus.quantum.plan.read_backends", lambda: {"machine": {"price": {"shot": 1.0}}})
+    monkeypatch.setattr("qfundus.quantum.backends.read_backends", lambda *_: {"machine": {"price": {"shot": 1.0}}})
     monkeypatch.setattr("qfundus.quantum.jobs.queue.read_rules", lambda: Rules(site=Limit(cost=10.0)))
     recipe = str(checkout() / "configs" / "recipes" / "nightly.yaml")
     done = call("quantum", "plan", recipe, "--eyes", 10, "--backend", "machine")

@@ -50,10 +50,7 @@ def open_backend(name: str, file: Path | None = None) -> Backend:
     Raises:
         SetupError: where there is no such name, a package or a credential is missing, or an option is unknown.
     """
-    described = read_backends(file)
-    if name not in described:
-        raise SetupError(f"There is no quantum backend {name}: take one of {', '.join(sorted(described))}.")
-    options = dict(described[name])
+    options = dict(describe_backend(name, file))
     through = str(options.pop("through", name))
     options.pop("price", None)  # the queue's affair
     mitigation = options.pop("mitigation", None)
@@ -84,6 +81,18 @@ def open_estimator(name: str) -> BaseEstimatorV2:
 def open_sampler(name: str) -> BaseSamplerV2:
     """Open the sampler of a named backend: bit strings."""
     return open_backend(name).sampler
+
+
+def describe_backend(name: str, file: Path | None = None) -> dict[str, Any]:
+    """Return what `configs/quantum.yaml`, or another file, says of a backend.
+
+    Raises:
+        SetupError: where there is none of that name.
+    """
+    described = read_backends(file)
+    if name not in described:
+        raise SetupError(f"There is no quantum backend {name}: take one of {', '.join(sorted(described))}.")
+    return described[name]
 
 
 def read_backends(file: Path | None = None) -> dict[str, dict[str, Any]]:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from qfundus.errors import Retry, SetupError
 from qfundus.layout import checkout
-from qfundus.quantum.backends import read_backends
+from qfundus.quantum.backends import describe_backend, read_backends
 from qfundus.quantum.jobs import monitor
 from qfundus.quantum.jobs.schedule import Choice, Rules, Spent, choose
 from qfundus.quantum.jobs.store import ENDED, Batch, Claim, Job, JobStore
@@ -99,10 +99,9 @@ def submit(
     Raises:
         SetupError: where a backend has no entry in `configs/quantum.yaml`.
     """
-    described, vendors = read_backends(), vendors or _shared_vendors()
+    vendors = vendors or _shared_vendors()
     for name in backends:
-        if name not in described:
-            raise SetupError(f"There is no quantum backend {name}: take one of {', '.join(sorted(described))}.")
+        describe_backend(name)
     if not backends:
         raise SetupError("Name at least one quantum backend.")
     offers = {name: vendors.offer(name) for name in backends}
