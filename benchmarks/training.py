@@ -1,6 +1,6 @@
 """What training costs over a bare loop, what two processes bring over one, and what int8 brings over float32.
 
-    .venv/bin/python -m benchmarks.training [--steps N]
+    .venv/bin/python -m benchmarks.training [overhead] [scaling] [variants] [--steps N]
 
 EfficientNet-Lite0 on drawn eyes. The bare loop is torch alone on the same network and batches already in memory; the
 house's loads, decodes and augments, takes its steps by the same engine as ever, and tells a log. Rounds of both
@@ -27,7 +27,7 @@ from qfundus.classical.loader import Loader, Order, Photographs
 from qfundus.classical.network import Network
 from qfundus.classical.parallel import Layout
 from qfundus.classical.place import Place
-from qfundus.classical.quantise import write_static
+from qfundus.classical.quantise import write_dynamic, write_static
 from qfundus.classical.recipe import NetworkRecipe
 from qfundus.classical.shards import read_table, write_shards
 from qfundus.classical.train import Job
@@ -43,14 +43,22 @@ ALONE = Layout(0, 1, torch.device("cpu"))
 def main() -> None:
     """Print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="overhead, scaling, variants; without any, all")
     parser.add_argument("--steps", type=int, default=8)
-    steps = parser.parse_args().steps
+    asked = parser.parse_args()
+    if unknown := set(asked.names) - {"overhead", "scaling", "variants"}:
+        parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
     with tempfile.TemporaryDirectory() as folder:
-        shards = f"{folder}/eyes.lance"
-        write_shards(draw_eyes(BATCH * steps), recipe().pictures, shards)
-        overhead(shards, Path(folder), steps)
-        scaling(shards, Path(folder))
-        int8(Path(folder))
+        shards, place = f"{folder}/eyes.lance", Path(folder)
+        benchmarks = {
+            "overhead": lambda: overhead(shards, place, asked.steps),
+            "scaling": lambda: scaling(shards, place),
+            "variants": lambda: variants(place),
+        }
+        if asked.names != ["variants"]:
+            write_shards(draw_eyes(BATCH * asked.steps), recipe().pictures, shards)
+        for name in asked.names or benchmarks:
+            benchmarks[name]()
 
 
 def recipe(**fitting: object) -> NetworkRecipe:
@@ -152,20 +160,23 @@ def train_pinned(shards: str, folder: Path, processes: int, cores: list[int]) ->
     return statistics.median(line["images_per_second"] for line in lines if "images_per_second" in line)
 
 
-def int8(folder: Path) -> None:
-    """Print latency and throughput of float32 and static int8 at 224 x 224."""
+def variants(folder: Path) -> None:
+    """Print latency (batch 1), throughput (batch 16) and size of each form of a network at 224 x 224."""
     side = 224
     network = Network(recipe().network, side).eval()
     noise = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    export_module(network, {"image": noise}, folder / "plain.onnx", ("logits",))
+    files = {name: folder / f"{name}.onnx" for name in ("float32", "int8-dynamic", "int8")}
+    export_module(network, {"image": noise}, files["float32"], ("logits",))
     pictures = np.stack(draw_phantoms(32, side).images)
-    write_static(folder / "plain.onnx", folder / "int8.onnx", pictures)
-    times = {name: time_graph(folder / f"{name}.onnx", pictures) for name in ("plain", "int8")}
-    for batch in (1, 16):
-        plain, small = times["plain"][batch], times["int8"][batch]
+    write_dynamic(files["float32"], files["int8-dynamic"])
+    write_static(files["float32"], files["int8"], pictures)
+    plain, large = time_graph(files["float32"], pictures), files["float32"].stat().st_size
+    print(f"{side} x {side}, against float32, which takes {plain[1]:.1f} ms alone and {plain[16]:.1f} ms in 16:")
+    for name, file in files.items():
+        times = time_graph(file, pictures)
         print(
-            f"{side} x {side}, batch {batch:2}: float32 {plain:.1f} ms, int8 {small:.1f} ms a photograph, "
-            f"{plain / small:.2f} x as fast"
+            f"  {name:12} latency {times[1] / plain[1]:.2f} x, throughput {plain[16] / times[16]:.2f} x, "
+            f"size {file.stat().st_size / large:.2f} x"
         )
 
 
