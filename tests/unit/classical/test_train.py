@@ -185,9 +185,11 @@ def test_what_two_processes_began_one_goes_on_with(job, tmp_path):
     assert losses(stopped)[-1] == pytest.approx(losses(whole)[-1], abs=0.03)
 
 
-def test_two_processes_go_on_to_the_weights_of_two_never_stopped(job, tmp_path):
+@pytest.mark.parametrize("strategy", ["ddp", "zero1"])
+def test_two_processes_go_on_to_the_weights_of_two_never_stopped(strategy, job, tmp_path):
     """With each process's own batch statistics, dropout and dropped paths: all that differs between them."""
-    both = changed(job, tmp_path / "both", network__batch_norm="own", network__dropout=0.3, network__drop_path=0.2)
+    how = {"network__batch_norm": "own", "network__dropout": 0.3, "network__drop_path": 0.2}
+    both = changed(job, tmp_path / "both", fitting__strategy=strategy, **how)
     run_job(both, processes=2)
     whole = weights(both)
     (Path(both.folder) / "checkpoints" / "00002-000000" / "complete.json").unlink()
