@@ -23,7 +23,7 @@ ifneq ($(PIP_FIND_LINKS),)
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 endif
 
-.PHONY: help setup demo night up down status test test-fast test-cluster fuzz bench lint compile image lock clean
+.PHONY: help setup demo night up down status test test-fast test-cluster test-gpu fuzz bench lint compile image lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -74,10 +74,13 @@ test: setup lint ## pass every test
 	$(BIN)/python -m pytest
 
 test-fast: setup ## the tests that need no server
-	$(BIN)/python -m pytest -m "not platform and not cluster"
+	$(BIN)/python -m pytest -m "not platform and not cluster and not gpu"
 
 test-cluster: setup ## train on the Kubernetes that KUBECONFIG names, on whose one node this must run
 	$(BIN)/python -m pytest -m cluster tests/cluster
+
+test-gpu: setup ## train, and compute circuits, on the GPU of this machine
+	$(BIN)/python -m pytest -m gpu tests/gpu
 
 fuzz: setup ## a hundred thousand damaged DICOM files
 	QFUNDUS_FUZZ=100000 $(BIN)/python -m pytest tests/unit/dicom/test_hostile.py

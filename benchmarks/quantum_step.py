@@ -4,6 +4,7 @@
     python -m benchmarks.quantum_step chain      # the requested circuit, up to 100 qubits
     python -m benchmarks.quantum_step state      # circuits that need a state vector, and the memory's speed
     python -m benchmarks.quantum_step small      # small circuits, with the compiled peer
+    python -m benchmarks.quantum_step gpu        # what a GPU brings over the processor beside it
     python -m benchmarks.quantum_step figure     # time against qubits: docs/figures/quantum_step.png
 
 A peer that would take too long is run on fewer samples or circuits, and the line says so.
@@ -40,7 +41,13 @@ FIGURE = Path(__file__).parent.parent / "docs" / "figures" / "quantum_step.png"
 
 def main() -> None:
     """Run the benchmarks that are named, or all."""
-    benchmarks: dict[str, Callable[[], None]] = {"chain": chain, "state": state, "small": small, "figure": figure}
+    benchmarks: dict[str, Callable[[], None]] = {
+        "chain": chain,
+        "state": state,
+        "small": small,
+        "gpu": on_gpu,
+        "figure": figure,
+    }
     unknown = set(sys.argv[1:]) - benchmarks.keys()
     if unknown:
         sys.exit(f"There is no benchmark {', '.join(sorted(unknown))}: name some of {', '.join(benchmarks)}.")
@@ -100,16 +107,25 @@ def seconds(step: Step, most: float = 3.0) -> float:
     return best
 
 
-def ours(circuit: Gatelist, batch: int) -> Step:
-    """The layer, by the method that it chooses itself."""
-    layer = QuantumLayer(circuit.to_qiskit())
-    inputs, upstream = torch.rand(batch, circuit.qubits, requires_grad=True), torch.rand(batch, circuit.qubits)
+def ours(circuit: Gatelist, batch: int, where: str = "cpu", *, recorded: bool = False) -> Step:
+    """The layer, by the method that it chooses itself; `recorded` as one graph of a GPU's kernels."""
+    layer = QuantumLayer(circuit.to_qiskit()).to(where)
+    inputs = torch.rand(batch, circuit.qubits, device=where, requires_grad=True)
+    if recorded:  # as a state vector can be, and a tensor network cannot
+        torch.cuda.make_graphed_callables(layer, (torch.rand_like(inputs, requires_grad=True),))
+    upstream = torch.rand(batch, circuit.qubits, device=where)
 
     def step() -> None:
         inputs.grad = layer.weight.grad = None
         layer(inputs).backward(upstream)
+        _wait_for(where)
 
     return step
+
+
+def _wait_for(where: str) -> None:
+    if where == "cuda":
+        torch.cuda.synchronize()
 
 
 def pennylane(circuit: Gatelist, batch: int, device: str) -> Step:
@@ -252,19 +268,49 @@ def state() -> None:
         circuit = Gatelist.random_ring(qubits)
         step = seconds(ours(circuit, batch))
         peer = seconds(pennylane(circuit, 1, "lightning.qubit"))
-        passes = count_passes(lower(circuit.to_qiskit()))
-        # Forward each pass reads and writes the state, backward the state and its adjoint; the gradients read both.
-        moved = (2 + 4 + 2) * passes * batch * 2**qubits * 8
         print(
             f"  {qubits} qubits, batch {batch:2}: {batch * peer / step:6.1f} x {LIGHTNING}; "
-            f"{step / (moved / bandwidth):.2f} x what a copy takes to move as much ({passes} passes)"
+            f"{_over_copying(circuit, batch, step, bandwidth)}"
         )
 
 
-def _copied_bytes_a_second() -> float:
-    source = torch.rand(2**26)
+def _over_copying(circuit: Gatelist, batch: int, step: float, bandwidth: float) -> str:
+    passes = count_passes(lower(circuit.to_qiskit()))
+    # Forward each pass reads and writes the state, backward the state and its adjoint; the gradients read both.
+    moved = (2 + 4 + 2) * passes * batch * 2**circuit.qubits * 8
+    return f"{step / (moved / bandwidth):.2f} x what a copy takes to move as much ({passes} passes)"
+
+
+def _copied_bytes_a_second(where: str = "cpu") -> float:
+    source = torch.rand(2**26, device=where)
     target = torch.empty_like(source)
-    return 2 * source.nbytes / seconds(lambda: target.copy_(source))
+
+    def copy() -> None:
+        target.copy_(source)
+        _wait_for(where)
+
+    return 2 * source.nbytes / seconds(copy)
+
+
+def on_gpu() -> None:
+    """Measure what a GPU brings over the processor beside it, step by step and recorded, and against its memory."""
+    if not torch.cuda.is_available():
+        print("there is no GPU: not measured")
+        return
+    print(f"{torch.cuda.get_device_name()}, against the processor beside it with {torch.get_num_threads()} threads:")
+    bandwidth = _copied_bytes_a_second("cuda")
+    chains = [(Gatelist.chain(qubits), batch) for qubits, batch in ((8, 64), (20, 64), (100, 64), (20, 1024))]
+    rings = [(Gatelist.random_ring(qubits), batch) for qubits, batch in ((12, 64), (16, 64), (20, 16), (24, 1))]
+    for circuit, batch in chains:
+        ratio = seconds(ours(circuit, batch), 1) / seconds(ours(circuit, batch, "cuda"), 1)
+        print(f"  the requested circuit, {circuit.qubits} qubits, batch {batch}: {ratio:.1f} x as fast")
+    for circuit, batch in rings:
+        step, recorded = (seconds(ours(circuit, batch, "cuda", recorded=how), 1) for how in (False, True))
+        beside = seconds(ours(circuit, batch), 1)
+        print(
+            f"  a ring of CX in random orders, {circuit.qubits} qubits, batch {batch}: {beside / step:.1f} x as fast, "
+            f"recorded {beside / recorded:.1f} x; {_over_copying(circuit, batch, step, bandwidth)}"
+        )
 
 
 def small() -> None:

@@ -1,10 +1,11 @@
 """What training costs over a bare loop, what two processes bring over one, and what int8 brings over float32.
 
-    .venv/bin/python -m benchmarks.training [overhead] [scaling] [variants] [--steps N]
+    .venv/bin/python -m benchmarks.training [overhead] [scaling] [variants] [gpu] [--steps N]
 
 EfficientNet-Lite0 on drawn eyes. The bare loop is torch alone on the same network and batches already in memory; the
 house's loads, decodes and augments, takes its steps by the same engine as ever, and tells a log. Rounds of both
-alternate and medians are compared, for a machine's speed changes with its neighbours.
+alternate and medians are compared, for a machine's speed changes with its neighbours. On a GPU, photographs a second
+are told, too, and what precision brings.
 """
 
 import argparse
@@ -15,6 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +26,8 @@ import onnxruntime
 import torch
 
 from qfundus.classical.engine import Objective, open_engine, open_schedule, parameter_groups
-from qfundus.classical.launch import command, environment
-from qfundus.classical.loader import Loader, Order, Photographs
+from qfundus.classical.launch import command, environment, usable_cpus
+from qfundus.classical.loader import Order, Photographs, load_steps
 from qfundus.classical.network import Network
 from qfundus.classical.parallel import Layout
 from qfundus.classical.place import Place
@@ -37,38 +41,38 @@ from qfundus.imaging.labelled import Labelled
 from qfundus.onnx_export import export_module
 
 SIDE, BATCH, ROUNDS = 96, 32, 5
+LARGE = 224  # pixels: what int8 and a GPU are for
 ALONE = Layout(0, 1, torch.device("cpu"))
 
 
 def main() -> None:
     """Print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="overhead, scaling, variants; without any, all")
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="overhead, scaling, variants, gpu; without any, all")
+    parser.add_argument("--steps", type=int, default=16)
     asked = parser.parse_args()
-    if unknown := set(asked.names) - {"overhead", "scaling", "variants"}:
-        parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
     with tempfile.TemporaryDirectory() as folder:
-        shards, place = f"{folder}/eyes.lance", Path(folder)
+        place = Path(folder)
         benchmarks = {
-            "overhead": lambda: overhead(shards, place, asked.steps),
-            "scaling": lambda: scaling(shards, place),
+            "overhead": lambda: overhead(place, asked.steps),
+            "scaling": lambda: scaling(place, asked.steps),
             "variants": lambda: variants(place),
+            "gpu": lambda: on_gpu(place),
         }
-        if asked.names != ["variants"]:
-            write_shards(draw_eyes(BATCH * asked.steps), recipe().pictures, shards)
+        if unknown := set(asked.names) - benchmarks.keys():
+            parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
         for name in asked.names or benchmarks:
             benchmarks[name]()
 
 
-def recipe(**fitting: object) -> NetworkRecipe:
+def recipe(side: int = SIDE, **fitting: object) -> NetworkRecipe:
     """Return what is trained."""
     how = {"epochs": 3, "patience": 9, "batch": BATCH, "learning_rate": 0.001, "weight_decay": 0.01, "take": "last"}
     return NetworkRecipe.model_validate(
         {
             "name": "benchmark",
             "seed": 0,
-            "pictures": {"side": SIDE},
+            "pictures": {"side": side},
             "network": {},
             "augmentation": {},
             "fitting": how | fitting,
@@ -77,69 +81,154 @@ def recipe(**fitting: object) -> NetworkRecipe:
     )
 
 
-def draw_eyes(count: int) -> list[Labelled]:
-    """Draw labelled eyes, an eighth of them more to hold out."""
-    drawn = draw_phantoms(count + count // 4, SIDE)
-    return [
+def write_eyes(folder: Path, how: NetworkRecipe, count: int) -> str:
+    """Draw labelled eyes, a quarter of them more to hold out."""
+    drawn = draw_phantoms(count + count // 4, how.pictures.side)
+    eyes = (
         Labelled(f"{n}", grade, "train" if n < count else "val", "", lambda image=image: image)
         for n, (image, grade) in enumerate(zip(drawn.images, drawn.grades, strict=True))
-    ]
+    )
+    shards = f"{folder}/eyes-{how.pictures.side}.lance"
+    write_shards(eyes, how.pictures, shards)
+    return shards
 
 
-def overhead(shards: str, folder: Path, steps: int) -> None:
+def overhead(folder: Path, steps: int) -> None:
     """Compare the house's loop with a bare one."""
     torch.set_num_threads(1)  # the loader has the other core
     how = recipe()
+    found = compare_loops(how, ALONE, write_eyes(folder, how, BATCH * steps), folder, workers=1)
+    print(f"the house's loop takes {found.ratio:.3f} x a bare loop's time, loading and augmenting in it")
+    print(f"waiting for photographs: {found.waiting:.1%} of a step")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The house's loop against a bare one."""
+
+    ratio: float  # of their times
+    waiting: float  # of the house's time
+    photographs_per_second: float
+
+
+def compare_loops(
+    how: NetworkRecipe,
+    layout: Layout,
+    shards: str,
+    folder: Path,
+    workers: int,
+    *,
+    rounds: int = ROUNDS,
+    repeat: int = 1,
+) -> Compared:
+    """Train by both in turn, for `rounds`, each of which shows each photograph `repeat` times."""
     table = read_table(shards, how.pictures)
-    rows = np.flatnonzero(table.splits == "train")
-    order = Order(rows, BATCH, 0, ALONE)
-    loader = Loader(Photographs(shards, table.grades, 0, how.augmentation), order, workers=1)
-    engine = open_engine(Network(how.network, SIDE), how.fitting, table.grades, ALONE, steps, 0)
-    batches = [batch for (batch,) in loader.epoch(0)]
-    bare_loop = make_bare_loop(how, table.grades, steps)
+    rows = np.tile(np.flatnonzero(table.splits == "train"), repeat)
+    order = Order(rows, how.fitting.batch, 0, layout)
+    photographs = Photographs(shards, table.grades, 0, how.augmentation)
+    engine = open_engine(Network(how.network, how.pictures.side), how.fitting, table.grades, layout, order.steps, 0)
+    batches = [batch for (batch,) in islice(load_steps(photographs, order, workers), 8)]
+    bare_loop = make_bare_loop(how, table.grades, order.steps, layout.device)
+    bare_loop(batches)  # a GPU looks for its ways at first sight of a shape
     house: list[float] = []
     bare: list[float] = []
-    with Watch([LogFile(Place(str(folder)))], steps, ROUNDS) as watch:
-        for epoch in range(1, ROUNDS + 1):
+    with Watch([LogFile(Place(str(folder)))], order.steps, rounds) as watch:
+        for epoch in range(rounds):
+            steps = load_steps(photographs, replace(order, epoch=epoch, epochs=epoch + 1), workers)
+            engine.step(next(steps))  # a training waits once for its first batch
             begun = time.perf_counter()
-            for number, pieces in enumerate(watch.timed(loader.epoch(epoch)), 1):
+            for number, pieces in enumerate(watch.timed(steps), 1):
                 watch.stepped(number, engine.step(pieces))
-            house.append(time.perf_counter() - begun)
+            house.append((time.perf_counter() - begun) / (order.steps - 1))
             begun = time.perf_counter()
             bare_loop(batches)
-            bare.append(time.perf_counter() - begun)
+            bare.append((time.perf_counter() - begun) / len(batches))
         waiting = watch.total_waited / watch.total_seconds
-    ratios = [one / other for one, other in zip(house, bare, strict=True)]
-    print(f"the house's loop takes {statistics.median(ratios):.3f} x a bare loop's time, loading and augmenting in it")
-    print(f"waiting for photographs: {waiting:.1%} of a step")
+    ratio = statistics.median(one / other for one, other in zip(house, bare, strict=True))
+    return Compared(ratio, waiting, order.batch / statistics.median(house))
 
 
-def make_bare_loop(how: NetworkRecipe, grades: np.ndarray, steps: int):
+def make_bare_loop(how: NetworkRecipe, grades: np.ndarray, steps: int, device: torch.device):
     """Write the loop as one would without any of this."""
-    network = Network(how.network, SIDE).train()
+    network = Network(how.network, how.pictures.side).train().to(device)
     optimiser = torch.optim.AdamW(parameter_groups(network, how.fitting.weight_decay), lr=how.fitting.learning_rate)
     schedule = open_schedule(optimiser, how.fitting, steps)
-    loss_of = Objective(how.fitting, grades, ALONE.device)
+    loss_of = Objective(how.fitting, grades, device)
+    kind = getattr(torch, how.fitting.precision)
+    scaler = torch.amp.GradScaler(device.type, enabled=kind is torch.float16)
 
     def loop(batches: list) -> None:
         for batch in batches:
+            here = batch.to(device)
             optimiser.zero_grad()
-            loss = loss_of(network(batch.inputs), batch.grades).mean()
-            loss.backward()
+            with torch.autocast(device.type, kind, enabled=kind is not torch.float32):
+                loss = loss_of(network(here.inputs), here.grades).mean()
+            scaler.scale(loss).backward()
+            scaler.unscale_(optimiser)
             torch.nn.utils.clip_grad_norm_(network.parameters(), how.fitting.clip)
-            optimiser.step()
+            scaler.step(optimiser)
+            scaler.update()
             schedule.step()
             loss.item()
 
     return loop
 
 
-def scaling(shards: str, folder: Path) -> None:
+def on_gpu(folder: Path) -> None:
+    """Print how fast a GPU trains and grades, in each precision."""
+    if not torch.cuda.is_available():
+        print("there is no GPU: not measured")
+        return
+    layout, batch = Layout(0, 1, torch.device("cuda", 0)), 4 * BATCH
+    shards = write_eyes(folder, recipe(LARGE), batch * 8)
+    for precision in ("float32", "bfloat16", "float16"):
+        how = recipe(LARGE, precision=precision, batch=batch)
+        found = compare_loops(how, layout, shards, folder, workers=max(1, usable_cpus() - 2), rounds=1, repeat=16)
+        print(
+            f"{torch.cuda.get_device_name()} trains {found.photographs_per_second:.0f} photographs a second in "
+            f"{precision}, {LARGE} x {LARGE}, {batch} a step; the loop takes {found.ratio:.3f} x a bare one's time, "
+            f"and waits for photographs {found.waiting:.1%} of it"
+        )
+    plain = grade_on_gpu(torch.float32, layout.device)
+    for kind in (torch.bfloat16, torch.float16):
+        times = grade_on_gpu(kind, layout.device)
+        said = ", ".join(f"{many} at once {plain[many] / times[many]:.2f} x as fast" for many in times)
+        print(f"  {str(kind).removeprefix('torch.')} grades {said} as float32")
+
+
+def grade_on_gpu(kind: torch.dtype, device: torch.device) -> dict[int, float]:
+    """Return seconds by batch, as one graph of kernels: Python's own time is none of a server's."""
+    network = Network(recipe().network, LARGE).eval().to(device)
+    found: dict[int, float] = {}
+    for many in (1, 16, 64):
+        images = torch.randint(0, 256, (many, LARGE, LARGE, 3), device=device, dtype=torch.uint8)
+        graph, aside = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+        with torch.inference_mode(), torch.autocast("cuda", kind, cache_enabled=False):
+            with torch.cuda.stream(aside):
+                for _ in range(3):
+                    network(images)
+            torch.cuda.synchronize()
+            with torch.cuda.graph(graph):
+                network(images)
+        found[many] = min(_seconds(graph.replay) for _ in range(20))
+    return found
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    torch.cuda.synchronize()
+    begun = time.perf_counter()
+    work()
+    torch.cuda.synchronize()
+    return time.perf_counter() - begun
+
+
+def scaling(folder: Path, steps: int) -> None:
     """Compare two processes on two cores with one process pinned to one core."""
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         print("two processes need two cores: not measured")
         return
+    shards = write_eyes(folder, recipe(), BATCH * steps)
     speeds = {processes: train_pinned(shards, folder, processes, cores[:processes]) for processes in (1, 2)}
     ratio = speeds[2] / speeds[1]
     print(f"two processes on two cores train {ratio:.2f} x as fast as one on one core, {4 * BATCH} a step (aim 1.6)")
@@ -162,16 +251,15 @@ def train_pinned(shards: str, folder: Path, processes: int, cores: list[int]) ->
 
 def variants(folder: Path) -> None:
     """Print latency (batch 1), throughput (batch 16) and size of each form of a network at 224 x 224."""
-    side = 224
-    network = Network(recipe().network, side).eval()
-    noise = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    network = Network(recipe().network, LARGE).eval()
+    noise = torch.randint(0, 256, (2, LARGE, LARGE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     files = {name: folder / f"{name}.onnx" for name in ("float32", "int8-dynamic", "int8")}
     export_module(network, {"image": noise}, files["float32"], ("logits",))
-    pictures = np.stack(draw_phantoms(32, side).images)
+    pictures = np.stack(draw_phantoms(32, LARGE).images)
     write_dynamic(files["float32"], files["int8-dynamic"])
     write_static(files["float32"], files["int8"], pictures)
     plain, large = time_graph(files["float32"], pictures), files["float32"].stat().st_size
-    print(f"{side} x {side}, against float32, which takes {plain[1]:.1f} ms alone and {plain[16]:.1f} ms in 16:")
+    print(f"{LARGE} x {LARGE}, against float32, which takes {plain[1]:.1f} ms alone and {plain[16]:.1f} ms in 16:")
     for name, file in files.items():
         times = time_graph(file, pictures)
         print(

@@ -1,19 +1,21 @@
 """Trainings that take seconds, in processes of their own."""
 
+import contextlib
 import json
 import os
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import structlog
-from typer.testing import CliRunner
+import psutil
+import torch
 
 from qfundus.classical.launch import command
+from qfundus.classical.place import open_folder
 from qfundus.classical.recipe import NetworkRecipe
-from qfundus.classical.train import Job
-from qfundus.cli import app
+from qfundus.classical.train import WEIGHTS_FILE, Job
 from qfundus.imaging.labelled import Labelled
 
 SIDE = 32
@@ -59,14 +61,6 @@ def make_labelled(count: int, seed: int = 0) -> list[Labelled]:
     ]
 
 
-def call(*words):
-    """Call the command line in this process; its logs are not to go to the closed file that stood for the terminal."""
-    try:
-        return CliRunner().invoke(app, [str(word) for word in words])
-    finally:
-        structlog.reset_defaults()
-
-
 def changed(job: Job, folder: Path, **changes) -> Job:
     return replace(job, recipe=make_recipe(**changes), folder=str(folder))
 
@@ -93,3 +87,40 @@ def losses(job: Job) -> list[tuple[float, float]]:
     """The training and held-out loss of each epoch."""
     lines = [json.loads(line) for line in job.place.read("log.jsonl").decode().splitlines()]
     return [(line["train_loss"], line["held_loss"]) for line in lines if "epoch" in line]
+
+
+def weights(job: Job) -> dict[str, torch.Tensor]:
+    return torch.load(Path(job.folder) / WEIGHTS_FILE, weights_only=True)
+
+
+def alike(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one) and one.keys() == other.keys()
+
+
+def kill_after(job: Job, steps: int, processes: int = 1) -> None:
+    """Start a training and kill it, with all its processes, once a checkpoint of that many steps counts."""
+    folder = Path(job.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "job.json").write_text(job.to_json())
+    process = subprocess.Popen(
+        command(folder / "job.json", processes),
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    fs, root = open_folder(job.checkpoints or str(folder / "checkpoints"))
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None:
+        fs.invalidate_cache()
+        done = [json.loads(fs.cat_file(name)) for name in fs.glob(f"{root}/*/complete.json")]
+        if any(said["epoch"] * 2 + said["step"] >= steps for said in done):
+            break
+        time.sleep(0.01)
+    assert process.poll() is None, "it ended before it could be killed"
+    # torchrun's processes are in sessions of their own.
+    everyone = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    for one in everyone:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.wait()
+    psutil.wait_procs(everyone, timeout=30)

@@ -10,7 +10,8 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from training import call, losses, make_labelled, make_recipe, run_job
+from command_line import call
+from training import losses, make_labelled, make_recipe, run_job
 
 from qfundus.classical.launch import Torchrun
 from qfundus.classical.place import open_folder

@@ -10,7 +10,7 @@ from qfundus.classical.recipe import Augmentation
 
 
 def augment(images: torch.Tensor, keys: list[tuple[int, ...]], how: Augmentation) -> torch.Tensor:
-    """Change photographs `(batch, side, side, 3)` of 0-255; return float32 of that shape.
+    """Change photographs `(batch, side, side, 3)` of uint8; return as many, as large.
 
     What happens to one is decided by its key alone, whatever batch and process it is in.
     """
@@ -25,7 +25,9 @@ def augment(images: torch.Tensor, keys: list[tuple[int, ...]], how: Augmentation
     around = 2 * drawn - 1
     contrast = 1 + how.contrast * around[:, 5, None, None, None]
     light = 1 + how.brightness * around[:, 6, None, None, None] + how.tint * around[:, 7:10, None, None]
-    return (((moved - mean) * contrast + mean) * light).clamp(0, 255).permute(0, 2, 3, 1)
+    changed = ((moved - mean) * contrast + mean) * light
+    # A quarter of the bytes to hand over to another process, and to a GPU.
+    return changed.clamp_(0, 255).round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def _moves(drawn: torch.Tensor, how: Augmentation) -> torch.Tensor:

@@ -136,20 +136,22 @@ class TorchEngine:
         # From the position alone: so a run that goes on draws what the one that never stopped would have drawn.
         torch.manual_seed(seed_of_step(self.seed, self.taken, self.layout.rank))
         share = len(pieces) * len(pieces[0].rows)
-        summed = 0.0
+        summed = torch.zeros((), device=self.layout.device)
         for number, piece in enumerate(pieces):
             with self._talking(last=number == len(pieces) - 1), self._in_precision():
                 here = piece.to(self.layout.device)
                 losses = self.objective(self.model(here.inputs), here.grades) * here.weights
                 # Processes average their gradients: each divides by its own share.
                 self.scaler.scale(losses.sum() / share).backward()
-            summed += float(losses.detach().sum())
+            summed += losses.detach().sum()
         self.scaler.unscale_(self.optimiser)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.how.clip)
         rate = float(self.optimiser.param_groups[0]["lr"])
-        loss, count = self.layout.total(summed, sum(float(piece.weights.sum()) for piece in pieces))
+        # Asked for at once: a GPU has run dry by the time that it has answered.
+        told, gradient = torch.stack((summed, _whole(norm))).tolist()
+        loss, count = self.layout.total(told, sum(float(piece.weights.sum()) for piece in pieces))
         # Else the weights stay what they were, for a person to look at; a scaler passes over it by itself.
-        moves = math.isfinite(loss) and bool(torch.isfinite(_whole(norm)))
+        moves = math.isfinite(loss) and math.isfinite(gradient)
         if moves or (math.isfinite(loss) and self.scaler.is_enabled()):
             self.scaler.step(self.optimiser)
             self.scaler.update()
@@ -160,7 +162,7 @@ class TorchEngine:
         self.optimiser.zero_grad(set_to_none=True)
         self.taken += 1
         passed_over = not moves and self.scaler.is_enabled() and self.scaler.get_scale() > _SMALLEST_SCALE
-        return Step(loss / max(count, 1), float(_whole(norm)), rate, int(count), passed_over)
+        return Step(loss / max(count, 1), gradient, rate, int(count), passed_over)
 
     def predict(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return logits."""

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, cast
 
 import numpy as np
@@ -105,7 +106,8 @@ class Order(Sampler[list[Key]]):
     """The rows of each step, cut for one process: `accumulate` pieces of `batch / (world * accumulate)` each.
 
     A step's photographs are the same whatever the number of processes. What is left of an epoch after its last whole
-    batch is passed over; the next epoch's order is another.
+    batch is passed over; the next epoch's order is another. It begins at a step of an epoch, and goes on to the end of
+    the last of `epochs`.
     """
 
     rows: np.ndarray
@@ -113,9 +115,10 @@ class Order(Sampler[list[Key]]):
     seed: int
     layout: Layout
     accumulate: int = 1
+    epochs: int = 1
     epoch: int = 0
-    first_step: int = 0
-    steps: int = field(init=False)
+    step: int = 0
+    steps: int = field(init=False)  # of an epoch
 
     def __post_init__(self) -> None:
         self.batch = min(self.batch, len(self.rows) // self.pieces * self.pieces)
@@ -137,27 +140,20 @@ class Order(Sampler[list[Key]]):
         return self.layout.world * self.accumulate
 
     def __iter__(self) -> Iterator[list[Key]]:
-        shuffled = np.random.default_rng((self.seed, self.epoch)).permutation(self.rows)
         size = self.batch // self.pieces
-        for step in range(self.first_step, self.steps):
-            for piece in range(self.accumulate):
-                start = step * self.batch + (piece * self.layout.world + self.layout.rank) * size
-                yield [(self.epoch, int(row)) for row in shuffled[start : start + size]]
+        for epoch in range(self.epoch, self.epochs):
+            shuffled = np.random.default_rng((self.seed, epoch)).permutation(self.rows)
+            for step in range(self.step if epoch == self.epoch else 0, self.steps):
+                for piece in range(self.accumulate):
+                    start = step * self.batch + (piece * self.layout.world + self.layout.rank) * size
+                    yield [(epoch, int(row)) for row in shuffled[start : start + size]]
 
 
-class Loader:
-    """Yields the pieces of each step; with workers, the next ones are made while this one trains."""
-
-    def __init__(self, examples: Dataset[Batch], order: Order, workers: int) -> None:
-        self.order = order
-        self._loader = _open_loader(examples, order, workers)
-
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[list[Batch]]:
-        """Yield an epoch's steps, each as `accumulate` pieces."""
-        self.order.epoch, self.order.first_step = epoch, first_step
-        pieces = iter(self._loader)
-        for _ in range(first_step, self.order.steps):
-            yield [next(pieces) for _ in range(self.order.accumulate)]
+def load_steps(examples: Dataset[Batch], order: Order, workers: int) -> Iterator[list[Batch]]:
+    """Yield each step's pieces; workers make the next ones while this one trains, those of the next epoch, too."""
+    pieces = iter(_open_loader(examples, order, workers))
+    while step := list(islice(pieces, order.accumulate)):
+        yield step
 
 
 def load_in_order(examples: Dataset[Batch], rows: np.ndarray, batch: int, workers: int = 0) -> Iterator[Batch]:
@@ -175,7 +171,6 @@ def _open_loader(examples: Dataset[Batch], batches: Any, workers: int) -> "DataL
         collate_fn=cast("Any", _keep),
         num_workers=workers,
         multiprocessing_context="forkserver",  # a fork would copy the threads' locks of torch and Lance
-        persistent_workers=True,
         prefetch_factor=4,
         pin_memory=torch.cuda.is_available(),
     )

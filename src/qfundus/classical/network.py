@@ -28,7 +28,7 @@ class Network(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits."""
         scaled = ((images.float() - MEAN) / SPREAD).permute(0, 3, 1, 2)
-        # The channels of a pixel side by side: convolutions take half the time so, on CPUs and GPUs.
+        # The channels of a pixel side by side: convolutions take half the time so, on CPUs and on an H200.
         return self.head(self.dropout(self.backbone(scaled.contiguous(memory_format=torch.channels_last))))
 
     def train(self, mode: bool = True) -> "Network":  # noqa: FBT001, FBT002  (torch's signature)

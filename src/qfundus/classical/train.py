@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from torch.utils.data import Dataset
 from qfundus.classical.checkpoints import Checkpoints, Position
 from qfundus.classical.engine import Engine, Step, open_engine
 from qfundus.classical.folds import split_fold
-from qfundus.classical.loader import Batch, Loader, Order, Photographs, load_in_order
+from qfundus.classical.loader import Batch, Order, Photographs, load_in_order, load_steps
 from qfundus.classical.network import Network
 from qfundus.classical.parallel import Layout, joined_processes
 from qfundus.classical.place import Place
@@ -155,16 +156,17 @@ def fit(
         TrainingError: where the loss is no number any more; the last checkpoint is left as it is.
     """
     order = Order(course.rows, how.batch, seed, layout, how.accumulate)
-    loader = Loader(course.examples, order, how.workers)
     engine = open_engine(network, how, course.grades[course.rows], layout, order.steps, seed)
     position = checkpoints.resume(engine)
     resumed = position
+    ahead = replace(order, epochs=how.epochs, epoch=position.epoch, step=position.step)
+    steps = load_steps(course.examples, ahead, how.workers)
     begun, taken, counted = time.monotonic(), 0, 0
     # Opened last: a run that something else kept from beginning would stay open.
     with Watch(track(), order.steps, how.epochs) as watch:
         while position.epoch < how.epochs and not is_stale(position, how.patience):
             losses: list[float] = []
-            for pieces in watch.timed(loader.epoch(position.epoch, position.step)):
+            for pieces in watch.timed(islice(steps, order.steps - position.step)):
                 step = engine.step(pieces)
                 if not is_finite(step):
                     raise_not_finite(position, pieces, checkpoints)

@@ -45,7 +45,9 @@ class QuantumLayer(nn.Module):
         # Half precision would be lost in the products of amplitudes.
         with torch.autocast(features.device.type, enabled=False):
             inputs, weights = features.to(kind), self.weight.flatten().to(kind)
-            if not torch.compiler.is_compiling():
+            # Neither a compiled graph nor one of a GPU's kernels can stop to look at numbers.
+            recorded = features.is_cuda and torch.cuda.is_current_stream_capturing()
+            if not (torch.compiler.is_compiling() or recorded):
                 self._refuse_what_is_not_finite(inputs, weights)
             values = self.engine(self.shared(inputs, weights)[0], self.by_feature(inputs, weights))
         return values.to(torch.promote_types(features.dtype, self.weight.dtype))

@@ -11,7 +11,9 @@ A contraction is `(batch, strings, bonds)`; while a qubit is in work, its Paulis
 """
 
 from collections import defaultdict
+from collections.abc import Iterable
 from functools import cache
+from itertools import islice
 
 import torch
 from torch import nn
@@ -156,36 +158,47 @@ def _turn_basis(kind: str) -> torch.Tensor:
     return basis.flatten(1)
 
 
+class _Indices(nn.Module):
+    """Lists of places in one table that a device can hold: a list of Python's would be brought there in each step."""
+
+    def __init__(self, lists: list[list[int]]) -> None:
+        super().__init__()
+        self._sizes = [len(one) for one in lists]
+        flat = torch.tensor([place for one in lists for place in one], dtype=torch.int64)
+        self.register_buffer("flat", flat, persistent=False)
+
+    def forward(self) -> tuple[torch.Tensor, ...]:
+        """Return each list."""
+        return self.get_buffer("flat").split(self._sizes)
+
+
 class _Leads(nn.Module):
     """Each qubit's state before its first bond, `(batch or 1, qubits, 4)`."""
 
     def __init__(self, sites: tuple[Site, ...], table: _TurnTable) -> None:
         super().__init__()
-        self._rounds: list[dict[bool, list[tuple[int, int]]]] = []
+        self._own: list[bool] = []  # of each round, whether each sample has angles of its own
+        chosen: list[list[int]] = []  # of each round, the qubits that are turned, and by which matrices
         for depth in range(max(len(site.lead) for site in sites)):
-            turned: dict[bool, list[tuple[int, int]]] = {False: [], True: []}
-            for qubit, site in enumerate(sites):
-                if depth < len(site.lead):
-                    gate = site.lead[depth]
-                    turned[gate.by_feature].append((qubit, table.place(gate)))
-            self._rounds.append(turned)
+            for own in (False, True):
+                deep = [(qubit, site.lead[depth]) for qubit, site in enumerate(sites) if depth < len(site.lead)]
+                turned = [(qubit, table.place(gate)) for qubit, gate in deep if gate.by_feature == own]
+                if turned:
+                    self._own.append(own)
+                    chosen.extend(map(list, zip(*turned, strict=True)))
+        self._chosen = _Indices(chosen)
         zero = torch.tensor([1.0, 0.0, 0.0, 1.0]).repeat(1, len(sites), 1)
         self.register_buffer("zero", zero, persistent=False)
 
     def forward(self, shared: torch.Tensor, by_feature: torch.Tensor) -> torch.Tensor:
         batch = by_feature.shape[0] if by_feature.shape[1] else 1
         state = self.get_buffer("zero").to(shared.dtype).expand(batch, -1, -1)
-        for turned in self._rounds:
-            for own, places in turned.items():
-                if places:
-                    qubits, turns = zip(*places, strict=True)
-                    matrices = by_feature[:, turns] if own else shared[None, turns]
-                    new = (state[:, qubits, None] @ matrices).squeeze(2)
-                    if len(qubits) == state.shape[1]:
-                        state = new
-                    else:
-                        index = torch.tensor(qubits, device=state.device)
-                        state = state.index_copy(1, index, new.expand(batch, -1, -1))
+        chosen = self._chosen()
+        for own, qubits, turns in zip(self._own, chosen[0::2], chosen[1::2], strict=True):
+            matrices = (by_feature if own else shared.unsqueeze(0)).index_select(1, turns)
+            new = (state.index_select(1, qubits).unsqueeze(2) @ matrices).squeeze(2)
+            whole = len(qubits) == state.shape[1]
+            state = new if whole else state.index_copy(1, qubits, new.expand(batch, -1, -1))
         return state
 
 
@@ -195,7 +208,7 @@ class _Matrices(nn.Module):
     def __init__(self, pieces: list[Piece], table: _TurnTable) -> None:
         super().__init__()
         self._groups: list[list[Piece]] = []
-        self._turns: list[list[list[int]]] = []
+        chosen: list[list[int]] = []  # of each move of each group, the matrices that turn; none for a bond
         by_shape: dict[object, list[Piece]] = defaultdict(list)
         for piece in pieces:
             if not piece.turn:
@@ -203,7 +216,8 @@ class _Matrices(nn.Module):
         for group in by_shape.values():
             self._groups.append(group)
             columns = zip(*(piece.moves for piece in group), strict=True)
-            self._turns.append([[table.place(move.gate) for move in column if move.gate] for column in columns])
+            chosen.extend([table.place(move.gate) for move in column if move.gate] for column in columns)
+        self._chosen = _Indices(chosen)
         for kind in ("open", "close"):
             for role in ("control", "target"):
                 self.register_buffer(f"{kind}_{role}", _bond(kind, role), persistent=False)
@@ -211,21 +225,23 @@ class _Matrices(nn.Module):
     def forward(self, turns: torch.Tensor) -> dict[int, torch.Tensor]:
         """Return matrices `(4**(closed bonds + 1), 4**(opened bonds + 1))` by their pieces' numbers."""
         made: dict[int, torch.Tensor] = {}
-        for group, columns in zip(self._groups, self._turns, strict=True):
-            for piece, matrix in zip(group, self._make(group, columns, turns).unbind(), strict=True):
+        chosen = iter(self._chosen())
+        for group in self._groups:
+            made_together = self._make(group, islice(chosen, len(group[0].moves)), turns)
+            for piece, matrix in zip(group, made_together.unbind(), strict=True):
                 made[piece.number] = matrix
         return made
 
-    def _make(self, group: list[Piece], columns: list[list[int]], turns: torch.Tensor) -> torch.Tensor:
+    def _make(self, group: list[Piece], chosen: Iterable[torch.Tensor], turns: torch.Tensor) -> torch.Tensor:
         first = group[0]
         closed, count = list(first.closed), len(group)
         rows = 4 ** (len(closed) + 1)
         bonds = list(closed)  # the axes between the rows and the Paulis
         made = torch.eye(rows, dtype=turns.dtype, device=turns.device).expand(count, rows, rows)
         turned: torch.Tensor | None = None
-        for move, column in zip(first.moves, columns, strict=True):
+        for move, places in zip(first.moves, chosen, strict=True):
             if move.kind == "turn":
-                turn = turns[column]
+                turn = turns.index_select(0, places)
                 turned = turn if turned is None else turned @ turn
                 continue
             if turned is not None:

@@ -11,10 +11,11 @@ import onnxruntime
 import psutil
 import pytest
 import torch
+from command_line import call
 from medmnist.evaluator import getACC, getAUC
 from PIL import Image
 from scipy.special import log_softmax
-from training import SIDE, call, make_labelled, make_recipe
+from training import SIDE, make_labelled, make_recipe
 
 from qfundus.classical.evaluate import measure
 from qfundus.classical.explain import load_networks

@@ -1,35 +1,22 @@
-import contextlib
-import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import torch
-from training import changed, losses, run_job
+from training import alike, changed, kill_after, losses, run_job, weights
 
-from qfundus.classical.launch import Torchrun, command, train_all
+from qfundus.classical.launch import Torchrun, train_all
 from qfundus.classical.loader import Order
 from qfundus.classical.parallel import Layout
-from qfundus.classical.place import open_folder
-from qfundus.classical.train import WEIGHTS_FILE, Job, alone_in, train
+from qfundus.classical.train import alone_in, train
 from qfundus.errors import SetupError, TrainingError
 
 NONE = {"turn": False, "mirror": False, "zoom": 0, "shift": 0, "brightness": 0, "contrast": 0, "tint": 0}
 TOLERANCE = 2e-4  # of a loss near 1.5: sums of float32 in another order
-
-
-def weights(job):
-    return torch.load(Path(job.folder) / WEIGHTS_FILE, weights_only=True)
-
-
-def alike(one, other):
-    return all(torch.equal(one[name], other[name]) for name in one) and one.keys() == other.keys()
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(job, tmp_path):
@@ -137,35 +124,6 @@ def test_processes_agree_on_the_statistics_of_their_batches(strategy, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def kill_after(job: Job, steps: int, processes: int = 1) -> None:
-    """Start a training and kill it, with all its processes, once a checkpoint of that many steps counts."""
-    folder = Path(job.folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "job.json").write_text(job.to_json())
-    process = subprocess.Popen(
-        command(folder / "job.json", processes),
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    fs, root = open_folder(job.checkpoints or str(folder / "checkpoints"))
-    until = time.monotonic() + 120
-    while time.monotonic() < until and process.poll() is None:
-        fs.invalidate_cache()
-        done = [json.loads(fs.cat_file(name)) for name in fs.glob(f"{root}/*/complete.json")]
-        if any(said["epoch"] * 2 + said["step"] >= steps for said in done):
-            break
-        time.sleep(0.01)
-    assert process.poll() is None, "it ended before it could be killed"
-    # torchrun's processes are in sessions of their own.
-    everyone = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
-    for one in everyone:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            one.kill()
-    process.wait()
-    psutil.wait_procs(everyone, timeout=30)
-
-
 def test_a_killed_run_goes_on_to_the_weights_of_one_never_stopped(job, tmp_path):
     settings = {"fitting__epochs": 6, "fitting__checkpoint_every": 1, "fitting__average": 0.9, "network__dropout": 0.2}
     whole, killed = changed(job, tmp_path / "whole", **settings), changed(job, tmp_path / "killed", **settings)
@@ -176,13 +134,14 @@ def test_a_killed_run_goes_on_to_the_weights_of_one_never_stopped(job, tmp_path)
 
 
 def test_what_two_processes_began_one_goes_on_with(job, tmp_path):
-    settings = {"fitting__epochs": 8, "fitting__checkpoint_every": 1, "fitting__strategy": "fsdp2"}
+    settings = {"fitting__epochs": 8, "fitting__checkpoint_every": 1, "fitting__learning_rate": 0.0002}
+    settings |= {"fitting__strategy": "fsdp2"}
     whole, stopped = changed(job, tmp_path / "whole", **settings), changed(job, tmp_path / "stopped", **settings)
     run_job(whole)
     kill_after(stopped, steps=3, processes=2)
     assert "Training goes on" in run_job(stopped).stderr
-    # The differences of a sum's order grow with each step; a wrong state would be off by a tenth and more.
-    assert losses(stopped)[-1] == pytest.approx(losses(whole)[-1], abs=0.03)
+    # At a high rate the differences of a sum's order would grow with each step.
+    assert losses(stopped)[-1] == pytest.approx(losses(whole)[-1], abs=TOLERANCE)
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "zero1"])

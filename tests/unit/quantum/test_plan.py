@@ -1,6 +1,6 @@
 import pytest
 import torch
-from training import call
+from command_line import call
 
 from qfundus.errors import SetupError
 from qfundus.layout import checkout
