@@ -19,6 +19,8 @@ SERVER  = $(TRITON)/lib/python3.11/site-packages/pytriton/tritonserver
 export QFUNDUS_HOME  := $(STATE)
 export UV_CACHE_DIR  ?= $(STATE)/cache/uv
 export UV_LINK_MODE  ?= hardlink
+# Else each of the many processes of a night would compile what it imports, where Python may not write beside it.
+export UV_COMPILE_BYTECODE ?= 1
 ifneq ($(PIP_FIND_LINKS),)
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 endif
