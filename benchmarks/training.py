@@ -223,30 +223,45 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def scaling(folder: Path, steps: int) -> None:
-    """Compare two processes on two cores with one process pinned to one core."""
+    """Compare two processes on two cores with one on one core, and with two trainings that have nothing to exchange."""
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         print("two processes need two cores: not measured")
         return
     shards = write_eyes(folder, recipe(), BATCH * steps)
-    speeds = {processes: train_pinned(shards, folder, processes, cores[:processes]) for processes in (1, 2)}
-    ratio = speeds[2] / speeds[1]
-    print(f"two processes on two cores train {ratio:.2f} x as fast as one on one core, {4 * BATCH} a step (aim 1.6)")
+    for batch in (4 * BATCH, BATCH):
+        one = Pinned.start(shards, folder / f"one-{batch}", cores[:1], batch).speed()
+        two = Pinned.start(shards, folder / f"two-{batch}", cores[:2], batch).speed()
+        halves = [Pinned.start(shards, folder / f"half-{core}-{batch}", [core], batch // 2) for core in cores[:2]]
+        apart = sum(half.speed() for half in halves)
+        print(
+            f"two processes on two cores train {two / one:.2f} x as fast as one on one core, {batch} a step (aim 1.6); "
+            f"two trainings of their own, of half as many a step, {apart / one:.2f} x"
+        )
 
 
-def train_pinned(shards: str, folder: Path, processes: int, cores: list[int]) -> float:
-    """Return the photographs a second of a run bound to some cores."""
-    run = folder / f"run-{processes}"
-    run.mkdir()
-    (run / "job.json").write_text(Job(recipe(workers=0, batch=4 * BATCH, epochs=6), shards, str(run), 0).to_json())
-    subprocess.run(
-        ["taskset", "-c", ",".join(map(str, cores)), *command(run / "job.json", processes)],
-        env=environment(1),
-        stderr=subprocess.DEVNULL,
-        check=True,
-    )
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return statistics.median(line["images_per_second"] for line in lines if "images_per_second" in line)
+@dataclass(frozen=True)
+class Pinned:
+    """A training bound to some cores, a process each."""
+
+    process: "subprocess.Popen[bytes]"
+    run: Path
+
+    @classmethod
+    def start(cls, shards: str, run: Path, cores: list[int], batch: int) -> "Pinned":
+        """Start one."""
+        run.mkdir()
+        how = recipe(workers=0, batch=batch, epochs=6)
+        (run / "job.json").write_text(Job(how, shards, str(run), 0).to_json())
+        bound = ["taskset", "-c", ",".join(map(str, cores)), *command(run / "job.json", len(cores))]
+        return cls(subprocess.Popen(bound, env=environment(1), stderr=subprocess.DEVNULL), run)
+
+    def speed(self) -> float:
+        """Return its photographs a second, once it has ended."""
+        if self.process.wait():
+            raise RuntimeError(f"{self.run.name} failed")
+        lines = [json.loads(line) for line in (self.run / "log.jsonl").read_text().splitlines()]
+        return statistics.median(line["images_per_second"] for line in lines if "images_per_second" in line)
 
 
 def variants(folder: Path) -> None:

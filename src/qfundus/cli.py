@@ -439,7 +439,9 @@ def quantise(
     model: Annotated[Path, typer.Argument(help="What `qfundus train` wrote.", exists=True)],
     data: Annotated[Path, typer.Option(help="A MedMNIST npz, or a folder with labels.csv.", exists=True)],
     split: Annotated[str, typer.Option(help="The split to measure on; the others are calibrated on.")] = "val",
-    most_lost: Annotated[float, typer.Option(min=0, help="How much accuracy or kappa int8 may cost.")] = 0.02,
+    most_lost: Annotated[
+        float, typer.Option(min=0, help="How much accuracy or kappa int8 may cost, at the end of the interval.")
+    ] = 0.05,
     as_json: _AsJson = False,
 ) -> None:
     """Write the grader with whole numbers of 8 bits, dynamic and static, where that costs too little to matter.

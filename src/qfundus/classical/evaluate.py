@@ -41,11 +41,15 @@ class Measured:
 
 @dataclass(frozen=True)
 class Shown:
-    """Prepared photographs `(n, side, side, 3)` of uint8, their grades and names `(n,)`, and what went wrong."""
+    """Prepared photographs `(n, side, side, 3)` of uint8, what is known of them `(n,)`, and what went wrong.
+
+    A photograph of which nobody says whose it is has a patient of its own.
+    """
 
     images: np.ndarray
     grades: np.ndarray
     names: np.ndarray
+    patients: np.ndarray
     unreadable: int
     without_disc: int
 
@@ -120,6 +124,7 @@ def read_pictures(labelled: list[Labelled], how: Pictures) -> Shown:
         images=np.stack([image for _, image in read]),
         grades=np.array([one.grade for one, _ in read]),
         names=np.array([one.name for one, _ in read]),
+        patients=np.array([one.patient or one.name for one, _ in read]),
         unreadable=len(labelled) - len(read),
         without_disc=without,
     )

@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 import onnx
 
-from qfundus.classical.evaluate import Measured, Shown, measure, read_pictures
+from qfundus.classical.evaluate import Shown, measure, read_pictures
 from qfundus.classical.grader import GRADER_FILE, Grader, open_grader
 from qfundus.errors import SetupError
+from qfundus.hybrid.metrics import Estimate, accuracy, interval, patient_resamples, quadratic_weighted_kappa
 from qfundus.imaging.labelled import Labelled, read_labelled
 from qfundus.onnx_export import open_session
 
 DYNAMIC_FILE, STATIC_FILE = "model.int8-dynamic.onnx", "model.int8.onnx"
 _CALIBRATED_ON, _TIMED = 128, 20  # photographs, runs
 _LARGEST = 0.9  # of float32's file: more is not called smaller
+_RESAMPLES, _CONFIDENCE = 2000, 0.95
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,10 @@ class Variant:
 
 
 def quantise_grader(folder: Path, data: Path, split: str, most_lost: float) -> list[Variant]:
-    """Write both int8 forms beside the grader, measure them on a split, and delete what costs more than `most_lost`.
+    """Write both int8 forms beside the grader, measure them on a split, and keep what costs `most_lost` at most.
 
-    The static form (QDQ) is calibrated on photographs outside of the split.
+    That must hold of accuracy and kappa up to the end of their intervals. The static form (QDQ) is calibrated on
+    photographs outside of the split.
 
     Raises:
         SetupError: where there is no such split, or nothing outside of it.
@@ -50,21 +53,23 @@ def quantise_grader(folder: Path, data: Path, split: str, most_lost: float) -> l
     if not measured_on or not others:
         raise SetupError(f"There must be a split {split} to measure on, and another one to calibrate on.")
     shown = read_pictures(measured_on, grader.card.pictures)
-    plain = measure_variant(grader, "float32", folder / GRADER_FILE, shown)
+    plain, told = measure_variant(grader, "float32", folder / GRADER_FILE, shown)
     # Beside the grader, and not in its place, until it is judged.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".int8-") as scratch:
         drafts = Path(scratch)
         write_dynamic(folder / GRADER_FILE, drafts / DYNAMIC_FILE)
         write_static(folder / GRADER_FILE, drafts / STATIC_FILE, calibration_pictures(others, grader))
-        return [plain, *_judge_drafts(drafts, folder, grader, shown, plain, most_lost)]
+        return [plain, *_judge_drafts(drafts, folder, grader, shown, plain, told, most_lost)]
 
 
 def _judge_drafts(
-    drafts: Path, folder: Path, grader: Grader, shown: Shown, plain: Variant, most_lost: float
+    drafts: Path, folder: Path, grader: Grader, shown: Shown, plain: Variant, told: np.ndarray, most_lost: float
 ) -> Iterator[Variant]:
     for name, file in (("int8, dynamic", DYNAMIC_FILE), ("int8, static", STATIC_FILE)):
         form = Grader(open_session(drafts / file), grader.card)
-        variant = measure_variant(form, name, drafts / file, shown, plain, most_lost)
+        variant, told_by_form = measure_variant(form, name, drafts / file, shown)
+        verdict = judge(told_by_form, told, shown.grades, shown.patients, most_lost)
+        variant = replace(variant, speed=plain.milliseconds / variant.milliseconds, verdict=verdict)
         if not is_quantised(drafts / file):
             variant = replace(variant, verdict="left out: there is nothing in it to quantise")
         elif variant.speed < 1 and variant.megabytes > _LARGEST * plain.megabytes:
@@ -129,33 +134,30 @@ def calibration_pictures(labelled: list[Labelled], grader: Grader) -> np.ndarray
     return read_pictures(labelled[::step][:_CALIBRATED_ON], grader.card.pictures).images
 
 
-def measure_variant(
-    form: Grader,
-    name: str,
-    file: Path,
-    shown: Shown,
-    plain: Variant | None = None,
-    most_lost: float = 0.0,
-) -> Variant:
-    """Grade and time one form; against float32's, where that is given."""
-    told = measure(form.grade(shown.images), shown.grades, form.card.refer_below, "")
+def measure_variant(form: Grader, name: str, file: Path, shown: Shown) -> tuple[Variant, np.ndarray]:
+    """Grade and time one form; return it as the measure of others, and its probabilities `(n, 5)`."""
+    told = form.grade(shown.images)
+    measured = measure(told, shown.grades, form.card.refer_below, "")
     milliseconds = time_one(form, shown.images[:1])
-    verdict = judge(told, plain, most_lost) if plain else "the measure"
-    return Variant(
-        name=name,
-        acc=told.acc,
-        kappa=told.kappa,
-        milliseconds=milliseconds,
-        speed=plain.milliseconds / milliseconds if plain else 1.0,
-        megabytes=file.stat().st_size / 2**20,
-        verdict=verdict,
-    )
+    megabytes = file.stat().st_size / 2**20
+    return Variant(name, measured.acc, measured.kappa, milliseconds, 1.0, megabytes, "the measure"), told
 
 
-def judge(told: Measured, plain: Variant, most_lost: float) -> str:
-    """Refuse a form that grades worse than float32's by more than is allowed."""
-    lost = max(plain.acc - told.acc, plain.kappa - told.kappa)
-    return f"refused: it costs {lost:.3f}" if lost > most_lost else f"kept: it costs {max(lost, 0.0):.3f}"
+def judge(form: np.ndarray, plain: np.ndarray, grades: np.ndarray, patients: np.ndarray, most_lost: float) -> str:
+    """Refuse a form where the paired loss in accuracy or kappa may be more than is allowed, patients resampled.
+
+    `form` and `plain` are probabilities `(n, 5)` of the same photographs.
+    """
+    whole, resampled = np.ones((1, len(grades))), patient_resamples(patients, _RESAMPLES, seed=0)
+    losses: list[Estimate] = []
+    for metric in (accuracy, quadratic_weighted_kappa):
+        value, lost = (metric(plain, grades, w) - metric(form, grades, w) for w in (whole, resampled))
+        losses.append(Estimate(float(value[0]), *interval(lost, _CONFIDENCE)))
+    # A kappa is not defined where all photographs are of one grade: then accuracy decides.
+    worst = max(losses, key=lambda loss: -np.inf if np.isnan(loss.high) else loss.high)
+    if worst.high > most_lost:
+        return f"refused: it costs {worst}; measured on more photographs, the interval is narrower"
+    return f"kept: it costs {worst}"
 
 
 def time_one(grader: Grader, picture: np.ndarray) -> float:

@@ -154,8 +154,10 @@ def open_shards(uri: str) -> "LanceDataset":
 
     try:
         return lance.dataset(uri, storage_options=lance_options(uri))
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         raise SetupError(f"There are no shards at {uri} ({_first_words(error)}).") from None
+    except OSError as error:
+        raise SetupError(f"The shards at {uri} cannot be read: {_first_words(error)}.") from None
 
 
 def _first_words(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """Tell how a training goes while it goes: a file, a log, MLflow, and Weights & Biases where a site wants it."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ from qfundus.classical.loader import Batch
 from qfundus.classical.place import Place
 
 _log = structlog.get_logger()
-_TOLD_EVERY = 10  # steps
+_TOLD_EVERY, _WRITTEN_EVERY = 10, 15.0  # steps; seconds, to S3
 LOG_FILE, _MLFLOW_RUN = "log.jsonl", "mlflow_run"
 EXPERIMENT = "training"
 
@@ -40,20 +41,31 @@ class Tracker(Protocol):
 
 
 class LogFile:
-    """A JSON object a line, in the run's folder."""
+    """A JSON object a line, in the run's folder; in S3, where a file is written whole, some lines at a time."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
+        self._waiting, self._written = "", -math.inf
 
     def log(self, step: int, figures: dict[str, float]) -> None:
-        """Write a line; where there is no room for it, training goes on without."""
-        try:
-            self._place.append(LOG_FILE, json.dumps({"step": step, **figures}) + "\n")
-        except OSError as error:
-            _log.warning("The log cannot be written", why=type(error).__name__)
+        """Write a line, or keep it for the next time."""
+        self._waiting += json.dumps({"step": step, **figures}) + "\n"
+        if not self._place.remote or time.monotonic() - self._written > _WRITTEN_EVERY:
+            self._write()
 
     def close(self, *, failed: bool) -> None:
-        """Leave it: every line is written already."""
+        """Write what is left."""
+        if self._waiting:
+            self._write()
+
+    def _write(self) -> None:
+        """Write lines; where there is no room for them, training goes on without."""
+        self._written = time.monotonic()
+        try:
+            self._place.append(LOG_FILE, self._waiting)
+            self._waiting = ""
+        except OSError as error:
+            _log.warning("The log cannot be written", why=type(error).__name__)
 
 
 class MlflowRun:

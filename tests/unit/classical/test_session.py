@@ -22,7 +22,7 @@ from qfundus.classical.explain import load_networks
 from qfundus.classical.grader import Held, average_by_row, cross_fit, fit_scales, open_grader, turn
 from qfundus.classical.parallel import Layout
 from qfundus.classical.place import Place
-from qfundus.classical.quantise import Variant, is_quantised, judge, write_dynamic
+from qfundus.classical.quantise import is_quantised, judge, write_dynamic
 from qfundus.classical.session import _last_epoch, digest_data
 from qfundus.classical.train import Job, alone_in
 from qfundus.errors import SetupError, TrainingError
@@ -412,10 +412,22 @@ def test_a_graph_without_whole_numbers_is_not_called_quantised(trained, tmp_path
 
 
 def test_a_quantised_grader_that_grades_worse_is_refused():
-    plain = Variant("float32", 0.6, 0.5, 1.0, 1.0, 1.0, "")
-    told = measure(np.eye(5)[[0, 1, 1, 1]], np.array([0, 1, 2, 3]), 0.0, "")
-    assert judge(told, plain, 0.02) == "refused: it costs 0.125"
-    assert judge(told, plain, 0.3).startswith("kept")
+    grades = np.arange(200) % 5
+    patients = np.arange(200).astype(str)
+    plain, worse = np.eye(5)[grades], np.eye(5)[np.where(np.arange(200) < 10, (grades + 1) % 5, grades)]
+    assert judge(plain, plain, grades, patients, 0.0) == "kept: it costs 0.000 (0.000 to 0.000)"
+    # 5 % are lost in these eyes; in others it may be more.
+    assert judge(worse, plain, grades, patients, 0.06).startswith("refused: it costs 0.0")
+    assert judge(worse, plain, grades, patients, 0.3).startswith("kept")
+
+
+def test_a_quantised_grader_is_judged_by_patients():
+    """The same ten photographs are less evidence where they are one patient's."""
+    grades = np.arange(200) % 5
+    plain, worse = np.eye(5)[grades], np.eye(5)[np.where(np.arange(200) < 10, (grades + 1) % 5, grades)]
+    alone, together = (np.arange(200) // eyes for eyes in (1, 10))
+    highest = [judge(worse, plain, grades, who.astype(str), 1.0).split(" to ")[1] for who in (alone, together)]
+    assert float(highest[0].rstrip(")")) < float(highest[1].rstrip(")"))
 
 
 def test_explain_writes_a_picture_of_each_photograph(trained, tmp_path):
