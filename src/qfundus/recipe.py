@@ -56,11 +56,12 @@ class Quantum(Training):
 
 
 class Evaluation(Part):
-    """How to measure."""
+    """How to measure; `explained` eyes of each grade are looked at to see where grades come from."""
 
     resamples: int = Field(ge=100)
     confidence: float = Field(gt=0.5, lt=1)
     specificity: float = Field(gt=0, lt=1)
+    explained: int = Field(default=4, ge=0)
 
 
 class Gate(Part):

@@ -53,7 +53,7 @@ class LogFile:
         if not self._place.remote or time.monotonic() - self._written > _WRITTEN_EVERY:
             self._write()
 
-    def close(self, *, failed: bool) -> None:
+    def close(self, *, failed: bool) -> None:  # noqa: ARG002  (lines say nothing of the end)
         """Write what is left."""
         if self._waiting:
             self._write()

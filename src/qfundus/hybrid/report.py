@@ -51,6 +51,7 @@ def write_report(
         "Referable retinopathy: ROC": _draw_roc(told, grades, weights, recipe.evaluation.confidence),
         "Hybrid: calibration": _draw_calibration(told["hybrid"], grades),
         "The least certain eyes left to a person": draw_coverage(told, grades),
+        "Hybrid: where on the disc grades come from": draw_occlusion(summary["occlusion"]),
         "The circuit": _draw_circuit(recipe),
     }
     environment = Environment(loader=PackageLoader("qfundus.hybrid"), autoescape=select_autoescape())
@@ -170,6 +171,33 @@ def draw_coverage(told: dict[str, np.ndarray], grades: np.ndarray) -> "Figure":
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure
+
+
+def draw_occlusion(found: dict[str, dict[str, Any]]) -> "Figure":
+    """Draw for each grade how much less likely it gets when a part of the disc is covered, in red."""
+    figure, axes = _canvas(8.2, 2.2)
+    axes.remove()
+    highest = max((np.abs(one["fall"]).max() for one in found.values()), default=0) or 1
+    for grade in range(5):
+        panel = figure.add_subplot(1, 5, grade + 1)
+        one = found.get(str(grade))
+        if one is None:
+            panel.set_title(f"grade {grade}: not told", fontsize=8)
+        else:
+            panel.set_title(f"grade {grade} ({one['eyes']} eye{'s' if one['eyes'] > 1 else ''})", fontsize=8)
+            panel.imshow(one["fall"], cmap="RdBu_r", vmin=-highest, vmax=highest, extent=(-1, 1, -1, 1))
+        panel.add_patch(_circle())
+        panel.set(xlim=(-1, 1), ylim=(-1, 1), xticks=[], yticks=[], aspect="equal")
+    figure.supxlabel(
+        f"covered, the grade's probability falls by up to {highest:.2f}; left eyes are mirrored", fontsize=8
+    )
+    return figure
+
+
+def _circle() -> Any:
+    from matplotlib.patches import Circle
+
+    return Circle((0, 0), 1, fill=False, color="black", linewidth=1)
 
 
 def _draw_circuit(recipe: Recipe) -> "Figure":

@@ -98,10 +98,12 @@ def evaluate_ensemble(
     from qfundus.classical.model import load_classical
     from qfundus.classical.retrain import predict
     from qfundus.features.embed import load_backbone
+    from qfundus.features.photographs import read_discs
     from qfundus.features.snapshot import read_split
     from qfundus.hybrid.ensemble import fit_mixture
     from qfundus.hybrid.grader import GRADER_FILE, export_grader, export_network_grader
     from qfundus.hybrid.metrics import evaluate
+    from qfundus.hybrid.occlusion import choose_eyes, map_occlusion
     from qfundus.quantum.kept import CIRCUIT_FILE, KeptCircuit
     from qfundus.quantum.model import load_quantum
     from qfundus.training import predict_logits
@@ -139,9 +141,17 @@ def evaluate_ensemble(
     _write_smoke_test(folder)
     _write_predictions(folder, test.rows, told)
     table = pd.read_parquet(dataset, columns=["split", "patient_id", "camera"])
+    chosen = choose_eyes(told["hybrid"], plan.evaluation.explained)
+    shown = test.rows.iloc[chosen]
     summary = {
         "figures": measured,
         "mixture": mixture.to_dict(),
+        "occlusion": map_occlusion(
+            folder / GRADER_FILE,
+            read_discs(store, settings, shown["instance_digest"]),
+            told["hybrid"][chosen].argmax(axis=1),
+            shown["eye_id"].str.endswith("-L"),
+        ),
         "eyes": {**_sizes(table), "cameras": ", ".join(sorted(table["camera"].unique()))},
     }
     (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=1, sort_keys=True))
