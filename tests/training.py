@@ -15,7 +15,7 @@ import torch
 from qfundus.classical.launch import command
 from qfundus.classical.place import open_folder
 from qfundus.classical.recipe import NetworkRecipe
-from qfundus.classical.train import WEIGHTS_FILE, Job
+from qfundus.classical.train import WEIGHTS_FILE, Job, Trained, train
 from qfundus.imaging.labelled import Labelled
 
 SIDE = 32
@@ -63,6 +63,12 @@ def make_labelled(count: int, seed: int = 0) -> list[Labelled]:
 
 def changed(job: Job, folder: Path, **changes) -> Job:
     return replace(job, recipe=make_recipe(**changes), folder=str(folder))
+
+
+def train_here(job: Job) -> Trained | None:
+    """Train in this process."""
+    Path(job.folder).mkdir(exist_ok=True)
+    return train(job)
 
 
 def run_job(job: Job, processes: int = 1, *, check: bool = True, **environment: str):

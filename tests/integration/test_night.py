@@ -77,7 +77,7 @@ def test_every_landed_object_is_in_the_account(night, hospital):
 
 
 def test_the_runs_and_what_became_of_each_object_can_be_listed(night, hospital):
-    from training import call
+    from command_line import call
 
     runs = [json.loads(line) for line in call("runs", "--json").stdout.splitlines()]
     first = next(run for run in runs if "images quarantined" in run["came to"])  # later ones may have found nothing
@@ -304,7 +304,7 @@ def test_the_report_shows_figures_and_the_verdict(night, settings, tmp_path):
     from qfundus.registry.versions import download_report
 
     page = download_report(settings, night[0].retrained["run_id"], tmp_path).read_text()
-    assert page.count("data:image/png;base64,") == 6
+    assert page.count("data:image/png;base64,") == 7
     assert "The gate passed the candidate" in page
 
 

@@ -248,6 +248,9 @@ class ZeroEngine:
         os.environ.setdefault("DS_LOG_LEVEL", "warning")
         import deepspeed
 
+        # Else it compiles, where there is a compiler, a way of its own to talk beside gloo: half a minute at each start
+        # in a new home, and code that nobody has locked.
+        cast("Any", deepspeed.ops).__compatible_ops__["deepspeed_shm_comm"] = False
         if layout.world == 1:
             os.environ.setdefault("LOCAL_RANK", "0")
         if layout.world == 1 and not distributed.is_initialized():

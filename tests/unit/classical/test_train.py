@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training import alike, changed, kill_after, losses, run_job, weights
+from training import alike, changed, kill_after, losses, run_job, train_here, weights
 
 from qfundus.classical.launch import Torchrun, train_all
 from qfundus.classical.loader import Order
@@ -22,8 +22,7 @@ TOLERANCE = 2e-4  # of a loss near 1.5: sums of float32 in another order
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(job, tmp_path):
     twin, other = replace(job, folder=str(tmp_path / "twin")), replace(job, folder=str(tmp_path / "other"), seed=4)
     for one in (job, twin, other):
-        Path(one.folder).mkdir()
-        train(one)
+        train_here(one)
     assert alike(weights(job), weights(twin))
     assert not alike(weights(job), weights(other))
 
@@ -31,8 +30,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(job, tmp_p
 def test_an_epoch_is_the_same_whatever_the_number_of_workers(job, tmp_path):
     other = changed(job, tmp_path / "workers", fitting__workers=2)
     for one in (job, other):
-        Path(one.folder).mkdir()
-        train(one)
+        train_here(one)
     assert alike(weights(job), weights(other))
 
 
@@ -40,8 +38,7 @@ def test_an_epoch_is_the_same_whatever_the_number_of_workers(job, tmp_path):
 def test_training_learns_what_can_be_learned(precision, job, tmp_path):
     how = {"fitting__epochs": 15, "fitting__precision": precision, "network__batch_norm": "own"}
     long = changed(job, tmp_path / "long", augmentation=NONE, **how)
-    Path(long.folder).mkdir()
-    trained = train(long)
+    trained = train_here(long)
     assert trained.train_loss < 0.4 * losses(long)[0][0]
 
 
@@ -49,7 +46,7 @@ def test_training_learns_what_can_be_learned(precision, job, tmp_path):
 def test_two_processes_take_the_same_course_as_one(strategy, job, tmp_path):
     two = changed(job, tmp_path / "two", fitting__strategy=strategy, fitting__accumulate=2, fitting__average=0.9)
     one = changed(job, tmp_path / "one", fitting__average=0.9)
-    run_job(one)
+    train_here(one)
     run_job(two, processes=2)
     assert losses(two) == [pytest.approx(pair, abs=TOLERANCE) for pair in losses(one)]
 
@@ -57,7 +54,7 @@ def test_two_processes_take_the_same_course_as_one(strategy, job, tmp_path):
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_deepspeed_takes_the_same_course(stage, job, tmp_path):
     two = changed(job, tmp_path / "two", fitting__strategy=f"zero{stage}")
-    run_job(job)
+    train_here(job)
     run_job(two, processes=2)
     assert losses(two) == [pytest.approx(pair, abs=TOLERANCE) for pair in losses(job)]
 
@@ -66,7 +63,7 @@ def test_deepspeed_trains_alone_in_bfloat16_and_needs_as_many_processes_as_wrote
     alone = changed(job, tmp_path / "alone", fitting__strategy="zero1", fitting__precision="bfloat16")
     plain = changed(job, tmp_path / "plain", fitting__precision="bfloat16")
     run_job(alone)
-    run_job(plain)
+    train_here(plain)
     assert losses(alone) == [pytest.approx(pair, abs=0.02) for pair in losses(plain)]
     (tmp_path / "alone" / "checkpoints" / "00002-000000" / "complete.json").unlink()
     said = run_job(alone, processes=2, check=False).stderr
@@ -77,8 +74,7 @@ def test_deepspeed_trains_alone_in_bfloat16_and_needs_as_many_processes_as_wrote
 def test_mixed_precision_comes_near(precision, job, tmp_path):
     other = changed(job, tmp_path / "mixed", fitting__precision=precision)
     for one in (job, other):
-        Path(one.folder).mkdir()
-        train(one)
+        train_here(one)
     # The course of so small a set is soon another: in its first epoch it is not.
     assert losses(other)[0][0] == pytest.approx(losses(job)[0][0], abs=0.02)
     assert losses(other) != losses(job)
@@ -127,7 +123,7 @@ def test_processes_agree_on_the_statistics_of_their_batches(strategy, tmp_path):
 def test_a_killed_run_goes_on_to_the_weights_of_one_never_stopped(job, tmp_path):
     settings = {"fitting__epochs": 6, "fitting__checkpoint_every": 1, "fitting__average": 0.9, "network__dropout": 0.2}
     whole, killed = changed(job, tmp_path / "whole", **settings), changed(job, tmp_path / "killed", **settings)
-    run_job(whole)
+    train_here(whole)
     kill_after(killed, steps=3)
     assert "Training goes on" in run_job(killed).stderr
     assert alike(weights(whole), weights(killed))
@@ -137,7 +133,7 @@ def test_what_two_processes_began_one_goes_on_with(job, tmp_path):
     settings = {"fitting__epochs": 8, "fitting__checkpoint_every": 1, "fitting__learning_rate": 0.0002}
     settings |= {"fitting__strategy": "fsdp2"}
     whole, stopped = changed(job, tmp_path / "whole", **settings), changed(job, tmp_path / "stopped", **settings)
-    run_job(whole)
+    train_here(whole)
     kill_after(stopped, steps=3, processes=2)
     assert "Training goes on" in run_job(stopped).stderr
     # At a high rate the differences of a sum's order would grow with each step.
@@ -165,8 +161,7 @@ def test_checkpoints_of_another_training_are_not_gone_on_with(job, tmp_path):
 
 def test_the_last_checkpoints_and_the_best_are_kept(job, tmp_path):
     kept = changed(job, tmp_path / "kept", fitting__epochs=5, fitting__keep=2, fitting__learning_rate=0.5)
-    Path(kept.folder).mkdir()
-    train(kept)
+    train_here(kept)
     there = sorted(path.name for path in (Path(kept.folder) / "checkpoints").iterdir())
     held = [loss for _, loss in losses(kept)]
     best = f"{held.index(min(held)) + 1:05d}-000000"
@@ -175,8 +170,7 @@ def test_the_last_checkpoints_and_the_best_are_kept(job, tmp_path):
 
 def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(job, tmp_path, capsys):
     steps = changed(job, tmp_path / "steps", fitting__checkpoint_every=1, fitting__keep=4)
-    Path(steps.folder).mkdir()
-    train(steps)
+    train_here(steps)
     whole = weights(steps)
     *_, older, newest = sorted((tmp_path / "steps" / "checkpoints").iterdir())
     (newest / "complete.json").write_text('{"epoch": 2, "st')
@@ -190,8 +184,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(job, tmp_path, cap
 
 
 def test_a_half_written_checkpoint_does_not_count(job):
-    Path(job.folder).mkdir()
-    train(job)
+    train_here(job)
     whole = weights(job)
     (Path(job.folder) / "checkpoints" / "00002-000000" / "complete.json").unlink()
     train(job)
@@ -217,8 +210,7 @@ def test_more_processes_than_photographs_are_refused(job, tmp_path):
 
 def test_training_ends_early_when_nothing_gets_better(job, tmp_path):
     stale = changed(job, tmp_path / "stale", fitting__epochs=30, fitting__patience=2, fitting__learning_rate=0.3)
-    Path(stale.folder).mkdir()
-    trained = train(stale)
+    trained = train_here(stale)
     assert trained.epochs < 30
     assert trained.epochs - trained.best_epoch == 2
 
@@ -265,8 +257,7 @@ def test_a_disk_that_is_full_for_all_is_said_and_gone_on_with(job, small_disk):
 def test_weights_and_biases_gets_the_figures_where_a_project_is_named(job, monkeypatch):
     monkeypatch.setenv("WANDB_PROJECT", "fundus")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    Path(job.folder).mkdir()
-    train(job)
+    train_here(job)
     (kept,) = Path(job.folder).glob("wandb/offline-run-*/run-*.wandb")
     assert b"held_loss" in kept.read_bytes()
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from qiskit import QuantumCircuit
 
-from qfundus.errors import Retry
+from qfundus.errors import Retry, SetupError
 from qfundus.quantum.backends import Backend, open_backend, read_backends
 from qfundus.quantum.jobs.work import Estimates, Work, operator_of
 from qfundus.quantum.transpile import compile_circuit
@@ -208,9 +208,19 @@ class Runtime:
     """A machine behind IBM's Qiskit Runtime: the token is a tag of the vendor's job, and finds it after a crash."""
 
     def __init__(self, name: str, service: Any = None) -> None:
+        """Open a machine.
+
+        Raises:
+            SetupError: where its entry asks for what the queue does not do, or the service refuses us.
+        """
         from qfundus.quantum.backends import ibm
 
         described = read_backends()[name]
+        if unkept := sorted({"mitigation", "mode"} & described.keys()):
+            raise SetupError(
+                f"The queue sends a job at a time to {name} and mitigates nothing: take {' and '.join(unkept)} out of "
+                "it in configs/quantum.yaml, or give the queue an entry of its own without."
+            )
         price = described.get("price", {})
         self._prices = float(price.get("task", 0.0)), float(price.get("shot", 0.0))
         self._service = service or ibm.open_service()

@@ -7,7 +7,7 @@ import pytest
 from qiskit_ibm_runtime import fake_provider
 from test_queue import work_of
 
-from qfundus.errors import Retry
+from qfundus.errors import Retry, SetupError
 from qfundus.quantum.backends import ibm
 from qfundus.quantum.jobs import vendors
 from qfundus.quantum.jobs.vendors import Runtime
@@ -80,3 +80,10 @@ def test_its_queue_its_calibration_and_its_rest_are_told(runtime):
     service.operational = False
     with pytest.raises(Retry, match="resting"):
         vendor.offer()
+
+
+@pytest.mark.parametrize("asked", [{"mitigation": {"twirls": 8}}, {"mode": "session"}])
+def test_what_the_queue_does_not_do_is_refused_and_not_left_out(asked, monkeypatch):
+    monkeypatch.setattr(vendors, "read_backends", lambda: {"there": {"through": "ibm", "machine": "jakarta", **asked}})
+    with pytest.raises(SetupError, match=f"take {next(iter(asked))} out of it"):
+        Runtime("there", Service())
