@@ -72,11 +72,12 @@ down: ## stop the embedded platform
 status: setup ## what runs where
 	$(BIN)/qfundus status
 
-test: setup lint ## pass every test
-	$(BIN)/python -m pytest
+# Tests run side by side, but for those that share the one platform.
+test: lint test-fast ## pass every test
+	$(BIN)/python -m pytest -m platform
 
 test-fast: setup ## the tests that need no server
-	$(BIN)/python -m pytest -m "not platform and not cluster and not gpu"
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal -m "not platform and not cluster and not gpu"
 
 test-cluster: setup ## train on the Kubernetes that KUBECONFIG names, on whose one node this must run
 	$(BIN)/python -m pytest -m cluster tests/cluster
