@@ -48,3 +48,16 @@ def random_angles(*shape, seed=0):
     """Return angles in radians, in 64 bits."""
     generator = torch.Generator().manual_seed(seed)
     return (torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1) * np.pi
+
+
+def fit(model, inputs, targets, rate):
+    """Train a classifier for sixty steps; return the loss of each."""
+    optimiser = torch.optim.Adam(model.parameters(), lr=rate)
+    losses = []
+    for _ in range(60):
+        optimiser.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(inputs), targets)
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    return losses

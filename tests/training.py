@@ -15,6 +15,7 @@ import torch
 from qfundus.classical.launch import command
 from qfundus.classical.place import open_folder
 from qfundus.classical.recipe import NetworkRecipe
+from qfundus.classical.shards import write_shards
 from qfundus.classical.train import WEIGHTS_FILE, Job, Trained, train
 from qfundus.imaging.labelled import Labelled
 
@@ -63,6 +64,13 @@ def make_labelled(count: int, seed: int = 0) -> list[Labelled]:
 
 def changed(job: Job, folder: Path, **changes) -> Job:
     return replace(job, recipe=make_recipe(**changes), folder=str(folder))
+
+
+def make_shards(folder: Path) -> str:
+    """Eighty photographs as a training reads them."""
+    uri = str(folder / "photographs.lance")
+    write_shards(make_labelled(80), make_recipe().pictures, uri)
+    return uri
 
 
 def train_here(job: Job) -> Trained | None:

@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from circuits import circuits, random_angles
+from circuits import circuits, fit, random_angles
 from hypothesis import given, settings
-from torch import nn
 
 from qfundus.quantum import QuantumClassifier, QuantumLayer, chain_ansatz
 from qfundus.quantum.ansatz import build_ansatz
@@ -100,14 +99,7 @@ def test_a_classifier_learns_there_and_grades_here():
     model = QuantumClassifier(16, chain_ansatz(6, 2)).cuda()
     inputs = torch.randn(64, 16, device="cuda")
     targets = (inputs[:, 0] > 0).long() * 3
-    optimiser = torch.optim.Adam(model.parameters(), lr=0.02)
-    losses = []
-    for _ in range(60):
-        optimiser.zero_grad()
-        loss = nn.functional.cross_entropy(model(inputs), targets)
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
+    losses = fit(model, inputs, targets, 0.02)
     assert losses[-1] < 0.5 * losses[0]
     model.eval()
     there = model(inputs).detach().cpu()

@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from training import make_labelled, make_recipe
+from training import make_recipe, make_shards
 
-from qfundus.classical.shards import write_shards
 from qfundus.classical.train import Job
 
 
@@ -19,9 +18,7 @@ def _one_thread():
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory):
-    uri = str(tmp_path_factory.mktemp("shards") / "photographs.lance")
-    write_shards(make_labelled(80), make_recipe().pictures, uri)
-    return uri
+    return make_shards(tmp_path_factory.mktemp("shards"))
 
 
 @pytest.fixture

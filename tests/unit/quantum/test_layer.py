@@ -5,7 +5,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from circuits import by_qiskit, random_angles
+from circuits import by_qiskit, fit, random_angles
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -65,14 +65,7 @@ def test_it_trains_as_any_layer(layer):
     torch.manual_seed(1)
     inputs = torch.randn(64, 4)
     targets = (inputs[:, 0] * inputs[:, 1] > 0).long()
-    optimiser = torch.optim.Adam(model.parameters(), lr=0.05)
-    losses = []
-    for _ in range(60):
-        optimiser.zero_grad()
-        loss = nn.functional.cross_entropy(model(inputs), targets)
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
+    losses = fit(model, inputs, targets, 0.05)
     assert losses[-1] < 0.6 * losses[0]
 
 
