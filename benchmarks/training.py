@@ -286,7 +286,7 @@ class Pinned:
     def start(cls, shards: str, run: Path, cores: list[int], batch: int) -> "Pinned":
         """Start one."""
         run.mkdir(parents=True)
-        how = recipe(workers=0, batch=batch, epochs=2 * batch // BATCH)
+        how = recipe(workers=0, batch=batch, epochs=max(2, 2 * batch // BATCH))
         (run / "job.json").write_text(Job(how, shards, str(run), 0).to_json())
         bound = ["taskset", "-c", ",".join(map(str, cores)), *command(run / "job.json", len(cores))]
         return cls(subprocess.Popen(bound, env=environment(1), stderr=subprocess.DEVNULL), run)

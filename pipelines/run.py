@@ -1,7 +1,9 @@
 """Run a pipeline: here as processes, or on a Kubeflow endpoint, by the one setting `QFUNDUS_KFP_ENDPOINT`."""
 
 import argparse
+import os
 import sys
+import tempfile
 from pathlib import Path
 
 from kfp import local
@@ -40,7 +42,9 @@ def _run_here(arguments: dict[str, str], *, cache: bool) -> None:
         enable_caching=cache,
         cache_root=str(root / "cache"),
     )
-    retraining(**arguments)
+    with tempfile.TemporaryDirectory(prefix="qfundus-") as scratch:
+        os.environ["TMPDIR"] = scratch  # each step leaves its program there
+        retraining(**arguments)
 
 
 def _run_on_kubeflow(endpoint: str, arguments: dict[str, str], *, cache: bool) -> None:

@@ -354,16 +354,17 @@ curate_landed(Curation(ObjectStore(settings), own, key, CompiledPolicy(load_poli
 """
 
 
-def test_a_process_killed_in_the_middle_loses_nothing_and_does_nothing_twice(fresh, photographs):
+def test_a_process_killed_in_the_middle_loses_nothing_and_does_nothing_twice(fresh, photographs, tmp_path):
     land_good(fresh, photographs, range(120))
     tail = fresh.settings.landing_bucket.removeprefix("landing-")
-    worker = subprocess.Popen([sys.executable, "-c", WORKER, tail])
+    worker = subprocess.Popen([sys.executable, "-c", WORKER, tail], env={**os.environ, "TMPDIR": str(tmp_path)})
     bucket = fresh.settings.curated_bucket
     while sum(1 for _ in fresh.store.list(bucket, "instances/")) < 20 + random.randrange(20):
         assert worker.poll() is None, "the worker was done before it could be killed"
         time.sleep(0.02)
     worker.send_signal(signal.SIGKILL)
     worker.wait()
+    assert not [left for left in tmp_path.rglob("*") if left.is_file()]  # of no photograph, half cleaned or whole
     assert fresh.store.find(bucket, "runs/run-1/outcomes.parquet") is None
     counts = close(fresh, curate_landed(fresh).manifest)
     assert counts == {"landed": 120, "images curated": 120}

@@ -16,6 +16,7 @@ from qfundus.classical.train import Job
 from qfundus.errors import SetupError
 from qfundus.imaging.labelled import UNREADABLE, read_file
 
+PICTURES = "*-grade-*.png"
 _STEPS, _BLUR, _LARGEST = 24, 0.03, 0.98
 _SHOWN = 512  # pixels of a picture's side
 
@@ -55,8 +56,10 @@ def explain_files(folder: Path, photographs: list[Path], to: Path) -> list[tuple
     """Grade photographs and write an overlay of each; return the picture, the grade and its probability.
 
     Raises:
-        SetupError: where the grader's networks are not there, or a photograph cannot be read.
+        SetupError: where the grader's networks are not there, a photograph cannot be read, or `to` holds others' pictures.
     """
+    if any(to.glob(PICTURES)):
+        raise SetupError(f"{to} holds pictures of an earlier call, which nobody could tell apart: name another folder.")
     grader = open_grader(str(folder))
     networks = load_networks(folder)
     to.mkdir(parents=True, exist_ok=True)

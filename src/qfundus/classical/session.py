@@ -177,16 +177,16 @@ def claim_folder(folder: Path, recipe: NetworkRecipe, data: str, seed: int, chec
     """Note what is trained here, and where its checkpoints go; a folder holds one training."""
     wanted = {
         "recipe": recipe.model_dump(mode="json"),
-        "data": data if "://" in data else str(Path(data).resolve()),
-        "contents": digest_data(data, recipe),
+        "data": digest_data(data, recipe),  # wherever they lie
         "seed": seed,
         "checkpoints": checkpoints,
     }
     file = folder / RECIPE_FILE
     if not file.exists():
         file.write_text(json.dumps(wanted, indent=1))
-    elif (there := _read_claim(file)) != wanted:
-        differs = ", ".join(name for name, value in wanted.items() if there.get(name) != value)
+        return
+    there = _read_claim(file)
+    if differs := ", ".join(name for name, value in wanted.items() if there.get(name) != value):
         raise SetupError(
             f"{folder} holds a training with another {differs}: name another folder for --out, or delete it."
         )
@@ -200,7 +200,7 @@ def _read_claim(file: Path) -> dict[str, Any]:
 
 
 def digest_data(data: str, recipe: NetworkRecipe) -> str:
-    """Name what data hold, to see when it changes behind the same name; of a folder's files their sizes and times."""
+    """Name what data hold; of a folder's files their sizes and times."""
     if is_shards(data):
         return read_table(data, recipe.pictures).digest
     path = Path(data)

@@ -30,17 +30,15 @@ def clean_object(data: bytes | mmap, target: Path, policy: CompiledPolicy, key: 
     Whatever the size of the object, only a frame at a time is in memory.
 
     Raises:
-        Discard: where it cannot be de-identified, or text remains in its pixels; `target` is not written then.
+        Discard: where it cannot be de-identified, or text remains in its pixels; what is in `target` then is not clean.
     """
     try:
         said = deidentify(data, policy, key)
         digest = _write(said, target, data)
         redacted = remove_burned_in_text(target) if policy.policy.options.clean_pixel_data else 0
     except Discard:
-        target.unlink(missing_ok=True)
         raise
     except Exception as error:  # noqa: BLE001  (a hostile file may raise anything; its message may quote values)
-        target.unlink(missing_ok=True)
         raise Discard("unreadable_header", f"It cannot be de-identified ({type(error).__name__}).") from None
     return Cleaned(said, _digest(target) if redacted else digest, redacted)
 

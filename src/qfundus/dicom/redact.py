@@ -1,6 +1,7 @@
 """Black out rectangles of the pixels; all others stay as they are, bit by bit where the compression allows it."""
 
 import io
+import shutil
 import struct
 import tempfile
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from qfundus.dicom.elements import (
 )
 from qfundus.dicom.pixels import Shape, frames, read_shape, stripper
 from qfundus.errors import Discard
+from qfundus.scratch import file_in_memory
 
 _JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 _BLACK_LUMINANCE = -1024  # the DC coefficient of black before quantisation, 8 x -128 (ITU-T T.81 A.3.1)
@@ -44,19 +46,21 @@ def black_out(path: Path, found: dict[int, list[Box]]) -> None:
     """Make the boxes of a de-identified file black, in place; only frames with boxes are touched.
 
     JPEG baseline keeps its coefficients elsewhere; a frame of RLE, JPEG-LS or JPEG 2000 is encoded anew without loss.
-    Where a syntax cannot be written, the object becomes uncompressed.
+    Where a syntax cannot be written, the object becomes uncompressed. Half written it is left where this fails.
     """
-    draft = path.with_suffix(".black")
-    with path.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as data, draft.open("wb") as out:
-        file = parse_file(data)
-        element = file.find(PIXEL_DATA)
-        if element is None:
-            raise Discard("burned_in_text", "It stands in floating-point pixels.")
-        for part in _rewritten(file, element, found, path):
-            out.write(part)
-            del part
-        del file, element
-    draft.replace(path)
+    with tempfile.TemporaryFile() as draft:  # it has no name: even a killed process leaves nothing of it
+        with path.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as data:
+            file = parse_file(data)
+            element = file.find(PIXEL_DATA)
+            if element is None:
+                raise Discard("burned_in_text", "It stands in floating-point pixels.")
+            for part in _rewritten(file, element, found, path):
+                draft.write(part)
+                del part
+            del file, element
+        draft.seek(0)
+        with path.open("wb") as out:
+            shutil.copyfileobj(draft, out)
 
 
 def _rewritten(file: DicomFile, element: Element, found: dict[int, list[Box]], path: Path) -> Iterator[Buffer]:
@@ -157,8 +161,7 @@ def _encoded_anew(path: Path, number: int, boxes: list[Box], transfer_syntax: st
 
 def black_out_jpeg(stream: bytes, boxes: list[Box]) -> bytes:
     """Set the blocks under the boxes of a baseline JPEG to black; every other coefficient stays as it was."""
-    with tempfile.TemporaryDirectory(prefix="qfundus-") as folder:
-        file = Path(folder) / "frame.jpg"
+    with file_in_memory() as file:
         file.write_bytes(stream)
         jpeg = jpeglib.read_dct(str(file))
         planes = [plane for plane in (jpeg.Y, jpeg.Cb, jpeg.Cr) if plane is not None]  # pyright: ignore[reportUnnecessaryComparison]  (grey has none)

@@ -185,6 +185,7 @@ class _Desk:
             policy = self.trusting if entry.decision == TRUST else self.policy
             cleaned = clean_object(data, draft, policy, self.key)
         except Discard as why:
+            draft.unlink(missing_ok=True)
             return replace(self.hold(source, item, data, why), digest_before=before)
         said = cleaned.said
         handling = name_handling(said.handled)

@@ -3,8 +3,6 @@
 import io
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
 import pydicom
@@ -21,6 +19,7 @@ from qfundus.ingestion.inputs import is_no_image
 from qfundus.ingestion.instances import Instance
 from qfundus.ingestion.manifest import made_by, name_handling, write_handling
 from qfundus.ingestion.names import handling_name, object_name
+from qfundus.scratch import file_in_memory
 from qfundus.security.keys import SiteKey, pseudonymise_uid
 from qfundus.security.vault import Identified
 from qfundus.settings import Settings
@@ -103,8 +102,7 @@ def curate_bytes(curation: Curation, data: bytes, *, corrects: bool) -> Instance
     if known is not None and known.fingerprint == fingerprint:
         return known
     find_disc(read_preview(eye))
-    with TemporaryDirectory(prefix="qfundus-") as folder:
-        draft = Path(folder, "clean.dcm")
+    with file_in_memory() as draft:
         cleaned = clean_object(data, draft, curation.policy, curation.key)
         written = draft.read_bytes()
     # An archive writes a header of its own each time it sends: what is left once it is clean decides.
