@@ -1,6 +1,9 @@
-"""The Kubeflow branch against a stand-in for its API (v2beta1): a Kubeflow Pipelines server cannot be had here."""
+"""The Kubeflow branch against a stand-in for its API (v2beta1), which cannot be had here and what a run here leaves."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
@@ -68,3 +71,16 @@ def test_a_failed_run_says_where_to_look(kubeflow):
     kubeflow.ended = "FAILED"
     with pytest.raises(RuntimeError, match=r"r1 ended as FAILED.*Kubeflow"):
         run.run_retraining("{}", "2026-01-01T00:00:00+00:00", "")
+
+
+def test_a_run_here_leaves_no_program_of_its_steps(tmp_path):
+    recipe, scratch = tmp_path / "recipe.json", tmp_path / "scratch"
+    recipe.write_text("no recipe")
+    scratch.mkdir()
+    asked = ["--recipe", recipe, "--as-of", "2026-01-01T00:00:00+00:00"]
+    known = {**os.environ, "TMPDIR": str(scratch), "QFUNDUS_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", "pipelines.run", *map(str, asked)]
+    done = subprocess.run(command, env=known, capture_output=True, text=True, check=False)
+    assert "snapshot-dataset" in done.stdout + done.stderr  # a step was begun, and failed
+    assert done.returncode
+    assert not list(scratch.iterdir())

@@ -56,7 +56,7 @@ def explain_files(folder: Path, photographs: list[Path], to: Path) -> list[tuple
     """Grade photographs and write an overlay of each; return the picture, the grade and its probability.
 
     Raises:
-        SetupError: where the grader's networks are not there, a photograph cannot be read, or `to` holds others' pictures.
+        SetupError: where the grader's networks are not there, a photograph cannot be read, or `to` holds pictures.
     """
     if any(to.glob(PICTURES)):
         raise SetupError(f"{to} holds pictures of an earlier call, which nobody could tell apart: name another folder.")
