@@ -169,7 +169,7 @@ def _next_run(client: AirflowClient, dag: str, run: str) -> tuple[str, str]:
 def _note_result(client: AirflowClient, night: Night, dag: str, run: str) -> None:
     done = {task.name for task in client.tasks(dag, run) if task.state == "success"}
     match dag:
-        case "ingest_fundus" if "announce_eyes" in done:
+        case "ingest_fundus" if "close_run" in done:
             night.counts = client.result(dag, run, "close_run")
         case "retrain_nightly" if "announce_candidate" in done:
             night.retrained = client.result(dag, run, "announce_candidate")

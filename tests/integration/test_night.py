@@ -121,7 +121,7 @@ def test_invented_patients_travelled_with_the_night_and_were_looked_for(night, s
 
 def test_a_second_night_with_nothing_new_ends_at_once(night, settings):
     again = run_night(settings, lambda _: None)
-    assert again.counts == {}
+    assert "images curated" not in again.counts
     assert again.retrained == {}
     assert again.seconds < 60
 

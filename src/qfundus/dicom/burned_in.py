@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -79,12 +80,13 @@ def find_burned_in_text(source: BinaryIO | Path) -> dict[int, list[Box]]:
 def _viewed(source: BinaryIO | Path) -> Iterator[list[np.ndarray]]:
     """Yield for each frame the pictures that a viewer may show of it."""
     try:
-        head = dcmread(source, stop_before_pixels=True)
-        if not isinstance(source, Path):
-            source.seek(0)
-        # pydicom decodes frame by frame from a file, but not from a deflated one.
-        frames = iter_pixels(dcmread(source) if head.file_meta.TransferSyntaxUID.is_deflated else source)
-        yield from (list(_views(frame, head)) for frame in frames)
+        # Opened here: pydicom would look for the end of each link, which a file in memory does not have.
+        with source.open("rb") if isinstance(source, Path) else nullcontext(source) as stream:
+            head = dcmread(stream, stop_before_pixels=True)
+            stream.seek(0)
+            # pydicom decodes frame by frame from a file, but not from a deflated one.
+            frames = iter_pixels(dcmread(stream) if head.file_meta.TransferSyntaxUID.is_deflated else stream)
+            yield from (list(_views(frame, head)) for frame in frames)
     except Exception as error:  # noqa: BLE001  (decoders raise what they like)
         raise Discard("unreadable_pixels", f"The decoder gave up ({type(error).__name__}).") from None
 

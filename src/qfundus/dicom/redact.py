@@ -140,7 +140,8 @@ def _encapsulated(
 
 
 def _encoded_anew(path: Path, number: int, boxes: list[Box], transfer_syntax: str, shape: Shape) -> bytes:
-    pixels = np.array(pixel_array(path, index=number, raw=True))
+    with path.open("rb") as stream:
+        pixels = np.array(pixel_array(stream, index=number, raw=True))
     _blacken(
         pixels if pixels.ndim == 3 else pixels[..., None], boxes, shape.photometric, _darkest(path, shape.photometric)
     )

@@ -13,6 +13,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
     JPEGLSLossless,
     RLELossless,
 )
@@ -22,6 +23,7 @@ from qfundus.dicom.clean import clean_object, remove_burned_in_text
 from qfundus.dicom.redact import black_out
 from qfundus.errors import Discard
 from qfundus.hospital.wrap import burn_in, to_bytes
+from qfundus.scratch import file_in_memory
 
 NAME = "Jane Doe MRN12345678"
 
@@ -127,6 +129,22 @@ def test_only_the_text_is_blacked_out(photographs, tmp_path, syntax):
         outside[box.top : box.bottom, box.left : box.right] = False
     assert np.array_equal(before[outside], after[outside])
     assert not after[~outside].any()
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [JPEGBaseline8Bit, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEG2000Lossless],
+    ids=lambda syntax: syntax.name,
+)
+def test_a_file_in_memory_is_cleaned_as_one_on_disk_is(photographs, policy, key, tmp_path, syntax):
+    eye = make_eye(photographs, burned_in=True)
+    data = to_bytes(eye) if syntax == JPEGBaseline8Bit else in_syntax(eye, syntax, tmp_path).read_bytes()
+    on_disk = clean_object(data, tmp_path / "clean.dcm", policy, key)
+    with file_in_memory() as there:
+        in_memory = clean_object(data, there, policy, key)
+        assert there.read_bytes() == (tmp_path / "clean.dcm").read_bytes()
+    assert in_memory.digest == on_disk.digest
+    assert in_memory.redacted == on_disk.redacted > 0
 
 
 def test_in_jpeg_only_whole_blocks_under_the_text_change(photographs, tmp_path):
