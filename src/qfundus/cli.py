@@ -1,6 +1,7 @@
 """The command line of qfundus."""
 
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -502,6 +503,8 @@ def _print_measured(measured: "Measured", *, as_json: bool) -> None:
         + (f", {measured.without_disc} without a disc, taken whole" if measured.without_disc else "")
     )
     typer.echo(f"AUC {measured.auc:.4f}  ACC {measured.acc:.4f}")
+    if math.isnan(measured.auc):
+        typer.echo("There is no AUC: not every grade is among them.")
     typer.echo(f"quadratic weighted kappa {measured.kappa:.4f}  calibration error {measured.calibration_error:.4f}")
     typer.echo(f"a person should look at {measured.referred:.1%}; ACC on the others {measured.acc_kept:.4f}")
 

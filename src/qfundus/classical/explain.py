@@ -62,10 +62,11 @@ def explain_files(folder: Path, photographs: list[Path], to: Path) -> list[tuple
         raise SetupError(f"{to} holds pictures of an earlier call, which nobody could tell apart: name another folder.")
     grader = open_grader(str(folder))
     networks = load_networks(folder)
+    read = [_read(file, number) for number, file in enumerate(photographs, 1)]  # all, before anything is written
     to.mkdir(parents=True, exist_ok=True)
     written: list[tuple[Path, int, float]] = []
-    for number, file in enumerate(photographs, 1):
-        image, _ = prepare_whole(_read(file, number), grader.card.pictures)
+    for number, pixels in enumerate(read, 1):
+        image, _ = prepare_whole(pixels, grader.card.pictures)
         probabilities = grader.grade(image[None])[0]
         grade = int(probabilities.argmax())
         picture = to / f"{number:03d}-grade-{grade}.png"

@@ -48,8 +48,12 @@ def _fold(table: Table, rows: np.ndarray, parts: int) -> np.ndarray:
     from sklearn.model_selection import StratifiedGroupKFold
 
     patients = np.where(table.patients == "", table.names, table.patients)[rows]
-    if len(np.unique(patients)) < parts:
-        raise SetupError(f"{len(rows)} photographs cannot be held out in {parts} parts: lower `grading.folds`.")
+    commonest = np.bincount(table.grades[rows]).max()
+    if min(len(np.unique(patients)), commonest) < parts:
+        raise SetupError(
+            f"{len(rows)} photographs, {commonest} of the commonest grade, cannot be held out in {parts} parts: "
+            "give more, name a validation split and set `grading.folds` to 1, or lower it."
+        )
     folds = StratifiedGroupKFold(parts, shuffle=True, random_state=0)
     part_of = np.zeros(len(rows), np.int64)
     with warnings.catch_warnings():

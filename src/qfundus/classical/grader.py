@@ -255,8 +255,12 @@ def _name_server() -> None:
 
     from qfundus.settings import load_settings
 
-    if not os.environ.get("MLFLOW_TRACKING_URI") and not mlflow.is_tracking_uri_set():
+    if os.environ.get("MLFLOW_TRACKING_URI") or mlflow.is_tracking_uri_set():
+        return
+    try:
         mlflow.set_tracking_uri(load_settings().mlflow_uri)
+    except SetupError:
+        raise SetupError("Where is MLflow? Set MLFLOW_TRACKING_URI to what `qfundus train --track` named.") from None
 
 
 def _open_registered(model: str) -> Grader:

@@ -124,8 +124,8 @@ class Order(Sampler[list[Key]]):
         self.batch = min(self.batch, len(self.rows) // self.pieces * self.pieces)
         if not self.batch:
             raise SetupError(
-                f"There are {len(self.rows)} photographs to train on, fewer than {self.pieces} pieces a step: take "
-                "fewer processes, or lower `accumulate`."
+                f"{len(self.rows)} photographs to train on cannot be divided among {self.layout.world} processes, "
+                f"each with {self.accumulate} parts of a step: take fewer processes, or lower `accumulate`."
             )
         if self.batch % self.pieces:
             raise SetupError(

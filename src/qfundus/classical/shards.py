@@ -124,7 +124,7 @@ def read_table(uri: str, how: Pictures) -> Table:
     """Read all but the pixels.
 
     Raises:
-        SetupError: where there are no finished shards, or they were prepared otherwise than `how`.
+        SetupError: where there are no finished shards, they are damaged, or were prepared otherwise than `how`.
     """
     dataset = open_shards(uri)
     said = dataset.metadata
@@ -135,7 +135,10 @@ def read_table(uri: str, how: Pictures) -> Table:
             f"The shards at {uri} were prepared as {said['qfundus.pictures']}, and the recipe wants "
             f"{how.model_dump_json()}: prepare them again, or change the recipe."
         )
-    table = dataset.to_table(columns=["name", "grade", "split", "patient"])
+    try:
+        table = dataset.to_table(columns=["name", "grade", "split", "patient"])
+    except (OSError, ValueError) as error:
+        raise SetupError(f"The shards at {uri} are damaged ({_first_words(error)}): prepare them again.") from None
     columns = [np.asarray(table[name].to_pylist()) for name in ("name", "grade", "split", "patient")]
     return Table(columns[0], columns[1].astype(np.int64), columns[2], columns[3], said[_DIGEST.decode()])
 

@@ -252,8 +252,8 @@ def raise_not_finite(position: Position, pieces: list[Batch], checkpoints: Check
     kept = f"the checkpoint {last[-1].name} is kept" if last else "no checkpoint had been written yet"
     where = f"on the photographs of rows {rows}" if rows else "on the photographs held out"
     raise TrainingError(
-        f"The loss is no number at step {position.step} of epoch {position.epoch + 1}, {where}; {kept}. "
-        "Lower `learning_rate`, or look at these photographs."
+        f"The loss is no number at step {position.step + 1} of epoch {position.epoch + 1}, {where}; {kept}. "
+        "Lower `learning_rate` and train into another folder, or look at these photographs."
     )
 
 

@@ -44,6 +44,8 @@ def read_labelled(data: Path) -> list[Labelled]:
     """
     if not data.exists():
         raise SetupError(f"{data} does not exist: name a MedMNIST npz file, or a folder with {SHEET}.")
+    if data.suffix == ".lance":
+        raise SetupError(f"{data} holds shards, which are for training: name the photographs that they were made of.")
     return read_npz(data) if data.is_file() else read_folder(data)
 
 

@@ -117,6 +117,27 @@ def test_shards_are_not_written_over_unasked(npz, recipe, tmp_path):
     assert call("shard", recipe, "--data", npz, "--to", to, "--overwrite").exit_code == 0
 
 
+def test_shards_that_were_cut_are_said_to_be_damaged(npz, recipe, tmp_path):
+    to = tmp_path / "eyes.lance"
+    assert call("shard", recipe, "--data", npz, "--to", to).exit_code == 0
+    [file] = (to / "data").iterdir()
+    file.write_bytes(file.read_bytes()[:1000])
+    done = call("train", recipe, "--data", to, "--out", tmp_path / "out")
+    assert "are damaged" in str(done.exception)
+    assert not (tmp_path / "out").exists()
+    assert "holds shards" in str(call("shard", recipe, "--data", to, "--to", tmp_path / "other.lance").exception)
+
+
+def test_too_few_photographs_to_hold_any_out_are_refused(tmp_path):
+    recipe = tmp_path / "alone.yaml"
+    recipe.write_text(RECIPE.replace("folds: 2", "folds: 1"))
+    labelled = make_labelled(10)
+    few = tmp_path / "few.npz"
+    np.savez(few, train_images=np.stack([o.read() for o in labelled]), train_labels=[o.grade for o in labelled])
+    done = call("train", recipe, "--data", few, "--out", tmp_path / "out")
+    assert "2 of the commonest grade, cannot be held out" in str(done.exception)
+
+
 def test_training_again_finds_what_is_done(trained, npz, recipe):
     out, said = trained
     before = (out / "networks" / "00" / "weights.pt").stat().st_mtime_ns
@@ -251,7 +272,7 @@ def test_what_lies_beside_the_photographs_is_not_among_them(tmp_path):
     [
         (("--track", "http://127.0.0.1:9"), "MLflow does not answer"),
         (("--checkpoints", "gs://bucket/run"), "begins with s3://"),
-        (("--processes", "70"), "fewer than 70 pieces a step"),
+        (("--processes", "70"), "cannot be divided among 70 processes"),
     ],
 )
 def test_what_cannot_work_is_said_before_it_starts(words, said, npz, recipe, tmp_path):
@@ -437,5 +458,9 @@ def test_explain_writes_a_picture_of_each_photograph(trained, tmp_path):
     (picture,) = (tmp_path / "shown").iterdir()
     assert picture.name in done.stdout.replace("\n", "")
     assert Image.open(picture).size == (512, 512)
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    failed = call("explain", out, file, tmp_path / "broken.png", "--to", tmp_path / "other")
+    assert "Photograph 2" in str(failed.exception)
+    assert not (tmp_path / "other").exists()
     again = call("explain", out, file, "--to", tmp_path / "shown")
     assert "pictures of an earlier call" in str(again.exception)
