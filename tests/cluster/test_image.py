@@ -9,6 +9,7 @@ import qfundus.steps
 from components import IMAGE
 
 pytestmark = pytest.mark.cluster
+_UNPACKED = 600  # seconds for a pod to end; the first one's node unpacks 4 GB
 STEPS = [f"qfundus.steps.{module.name}" for module in pkgutil.iter_modules(qfundus.steps.__path__)]
 # What Kubeflow puts into a step's container runs this; the recipes and the policy come with the image.
 LOOK = f"""
@@ -26,7 +27,7 @@ def run_pod(core, name, command):
     """Run a pod to its end; return its phase and what it printed."""
     core.create_namespaced_pod(NAMESPACE, {"metadata": {"name": name}, "spec": make_pod(IMAGE, command)})
     try:
-        wait_for(lambda: core.read_namespaced_pod(name, NAMESPACE).status.phase in {"Succeeded", "Failed"}, 180)
+        wait_for(lambda: core.read_namespaced_pod(name, NAMESPACE).status.phase in {"Succeeded", "Failed"}, _UNPACKED)
         return core.read_namespaced_pod(name, NAMESPACE).status.phase, core.read_namespaced_pod_log(name, NAMESPACE)
     finally:
         core.delete_namespaced_pod(name, NAMESPACE, grace_period_seconds=0)
