@@ -87,6 +87,7 @@ class Checkpoints:
     keep: int
     layout: Layout
     training: str = ""
+    lost: int = field(default=0, init=False)  # how many could not be written
     _written: tuple[Position, "Future[None] | None"] | None = field(default=None, init=False)
 
     def save(self, engine: Kept, position: Position) -> None:
@@ -161,6 +162,7 @@ class Checkpoints:
         try:
             yield
         except (Exception, CheckpointException) as error:  # noqa: BLE001
+            self.lost += 1
             _log.warning("A checkpoint could not be written", name=position.name, why=_last_line(error))
             if self.layout.leads:  # what there is of it would fill the disk for the next one
                 with suppress(Exception):

@@ -26,7 +26,7 @@ from qfundus.classical.place import Place, open_folder
 from qfundus.classical.publish import publish_grader
 from qfundus.classical.recipe import NetworkRecipe
 from qfundus.classical.shards import Table, open_shards, read_table, write_shards
-from qfundus.classical.train import Job, alone_in
+from qfundus.classical.train import TRAINED_FILE, Job, alone_in
 from qfundus.classical.watch import LOG_FILE
 from qfundus.errors import SetupError
 from qfundus.imaging.labelled import SHEET, Labelled, read_labelled
@@ -85,10 +85,12 @@ def train_grader(
         shards = data if is_shards(data) else prepare_shards(recipe, labelled, str(folder))
         jobs = list_jobs(recipe, shards, str(folder), seed, checkpoints, track, launcher.processes)
         train_all(jobs, launcher, lambda ran: report(read_course(ran)))
+        warn_of_losses(jobs)
         card, held = assemble(recipe, jobs, folder)
         measured = measure(held.probabilities, held.grades, card.refer_below, "held out")
         if track:
-            publish_grader(track, folder, f"{recipe.name} seed {seed}", measured)
+            model = publish_grader(track, folder, f"{recipe.name} seed {seed}", measured)
+            _log.info("The grader is in MLflow", model=model)
         for job in jobs:
             forget_checkpoints(job.checkpoint_folder)
     return measured
@@ -212,6 +214,15 @@ def digest_data(data: str, recipe: NetworkRecipe) -> str:
         known = (path / name).stat()
         told.update(f"{name} {known.st_size} {known.st_mtime_ns}".encode())
     return told.hexdigest()
+
+
+def warn_of_losses(jobs: Sequence[Job]) -> None:
+    """Say what a training went on without."""
+    ended = [json.loads(job.place.read(TRAINED_FILE)) for job in jobs]
+    if lost := sum(said.get("lost_checkpoints", 0) for said in ended):
+        _log.warning("Checkpoints could not be written: each network's output.log says why", checkpoints=lost)
+    if skipped := sum(said["skipped"] for said in ended):
+        _log.warning("Photographs could not be read: prepare the shards again", times=skipped)
 
 
 def read_course(jobs: Sequence[Job]) -> Course:

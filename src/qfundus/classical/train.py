@@ -85,7 +85,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training came to; `waiting` is the share of the time in which it waited for photographs."""
+    """What a training came to; `waiting` is the share of its steps' time in which it waited for photographs."""
 
     epochs: int
     best_epoch: int
@@ -96,6 +96,7 @@ class Trained:
     waiting: float
     skipped: int
     parameters: int
+    lost_checkpoints: int
 
 
 @dataclass(frozen=True)
@@ -201,6 +202,7 @@ def fit(
         waiting=watch.total_waited / max(watch.total_seconds, 1e-9),
         skipped=position.skipped,
         parameters=sum(value.numel() for value in network.parameters()),
+        lost_checkpoints=checkpoints.lost,
     )
 
 

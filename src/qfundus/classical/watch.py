@@ -124,7 +124,7 @@ class WandbRun:
 
 @dataclass
 class Watch:
-    """Measures steps, how long batches were waited for, and tells trackers of every tenth."""
+    """Measures steps, how long batches were waited for, and tells trackers of every tenth and each epoch's last."""
 
     trackers: list[Tracker]
     steps: int
@@ -168,7 +168,9 @@ class Watch:
         _log.info(
             "Epoch", epoch=epoch + 1, of=self.epochs, train_loss=round(train_loss, 4), held_loss=round(held_loss, 4)
         )
-        self._tell(number, {"epoch": epoch + 1, "train_loss": train_loss, "held_loss": held_loss})
+        told = number % _TOLD_EVERY == 0 or not self._recent  # by the last step already
+        figures = {} if told else self._figures()
+        self._tell(number, {**figures, "epoch": epoch + 1, "train_loss": train_loss, "held_loss": held_loss})
 
     def _figures(self) -> dict[str, float]:
         steps = [step for step, _, _ in self._recent]

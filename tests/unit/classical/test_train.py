@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -204,7 +205,7 @@ def test_a_loss_that_is_no_number_stops_it_with_the_batch_and_keeps_the_checkpoi
 def test_more_processes_than_photographs_are_refused(job, tmp_path):
     many = changed(job, tmp_path / "many", grading__folds=2)
     rows = np.arange(7)
-    with pytest.raises(SetupError, match="7 photographs to train on, fewer than 8 pieces"):
+    with pytest.raises(SetupError, match="7 photographs to train on cannot be divided among 8 processes"):
         Order(rows, many.recipe.fitting.batch, 0, Layout(0, 8, torch.device("cpu")))
 
 
@@ -242,6 +243,15 @@ def test_a_disk_that_is_full_costs_a_checkpoint_and_not_the_training(job, small_
     said = capsys.readouterr()
     assert "A checkpoint could not be written" in said.out + said.err
     assert "No space left" in said.out + said.err
+    assert trained.lost_checkpoints == 2
+
+
+def test_the_last_steps_of_an_epoch_are_told_though_no_tenth_is_among_them(job):
+    train_here(job)
+    lines = [json.loads(line) for line in job.place.read("log.jsonl").decode().splitlines()]
+    ended = [line for line in lines if "epoch" in line]
+    assert [line["step"] % 10 for line in ended] != [0, 0]
+    assert all(line["images_per_second"] > 0 and "gradient_norm" in line for line in ended)
 
 
 def test_a_disk_that_is_full_for_all_is_said_and_gone_on_with(job, small_disk):
