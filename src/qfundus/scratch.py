@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def file_in_memory() -> Generator[Path]:
-    """Lend the path of an empty file in memory, for libraries that want a path; only this process can open it."""
+    """Lend the path of an empty file in memory, for libraries that want a path; it is gone when it is left."""
     number = os.memfd_create("qfundus")
     try:
         yield Path(f"/proc/self/fd/{number}")

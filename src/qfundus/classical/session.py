@@ -85,7 +85,7 @@ def train_grader(
         shards = data if is_shards(data) else prepare_shards(recipe, labelled, str(folder))
         jobs = list_jobs(recipe, shards, str(folder), seed, checkpoints, track, launcher.processes)
         train_all(jobs, launcher, lambda ran: report(read_course(ran)))
-        warn_of_losses(jobs)
+        warn_of_setbacks(jobs)
         card, held = assemble(recipe, jobs, folder)
         measured = measure(held.probabilities, held.grades, card.refer_below, "held out")
         if track:
@@ -216,7 +216,7 @@ def digest_data(data: str, recipe: NetworkRecipe) -> str:
     return told.hexdigest()
 
 
-def warn_of_losses(jobs: Sequence[Job]) -> None:
+def warn_of_setbacks(jobs: Sequence[Job]) -> None:
     """Say what a training went on without."""
     ended = [json.loads(job.place.read(TRAINED_FILE)) for job in jobs]
     if lost := sum(said.get("lost_checkpoints", 0) for said in ended):

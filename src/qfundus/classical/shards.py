@@ -137,8 +137,10 @@ def read_table(uri: str, how: Pictures) -> Table:
         )
     try:
         table = dataset.to_table(columns=["name", "grade", "split", "patient"])
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise SetupError(f"The shards at {uri} are damaged ({_first_words(error)}): prepare them again.") from None
+    except OSError as error:  # the store may be away
+        raise SetupError(f"The shards at {uri} cannot be read: {_first_words(error)}.") from None
     columns = [np.asarray(table[name].to_pylist()) for name in ("name", "grade", "split", "patient")]
     return Table(columns[0], columns[1].astype(np.int64), columns[2], columns[3], said[_DIGEST.decode()])
 
