@@ -1,0 +1,220 @@
+"""What a security reviewer answers for: quarantine, audit trail, vault and key."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from qfundus.cli.shared import AsJson, KeyFile, console, load_site_key, print_rows
+from qfundus.errors import SetupError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qfundus.ingestion.folder_quarantine import FolderQuarantine
+    from qfundus.ingestion.quarantine import Quarantine
+    from qfundus.security.audit import AuditTrail
+
+T = TypeVar("T")
+quarantine = typer.Typer(help="Look at what could not be used, and send it in again.", no_args_is_help=True)
+audit = typer.Typer(help="Who did what, when and why.", no_args_is_help=True)
+vault = typer.Typer(help="Who is behind a pseudonym.", no_args_is_help=True)
+key = typer.Typer(help="The site's secret.", no_args_is_help=True)
+_Folder = Annotated[
+    Path | None, typer.Option(help="What `qfundus deidentify` wrote; without it the platform's.", exists=True)
+]
+
+
+@quarantine.command("list")
+def list_quarantine(folder: _Folder = None, key_file: KeyFile = None, as_json: AsJson = False) -> None:
+    """List what is in quarantine, with reason and remedy."""
+    found = _open_quarantine(folder, key_file).list()
+    rows = [(item.source, item.reason, item.detail, item.remedy) for item in found]
+    if found or as_json:
+        print_rows(("source", "reason", "detail", "remedy"), rows, as_json=as_json)
+    else:
+        console.print("Nothing is in quarantine.")
+
+
+_Sources = Annotated[list[str], typer.Argument(help="Pseudonyms as `quarantine list` shows them.")]
+
+
+def _check_why(why: str) -> str:
+    if len(why.strip()) < 5:
+        raise typer.BadParameter("Say why in five letters or more: it is what the audit trail is for.")
+    return why
+
+
+_Why = Annotated[str, typer.Option("--why", prompt=True, callback=_check_why, help="The reason, for the audit trail.")]
+
+
+@quarantine.command("show")
+def show_quarantined(
+    source: Annotated[str, typer.Argument(help="A pseudonym as `quarantine list` shows it.")],
+    to: Annotated[Path, typer.Option("--to", help="The file to write the original to: it identifies a person.")],
+    why: _Why,
+    folder: _Folder = None,
+    key_file: KeyFile = None,
+) -> None:
+    """Write an item as it came to a file that only you can read; who looked, and why, is recorded."""
+    from qfundus.platform.secrets import write_private_bytes
+
+    if to.exists():
+        raise SetupError(f"{to} exists: name another file.")
+    write_private_bytes(to, _decide(source, folder, key_file, lambda held: held.show(source, why)))
+    console.print(f"{source} is in {to}. Delete it when you have looked.", soft_wrap=True)
+
+
+@quarantine.command("release")
+def release_from_quarantine(sources: _Sources, why: _Why, folder: _Folder = None, key_file: KeyFile = None) -> None:
+    """Let the next run take items in as they came; what looked like text in their pixels is believed to be none."""
+    for source in sources:
+        _decide(source, folder, key_file, lambda held, source=source: held.release(source, why))
+        console.print(f"{source} will be taken in by the next run.")
+
+
+@quarantine.command("drop")
+def drop_from_quarantine(sources: _Sources, why: _Why, folder: _Folder = None, key_file: KeyFile = None) -> None:
+    """Delete items for good."""
+    for source in sources:
+        _decide(source, folder, key_file, lambda held, source=source: held.drop(source, why))
+        console.print(f"{source} is deleted.")
+
+
+def _decide(
+    source: str, folder: Path | None, key_file: Path | None, decision: "Callable[[Quarantine | FolderQuarantine], T]"
+) -> "T":
+    try:
+        return decision(_open_quarantine(folder, key_file))
+    except LookupError:
+        raise SetupError(f"Nothing of the name {source} is in quarantine: see `qfundus quarantine list`.") from None
+
+
+def _open_quarantine(folder: Path | None, key_file: Path | None) -> "Quarantine | FolderQuarantine":
+    if folder is not None:
+        from qfundus.ingestion.folder_quarantine import FolderQuarantine
+
+        return FolderQuarantine(folder, load_site_key(key_file))
+    from qfundus.ingestion.quarantine import Quarantine
+    from qfundus.settings import load_settings
+    from qfundus.storage import ObjectStore
+
+    settings = load_settings()
+    return Quarantine(ObjectStore(settings), settings, load_site_key(key_file))
+
+
+@audit.command("list")
+def list_audit(folder: _Folder = None, key_file: KeyFile = None, as_json: AsJson = False) -> None:
+    """List who did what, when and why."""
+    rows = [
+        (
+            str(record.number),
+            event["recorded"],
+            event["agent"][0]["who"]["identifier"]["value"],
+            event["entity"][0]["what"]["identifier"]["value"],
+            event["action"],
+            event["purposeOfEvent"][0]["text"],
+            " ".join(f"{said['type']}={said['valueString']}" for said in event["entity"][0]["detail"]),
+        )
+        for record in _open_trail(folder, key_file).records()
+        for event in [record.event]
+    ]
+    print_rows(("number", "when", "who", "what", "action", "why", "details"), rows, as_json=as_json)
+
+
+@audit.command("verify")
+def verify_audit(
+    folder: _Folder = None,
+    key_file: KeyFile = None,
+    public_key: Annotated[
+        list[str] | None, typer.Option(help="Check with this alone, as a reviewer; newest first where there are more.")
+    ] = None,
+    expect: Annotated[str, typer.Option(help="NUMBER:DIGEST as an earlier call printed it: it must still stand.")] = "",
+) -> None:
+    """Find any changed, missing or reordered record; exits with 1 where there is one."""
+    from qfundus.security.audit import Finding
+
+    trail = _open_trail(folder, key_file, tuple(public_key or ()))
+    findings = trail.verify()
+    if expect:
+        number, _, digest = expect.partition(":")
+        if not number.isdecimal() or not digest:
+            raise SetupError("--expect takes NUMBER:DIGEST, as this command prints it.")
+        if not trail.holds(int(number), digest):
+            findings.append(Finding(int(number), "is not the one that was expected"))
+    for finding in findings:
+        console.print(f"Record {finding.number} {finding.what}.")
+    head = trail.head()
+    console.print(
+        f"{sum(1 for _ in trail.records())} records, {len(findings)} findings. Key: {trail.public_key}. "
+        f"Note elsewhere, for --expect: {head.number}:{head.digest}",
+        soft_wrap=True,
+    )
+    raise typer.Exit(bool(findings))
+
+
+def _open_trail(folder: Path | None, key_file: Path | None, public_keys: tuple[str, ...] = ()) -> "AuditTrail":
+    from qfundus.security.audit import AuditTrail
+
+    if folder is not None:
+        from qfundus.ingestion.folder import AUDIT
+        from qfundus.storage import FolderStore
+
+        return AuditTrail(FolderStore(folder), AUDIT, None if public_keys else load_site_key(key_file), public_keys)
+    from qfundus.settings import load_settings
+    from qfundus.storage import ObjectStore
+
+    settings = load_settings()
+    key = None if public_keys else load_site_key(key_file)
+    return AuditTrail(ObjectStore(settings), settings.audit_bucket, key, public_keys)
+
+
+@vault.command("reveal")
+def reveal(
+    patient: Annotated[str, typer.Argument(help="The pseudonym of a patient, or of an eye.")],
+    why: _Why,
+    as_json: AsJson = False,
+) -> None:
+    """Say who is behind a pseudonym; who asked, and why, is recorded."""
+    from qfundus.security.vault import Vault
+    from qfundus.settings import load_settings
+    from qfundus.storage import ObjectStore
+
+    settings = load_settings()
+    try:
+        found = Vault(ObjectStore(settings), settings, load_site_key(None)).reveal(patient.split("-")[0], why)
+    except LookupError as error:
+        raise SetupError(f"{error} It keeps what came in while QFUNDUS_VAULT_BUCKET was set.") from None
+    rows = [(who.patient_id, who.issuer, who.study, who.instance) for who in found]
+    print_rows(("patient ID", "issuer", "study", "instance"), rows, as_json=as_json)
+
+
+@key.command("rotate")
+def rotate_key() -> None:
+    """Put a new secret before the present one; the embedded platform must be down."""
+    from qfundus.platform.secrets import rotate_site_key
+    from qfundus.platform.supervision import platform_status
+    from qfundus.settings import state_folder
+
+    if "QFUNDUS_SITE_KEY" in os.environ:
+        raise SetupError(
+            "QFUNDUS_SITE_KEY is set by you: put a new secret (`openssl rand -hex 32`) and a comma before it, restart "
+            "what reads it, then run `qfundus key reseal`."
+        )
+    if platform_status():
+        raise SetupError("The platform is up with the present secret: run `qfundus down` first.")
+    rotate_site_key(state_folder())
+    console.print("A new secret seals and signs from now on. Next: `qfundus up`, then `qfundus key reseal`.")
+
+
+@key.command("reseal")
+def reseal_with_key(why: _Why) -> None:
+    """Seal again, with the newest secret, what older ones sealed in quarantine and vault."""
+    from qfundus.security.vault import reseal
+    from qfundus.settings import load_settings
+    from qfundus.storage import ObjectStore
+
+    settings = load_settings()
+    done = reseal(ObjectStore(settings), settings, load_site_key(None), why)
+    console.print(f"{done} objects are sealed anew.")

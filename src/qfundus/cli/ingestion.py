@@ -1,0 +1,197 @@
+"""Photographs on their way in, with the platform or without."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from qfundus.cli.shared import AsJson, KeyFile, console, load_site_key, print_rows
+from qfundus.errors import SetupError
+
+commands = typer.Typer()
+
+
+@commands.command()
+def deidentify(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="A folder, or a zip file.")],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="Where clean/, quarantine/ and manifest.parquet go.")],
+    policy: Annotated[Path | None, typer.Option(help="The policy; without it configs/deidentify.yaml.")] = None,
+    key_file: KeyFile = None,
+    trust_pixels: Annotated[bool, typer.Option("--trust-pixels", help="Do not look for burned-in text.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Processes to work with.")] = os.cpu_count() or 1,
+    as_json: Annotated[bool, typer.Option("--json", help="End with the counts as one JSON object.")] = False,
+) -> None:
+    """De-identify a folder or a zip file, without any server.
+
+    DST/clean gets what is clean, DST/quarantine what is not, each with a reason file, and DST/manifest.parquet a row
+    for every input.
+
+    Exits with 0 when every input is accounted for; run again, it finds what it wrote.
+    """
+    from qfundus.dicom.policy import load_policy
+    from qfundus.ingestion.folder import deidentify_folder
+    from qfundus.layout import policy_file
+    from qfundus.progress import counting
+
+    chosen = load_policy(policy or policy_file())
+    if trust_pixels:
+        chosen = chosen.trusting_pixels()
+    try:
+        with counting() as report:
+            counts = deidentify_folder(source, target, chosen, load_site_key(key_file), workers=workers, report=report)
+    except KeyboardInterrupt:
+        typer.secho("\nInterrupted: the same command goes on from here.", err=True)
+        raise typer.Exit(130) from None
+    if as_json:
+        typer.echo(counts.to_json())
+        return
+    console.print(counts.describe(), soft_wrap=True)
+
+
+@commands.command("verify-deid")
+def verify_deid(
+    folder: Annotated[Path, typer.Argument(help="What `qfundus deidentify` wrote.", exists=True)],
+    originals: Annotated[Path, typer.Option(help="The folder or zip file it was made from.", exists=True)],
+    policy: Annotated[Path | None, typer.Option(help="The policy; without it configs/deidentify.yaml.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="End with the counts as one JSON object.")] = False,
+) -> None:
+    """Look for leaks in de-identified files, with no code of what wrote them; exits with 1 where there is one."""
+    from qfundus.layout import policy_file
+    from qfundus.verify import verify_folder
+
+    verdict = verify_folder(folder, originals, policy or policy_file())
+    if verdict.leaks:
+        table = Table("file", "where", "what")
+        for leak in verdict.leaks:
+            table.add_row(leak.file, leak.where, leak.kind)
+        console.print(table)
+    if as_json:
+        told = {"files": verdict.files, "unmatched": verdict.unmatched, "leaks": len(verdict.leaks)}
+        typer.echo(json.dumps(told))
+    else:
+        unknown = f" {verdict.unmatched} have no known original." if verdict.unmatched else ""
+        console.print(f"{verdict.files} files looked at, {len(verdict.leaks)} leaks found.{unknown}")
+    raise typer.Exit(bool(verdict.leaks))
+
+
+@commands.command()
+def score(
+    folder: Annotated[Path, typer.Argument(help="What `qfundus deidentify` made of a wrapped hospital.", exists=True)],
+    originals: Annotated[Path, typer.Option(help="The folder that `qfundus wrap` wrote.", exists=True)],
+) -> None:
+    """Score a de-identification against the answer key, as the MIDI-B challenge does, and list each miss."""
+    from qfundus.hospital.answers import describe, score_folder
+
+    for line in describe(score_folder(folder, originals)):
+        typer.echo(line)
+
+
+@commands.command()
+def wrap(
+    folder: Annotated[Path, typer.Argument(help="Where to write the DICOM files and the grading sheet.")],
+    data: Annotated[Path | None, typer.Option(help="A MedMNIST npz, or a folder with labels.csv.")] = None,
+    burned_share: Annotated[float, typer.Option(min=0, max=1, help="Share of images with a name burned in.")] = 0.02,
+    seed: Annotated[int, typer.Option(help="The same seed invents the same people.")] = 0,
+) -> None:
+    """Play the hospital: wrap labelled photographs as DICOM full of invented identity, with a grading sheet.
+
+    Without --data RetinaMNIST is fetched where the internet allows, else phantom eyes are drawn.
+    """
+    from qfundus.hospital.photographs import find_photographs
+    from qfundus.hospital.wrap import wrap_photographs, write_hospital
+    from qfundus.settings import state_folder
+
+    photographs = find_photographs(data, state_folder() / "cache" / "medmnist")
+    written = write_hospital(wrap_photographs(photographs, seed=seed, burned_share=burned_share), folder)
+    label = " (PHANTOM EYES: drawn, no real eye)" if photographs.phantom else ""
+    console.print(f"{written} photographs from {photographs.source}{label} wrapped into {folder}.", soft_wrap=True)
+
+
+@commands.command()
+def land(
+    folder: Annotated[
+        Path,
+        typer.Argument(help="A folder of files of any kind that may land.", exists=True),
+    ],
+) -> None:
+    """Put a folder's files into the landing bucket."""
+    from qfundus.hospital.landing import land_folder
+    from qfundus.settings import load_settings
+
+    with console.status("Landing ...") as shown:
+        landed = land_folder(load_settings(), folder, lambda done, of: shown.update(f"Landing: {done} of {of}"))
+    console.print(f"{landed} objects put into the landing bucket.")
+
+
+@commands.command()
+def fetch() -> None:
+    """Land what the hospital's archive (QFUNDUS_DICOMWEB_URL) has new, and note what is gone there."""
+    from qfundus.steps.ingestion import fetch_archive
+
+    done = fetch_archive()
+    if not done:
+        raise SetupError("No archive is set: give QFUNDUS_DICOMWEB_URL.")
+    console.print(f"{done['landed']} photographs have landed, {done['erased']} are to be erased.")
+
+
+@commands.command()
+def receive() -> None:
+    """Receive what archive and cameras send by DICOM C-STORE, into the landing bucket, until interrupted."""
+    import signal
+
+    from qfundus.pacs.receiver import Receiver
+    from qfundus.settings import load_settings
+    from qfundus.storage import ObjectStore
+
+    settings = load_settings()
+    with Receiver(ObjectStore(settings), settings, load_site_key(None)).listen() as port:
+        console.print(f"{settings.receiver_title} listens at {settings.receiver_host}:{port}. Ctrl-C ends it.")
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+
+
+@commands.command()
+def runs(
+    run: Annotated[str | None, typer.Argument(help="A run, to see what became of each object.")] = None,
+    most: Annotated[int, typer.Option(min=1, help="How many runs to list.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List the runs of ingestion and what came of them; of one, each object by its pseudonym."""
+    from qfundus.ingestion.runs import list_runs, read_outcomes
+    from qfundus.settings import load_settings
+    from qfundus.storage import ObjectStore
+
+    settings = load_settings()
+    store = ObjectStore(settings)
+    if run is not None:
+        outcomes = read_outcomes(store, settings, run).astype(str)
+        print_rows(tuple(outcomes.columns), list(outcomes.itertuples(index=False)), as_json=as_json)
+        return
+    rows = [
+        (one.name, f"{one.landed:%Y-%m-%d %H:%M}", one.counts or "not closed")
+        for one in list_runs(store, settings, most)
+    ]
+    print_rows(("run", "began (UTC)", "came to"), rows, as_json=as_json)
+
+
+@commands.command()
+def planted(
+    to: Annotated[
+        Path | None, typer.Option("--to", help="The file to write; else it goes to the state folder.")
+    ] = None,
+) -> None:
+    """Write the newest page of the search for planted names: what was planted, looked at and found."""
+    from qfundus.planted.verdict import newest_page
+    from qfundus.settings import load_settings
+    from qfundus.storage import ObjectStore
+
+    settings = load_settings()
+    page = newest_page(ObjectStore(settings), settings)
+    if page is None:
+        raise SetupError("Nothing was planted in the last two days: no run has taken anything in.")
+    place = to or settings.home / "reports" / "planted.html"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(page)
+    console.print(f"See {place}.", soft_wrap=True)

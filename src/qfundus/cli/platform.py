@@ -1,0 +1,61 @@
+"""The platform on this machine: started, stopped, looked at."""
+
+import typer
+from rich.table import Table
+
+from qfundus.cli.shared import console
+
+commands = typer.Typer()
+
+
+@commands.command()
+def up() -> None:
+    """Start the embedded platform; where it runs already, nothing is done."""
+    from qfundus.platform.supervision import start_platform
+
+    start_platform(console.print)
+    status()
+
+
+@commands.command()
+def down() -> None:
+    """Stop the embedded platform."""
+    from qfundus.platform.supervision import stop_platform
+
+    stop_platform(console.print)
+
+
+@commands.command()
+def status() -> None:
+    """Say what runs where."""
+    from qfundus.platform.supervision import platform_status
+
+    states = platform_status()
+    if not states:
+        console.print("The platform is down. Start it with `qfundus up`.")
+        return
+    table = Table("service", "state", "ready", "MB", "address")
+    for s in states:
+        table.add_row(s.name, s.state, "yes" if s.ready else "no", f"{s.memory_mb:.0f}", s.url)
+    console.print(table)
+    console.print(f"Logs: {states[0].log.parent}", soft_wrap=True)
+
+
+@commands.command()
+def doctor() -> None:
+    """Say what is missing, and how to get it."""
+    from qfundus.platform.doctor import examine
+
+    for finding in examine():
+        sign = "[green]ok[/]     " if finding.good else "[yellow]missing[/]"
+        console.print(f"{sign} {finding.what}{'' if finding.good else '. ' + finding.remedy}", soft_wrap=True)
+
+
+@commands.command()
+def login() -> None:
+    """Print the address, user and password of Airflow's pages."""
+    from qfundus.settings import load_settings
+
+    settings = load_settings()
+    password = settings.airflow_password.get_secret_value()
+    typer.echo(f"{settings.airflow_url}  user {settings.airflow_user}  password {password}")

@@ -1,0 +1,148 @@
+"""Circuits: what they take, and where they run."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qfundus.cli.shared import AsJson, console, print_rows
+from qfundus.errors import SetupError
+
+if TYPE_CHECKING:
+    from qfundus.quantum.jobs.store import JobStore
+    from qfundus.quantum.shots import Gradient
+    from qfundus.recipe import Quantum
+
+commands = typer.Typer(help="Circuits: what they take, and where they can run.", no_args_is_help=True)
+
+
+@commands.command("plan")
+def plan_quantum(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, such as configs/recipes/nightly.yaml.", exists=True)],
+    eyes: Annotated[int, typer.Option(help="Eyes in the training split.", min=1)] = 10_000,
+    hours: Annotated[float, typer.Option(help="The night's window.", min=0.0)] = 6.0,
+    backend: Annotated[str, typer.Option(help="Also count what fine-tuning on this backend would send.")] = "",
+    precision: Annotated[float, typer.Option(help="Standard deviation of a value there.", min=1e-4, max=1.0)] = 0.02,
+    spsa: Annotated[bool, typer.Option("--spsa", help="Gradients there by SPSA, not by parameter shift.")] = False,
+) -> None:
+    """Measure a recipe's circuit and predict its night; exit with 1, and propose a smaller one, if it is too long.
+
+    With --backend also what an epoch of fine-tuning there would send and cost, which the site's limit for a day may
+    refuse.
+    """
+    from qfundus.quantum.plan import Refusal, plan_night
+    from qfundus.recipe import load_recipe
+
+    how = load_recipe(recipe).quantum
+    with console.status("Measuring a step ..."):
+        plan = plan_night(how, eyes, hours * 3600)
+    if isinstance(plan, Refusal):
+        smaller = plan.proposal
+        hint = f" {smaller.qubits} qubits and {smaller.layers} layers would fit." if smaller else ""
+        raise SetupError(f"{plan.why}{hint}")
+    console.print(
+        f"{how.ansatz}, {how.qubits} qubits, {how.layers} layers, batch {how.batch}, by {plan.method}: compiled in "
+        f"{plan.compile_seconds:.2f} s, a step {1000 * plan.step_seconds:.1f} ms and {plan.bytes / 2**20:.0f} MiB; "
+        f"{plan.steps} steps at most, {plan.night_seconds / 60:.1f} min. Trained exactly: no shots, no cost.",
+        soft_wrap=True,
+    )
+    if backend:
+        _print_shots(how, eyes, backend, precision, "spsa" if spsa else "parameter_shift")
+
+
+def _print_shots(how: "Quantum", eyes: int, backend: str, precision: float, gradient: "Gradient") -> None:
+    from qfundus.quantum.jobs.queue import read_rules
+    from qfundus.quantum.plan import plan_shots
+
+    plan, limit = plan_shots(how, eyes, backend, precision=precision, gradient=gradient), read_rules().site.cost
+    said = (
+        f"An epoch of fine-tuning on {backend}, by {gradient.replace('_', ' ')}: {plan.circuits:,} circuits and "
+        f"{plan.shots:,} shots, at {plan.cost:,.2f}."
+    )
+    if plan.cost > limit:
+        fewer = int(eyes * limit / plan.cost)
+        other = "" if gradient == "spsa" else ", --spsa"
+        raise SetupError(f"{said} The limit is {limit:,.2f} a day: {fewer} eyes, a larger --precision{other}.")
+    console.print(said, soft_wrap=True)
+
+
+@commands.command("backends")
+def list_backends(as_json: AsJson = False) -> None:
+    """List where circuits may run: the names in configs/quantum.yaml, and what is missing to open each."""
+    from qfundus.quantum.backends import open_backend, read_backends
+
+    rows: list[tuple[str, ...]] = []
+    for name, options in sorted(read_backends().items()):
+        try:
+            target = open_backend(name).target
+            state = "any width" if target is None or target.num_qubits is None else f"{target.num_qubits} qubits"
+        except SetupError as error:
+            state = str(error)
+        rows.append((name, str(options.get("through", name)), state))
+    print_rows(("name", "through", "state"), rows, as_json=as_json)
+
+
+_Jobs = Annotated[list[str], typer.Argument(help="Jobs, as `quantum jobs` shows them: the beginning is enough.")]
+
+
+@commands.command("jobs")
+def list_jobs(
+    everything: Annotated[bool, typer.Option("--all", help="Those that have ended, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the quantum jobs that are under way: where each is, since when, what it costs, and why it waits."""
+    import time
+
+    now = time.time()
+    rows = [
+        (
+            *(job.id[:12], job.state, job.backend or " or ".join(job.backends), job.user),
+            *(str(job.circuits), str(job.shots)),
+            f"{(job.started or job.ended or now) - job.created:.0f} s",
+            f"{(job.ended or now) - job.started:.0f} s" if job.started else "",
+            *(f"{job.cost:g}", str(job.asked - 1), job.said),
+        )
+        for job in _open_jobs().jobs(() if everything else ("queued", "running"))
+    ]
+    names = ("job", "state", "backend", "user", "circuits", "shots", "waited", "ran", "cost", "cache hits", "why")
+    print_rows(names, rows, as_json=as_json)
+
+
+@commands.command("cancel")
+def cancel_jobs(jobs: _Jobs) -> None:
+    """Cancel jobs; what a machine has begun is called back where it can be."""
+    store = _open_jobs()
+    for named in jobs:
+        matching = [job for job in store.jobs() if job.id.startswith(named)]
+        if len(matching) != 1:
+            raise SetupError(f"{len(matching)} jobs begin with {named}: see `qfundus quantum jobs --all`.")
+        ended = not store.cancel(matching[0].id)
+        console.print(f"{named}: {'it had ended already' if ended else 'cancelled'}.")
+
+
+@commands.command("work")
+def work_off_jobs(
+    metrics_port: Annotated[int, typer.Option(help="Where Prometheus may ask, on loopback; 0 for nowhere.")] = 0,
+) -> None:
+    """Send queued quantum jobs and fetch what was found, until stopped; several may run, and any may die."""
+    import signal
+    import threading
+
+    from qfundus.quantum.jobs.monitor import serve_metrics
+    from qfundus.quantum.jobs.queue import Worker, read_rules
+
+    stop = threading.Event()
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ending, lambda *_: stop.set())
+    store = _open_jobs()
+    if metrics_port:
+        serve_metrics(metrics_port, store)
+    console.print("Working on quantum jobs; stop with Ctrl+C.")
+    Worker(store, read_rules()).run(stop)
+
+
+def _open_jobs() -> "JobStore":
+    from qfundus.quantum.jobs.store import JobStore
+    from qfundus.settings import QuantumSettings
+
+    return JobStore(QuantumSettings().jobs_address)

@@ -1,0 +1,60 @@
+"""What several commands share: the terminal, options, and the site key."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from qfundus.errors import SetupError
+
+if TYPE_CHECKING:
+    from qfundus.security.keys import SiteKey
+
+# What is piped is for a program: values must not be cut.
+console = Console(width=None if sys.stdout.isatty() else 400)
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON object for each row.")]
+
+
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(help="The site key, 64 hexadecimal digits; without it the state folder's.", exists=True),
+]
+
+
+def load_site_key(file: Path | None) -> "SiteKey":
+    """Load the site's key: from a file, the environment, or the state folder, which gets one where it has none."""
+    from qfundus.platform.secrets import load_or_make_secrets
+    from qfundus.security.keys import SiteKey
+    from qfundus.settings import state_folder
+
+    try:
+        given = file.read_text().strip() if file else os.environ.get("QFUNDUS_SITE_KEY", "")
+        return SiteKey.from_hex(given or load_or_make_secrets(state_folder())["site_key"])
+    except OSError as error:
+        raise SetupError(f"The key file cannot be read ({type(error).__name__}).") from None
+    except ValueError:
+        raise SetupError(
+            "The site key must be 64 or more hexadecimal digits drawn at random: `openssl rand -hex 32`."
+        ) from None
+
+
+def print_rows(names: tuple[str, ...], rows: list[tuple[str, ...]], *, as_json: bool) -> None:
+    """Print a table whose values are never cut, or a JSON object for each row."""
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps(dict(zip(names, row, strict=True))))
+        return
+    table = Table()
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console.print(table)

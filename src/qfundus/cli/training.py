@@ -1,0 +1,206 @@
+"""Networks, trained, measured and explained outside of nights."""
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qfundus.cli.shared import AsJson, console, print_rows
+from qfundus.errors import SetupError
+from qfundus.recipe_parts import LARGEST_SEED
+
+if TYPE_CHECKING:
+    from qfundus.classical.evaluate import Measured
+
+commands = typer.Typer()
+
+
+@commands.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name in configs/recipes/networks/, or a YAML file.")],
+    data: Annotated[
+        str, typer.Option(help="A MedMNIST npz, a folder with labels.csv, or prepared shards (`*.lance`, s3:// too).")
+    ],
+    out: Annotated[Path, typer.Option(file_okay=False, help="The folder that the grader is written to.")],
+    seed: Annotated[int | None, typer.Option(min=0, max=LARGEST_SEED, help="Instead of the recipe's.")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that train one network together.")] = 1,
+    at_once: Annotated[int, typer.Option(min=0, help="Networks trained side by side; 0: as many as fit.")] = 0,
+    checkpoints: Annotated[str, typer.Option(help="Where checkpoints go, if not to OUT: s3://bucket/run.")] = "",
+    track: Annotated[str, typer.Option(help="An MLflow server to log to, and to keep the grader in.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="End with the figures as one JSON object.")] = False,
+) -> None:
+    """Train a grader on labelled photographs, without any server; the same command goes on where it was cut off.
+
+    OUT gets model.onnx (the grader), grader.json (what belongs to it), and a log of each network's training. The test
+    split, where the data has one, is not looked at.
+    """
+    import signal
+
+    from qfundus.classical.launch import Torchrun
+    from qfundus.classical.recipe import find_recipe
+    from qfundus.classical.session import train_grader
+    from qfundus.progress import counting
+
+    # Ended from outside, too, the trainings are ended with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    chosen = find_recipe(recipe)
+    number = chosen.seed if seed is None else seed
+    try:
+        with counting() as report:
+            measured = train_grader(
+                chosen,
+                data,
+                out,
+                seed=number,
+                launcher=Torchrun.open(len(chosen.members()), processes, at_once, out),
+                checkpoints=checkpoints,
+                track=track,
+                report=report,
+            )
+    except KeyboardInterrupt:
+        typer.secho("\nInterrupted: the same command goes on from here.", err=True)
+        raise typer.Exit(130) from None
+    if not as_json:
+        console.print(f"The grader is in {out}. On photographs that each network had not seen:", soft_wrap=True)
+    _print_measured(measured, as_json=as_json)
+
+
+@commands.command()
+def shard(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name in configs/recipes/networks/, or a YAML file.")],
+    data: Annotated[Path, typer.Option(help="A MedMNIST npz, or a folder with labels.csv.", exists=True)],
+    to: Annotated[str, typer.Option("--to", help="Where to, such as s3://bucket/eyes.lance.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over shards that are there.")] = False,
+) -> None:
+    """Prepare photographs as a recipe wants them and write them as shards, for `qfundus train --data`."""
+    from qfundus.classical.recipe import find_recipe
+    from qfundus.classical.shards import shards_there, write_shards
+    from qfundus.imaging.labelled import read_labelled
+
+    if not to.endswith(".lance"):
+        raise SetupError("The name of shards ends in .lance.")
+    if not overwrite and shards_there(to):
+        raise SetupError(f"There are shards at {to}: name another place, or say --overwrite.")
+    labelled = read_labelled(data)
+    with console.status("Preparing ...") as shown:
+        skipped = write_shards(
+            labelled,
+            find_recipe(recipe).pictures,
+            to,
+            lambda done: shown.update(f"Preparing: {done} of {len(labelled)}"),
+        )
+    if skipped == len(labelled):
+        raise SetupError("None of the photographs could be used: the shards are empty.")
+    console.print(f"{len(labelled) - skipped} photographs are at {to}; {skipped} could not be used.", soft_wrap=True)
+
+
+@commands.command()
+def evaluate(
+    data: Annotated[Path, typer.Option(help="A MedMNIST npz, or a folder with labels.csv.", exists=True)],
+    model: Annotated[str, typer.Option(help="What `qfundus train` wrote, or an MLflow address (models:/name/1).")],
+    split: Annotated[str, typer.Option(help="The split to grade; without it test, where there is one.")] = "",
+    form: Annotated[str, typer.Option(help="What `qfundus quantise` kept: int8 or int8-dynamic.")] = "",
+    predictions: Annotated[
+        Path | None, typer.Option(help="An npz file for names, grades and probabilities.", dir_okay=False)
+    ] = None,
+    curve: Annotated[
+        Path | None, typer.Option(help="A picture of the accuracy when the least certain are left to a person.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object.")] = False,
+) -> None:
+    """Measure a grader: AUC and ACC as MedMNIST's evaluator computes them, kappa, calibration, and what it refers."""
+    from qfundus.classical.evaluate import evaluate_grader
+    from qfundus.classical.grader import open_grader
+
+    for file in filter(None, (predictions, curve)):
+        if not file.parent.is_dir():
+            raise SetupError(f"There is no folder {file.parent} to write {file.name} to.")
+    if curve and curve.suffix not in {".png", ".svg", ".pdf"}:
+        raise SetupError(f"{curve} is no name for a picture: let it end in .png, .svg or .pdf.")
+    measured, told = evaluate_grader(open_grader(model, form), data, split)
+    if predictions:
+        import numpy as np
+
+        np.savez_compressed(predictions, **vars(told))
+    if curve:
+        from qfundus.hybrid.report import draw_coverage
+
+        draw_coverage({measured.split: told.probabilities}, told.grades).savefig(curve)
+    _warn_of_training(measured.split)
+    _print_measured(measured, as_json=as_json)
+
+
+@commands.command()
+def quantise(
+    model: Annotated[Path, typer.Argument(help="What `qfundus train` wrote.", exists=True)],
+    data: Annotated[Path, typer.Option(help="A MedMNIST npz, or a folder with labels.csv.", exists=True)],
+    split: Annotated[str, typer.Option(help="The split to measure on; the others are calibrated on.")] = "val",
+    most_lost: Annotated[
+        float, typer.Option(min=0, help="How much accuracy or kappa int8 may cost, at the end of the interval.")
+    ] = 0.05,
+    as_json: AsJson = False,
+) -> None:
+    """Write the grader with whole numbers of 8 bits, dynamic and static, where that costs too little to matter.
+
+    Exits with 1 where a variant costs more, and deletes it.
+    """
+    from qfundus.classical.quantise import quantise_grader
+
+    with console.status("Quantising ..."):
+        found = quantise_grader(model, data, split, most_lost)
+    _warn_of_training(split)
+    if as_json:
+        for form in found:
+            typer.echo(json.dumps(vars(form)))
+        raise typer.Exit(any(form.verdict.startswith("refused") for form in found))
+    rows = [
+        (
+            v.name,
+            f"{v.acc:.4f}",
+            f"{v.kappa:.4f}",
+            f"{v.milliseconds:.1f}",
+            f"{v.speed:.2f}",
+            f"{v.megabytes:.1f}",
+            v.verdict,
+        )
+        for v in found
+    ]
+    names = ("variant", "ACC", "kappa", "ms for one", "speed ratio", "MB", "verdict")
+    print_rows(names, rows, as_json=False)
+    raise typer.Exit(any(form.verdict.startswith("refused") for form in found))
+
+
+def _warn_of_training(split: str) -> None:
+    if split != "test":
+        typer.echo("The grader may have been trained on these photographs, and look better than it is.", err=True)
+
+
+@commands.command()
+def explain(
+    model: Annotated[Path, typer.Argument(help="What `qfundus train` wrote.", exists=True)],
+    photographs: Annotated[list[Path], typer.Argument(help="Photographs: .jpg, .png, .tif.", exists=True)],
+    to: Annotated[Path, typer.Option("--to", help="The folder for the pictures.")],
+) -> None:
+    """Show where on photographs a grade comes from: red speaks for it, blue against it."""
+    from qfundus.classical.explain import explain_files
+
+    for picture, grade_told, probability in explain_files(model, photographs, to):
+        console.print(f"{picture}: grade {grade_told}, probability {probability:.2f}", soft_wrap=True)
+
+
+def _print_measured(measured: "Measured", *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(measured.to_dict()))
+        return
+    typer.echo(
+        f"{measured.photographs} photographs ({measured.split})"
+        + (f", {measured.unreadable} unreadable" if measured.unreadable else "")
+        + (f", {measured.without_disc} without a disc, taken whole" if measured.without_disc else "")
+    )
+    typer.echo(f"AUC {measured.auc:.4f}  ACC {measured.acc:.4f}")
+    if math.isnan(measured.auc):
+        typer.echo("There is no AUC: not every grade is among them.")
+    typer.echo(f"quadratic weighted kappa {measured.kappa:.4f}  calibration error {measured.calibration_error:.4f}")
+    typer.echo(f"a person should look at {measured.referred:.1%}; ACC on the others {measured.acc_kept:.4f}")
