@@ -205,7 +205,8 @@ def save_shards(state: dict[str, Any], folder: str, layout: Layout) -> "Future[N
     """Copy a state, and begin to write this process's shards of it."""
     # What lies on the CPU would be written while the next step changes it.
     state = tree_map_only(torch.Tensor, lambda tensor: tensor.detach().clone(), state)
-    return async_save(state, storage_writer=_writer(folder), process_group=layout.writers)  # pyright: ignore[reportReturnType]
+    alone = layout.writers is None
+    return async_save(state, storage_writer=_writer(folder), process_group=layout.writers, no_dist=alone)  # pyright: ignore[reportReturnType]
 
 
 def load_shards(state: dict[str, Any], folder: str) -> None:

@@ -166,7 +166,8 @@ class Torchrun:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / JOB_FILE).write_text(job.to_json())
         gpus = self.free_gpus.pop(0) if self.free_gpus else ""
-        with (folder / OUTPUT_FILE).open("wb") as output:  # what an earlier try said is not why this one fails
+        with (folder / OUTPUT_FILE).open("ab") as output:
+            begin = output.tell()
             process = subprocess.Popen(
                 command(folder / JOB_FILE, self.processes),
                 stdout=output,
@@ -175,7 +176,7 @@ class Torchrun:
                 start_new_session=True,
                 preexec_fn=_end_with_parent,  # noqa: PLW1509  (one call into the kernel)
             )
-        return Processes(process, folder / OUTPUT_FILE, lambda: self.free_gpus.append(gpus) if gpus else None)
+        return Processes(process, folder / OUTPUT_FILE, begin, lambda: self.free_gpus.append(gpus) if gpus else None)
 
     def clear(self, job: Job) -> None:
         """Nothing runs any more; what it said stays for people to read."""
@@ -188,16 +189,20 @@ class Torchrun:
 
 @dataclass(frozen=True)
 class Processes:
-    """A training in processes of this machine, the file with what they say, and how to give back their GPUs."""
+    """A training in processes of this machine, the file with what they say, and how to give back their GPUs.
+
+    What earlier tries said comes before `begin` in that file: it is not why this one fails.
+    """
 
     process: "subprocess.Popen[bytes]"
     output: Path
+    begin: int
     give_back: Callable[[], None]
 
     def has_ended(self) -> bool:
         """Tell whether it has ended well."""
         if self.process.poll():
-            said = last_words(self.output.read_text(errors="replace").splitlines())
+            said = last_words(self.output.read_bytes()[self.begin :].decode(errors="replace").splitlines())
             if shutil.disk_usage(self.output.parent).free < _FULL:
                 said += "\n(There is no space left on this disk: make room, and start it again.)"
             if self.process.returncode < 0:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,13 +10,17 @@ import numpy as np
 
 from qfundus.classical.evaluate import Measured
 from qfundus.classical.grader import GRADER_FILE, open_grader
-from qfundus.classical.watch import EXPERIMENT
+from qfundus.classical.train import Job, describe_training
+from qfundus.classical.watch import EXPERIMENT, find_run
 
 _KEPT = "mlflow_model"
 
 
-def publish_grader(track: str, folder: Path, name: str, measured: Measured) -> str:
-    """Log a grader with its signature, an example and its figures, once; return its address."""
+def publish_grader(track: str, folder: Path, name: str, measured: Measured, jobs: Sequence[Job]) -> str:
+    """Log a grader with its signature, an example and its figures, once; return its address.
+
+    Its run says what its networks' `jobs` were, and which runs are theirs.
+    """
     kept = folder / _KEPT
     if kept.exists():
         return kept.read_text()
@@ -30,7 +35,12 @@ def publish_grader(track: str, folder: Path, name: str, measured: Measured) -> s
     example = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
     mlflow.set_tracking_uri(track)
     mlflow.set_experiment(EXPERIMENT)
-    with mlflow.start_run(run_name=name) as run:
+    known, texts = describe_training(jobs[0], grader.card.photographs)
+    runs = ",".join(filter(None, (find_run(job.place, track) for job in jobs)))
+    with mlflow.start_run(run_name=name, tags={"networks": runs}) as run:
+        mlflow.log_params({key: value for key, value in known.items() if key != "fold"})
+        for file, text in texts.items():
+            mlflow.log_text(text, file)
         mlflow.log_dict(asdict(grader.card), "grader.json")
         mlflow.log_metrics({key: value for key, value in measured.to_dict().items() if isinstance(value, float)})
         mlflow_onnx.log_model(

@@ -15,7 +15,8 @@ from qfundus.classical.grader import GRADER_FILE, assemble, read_held_out
 from qfundus.classical.launch import InPlace, Launcher, Torchrun, train_all
 from qfundus.classical.place import forget
 from qfundus.classical.recipe import NetworkRecipe
-from qfundus.classical.session import Course, list_jobs, prepare_shards, read_course
+from qfundus.classical.session import Course, Watcher, divide, list_jobs, prepare_shards
+from qfundus.classical.shards import read_table
 from qfundus.classical.train import TRAINED_FILE, Job
 from qfundus.errors import SetupError
 from qfundus.features.photographs import TRAININGS, forget_trainings, read_discs, read_photograph
@@ -52,9 +53,10 @@ def retrain(
     launcher = open_launcher(how, len(recipe.members()), scratch)
     forget_trainings(store, settings, datetime.now(UTC) - _ABANDONED)
     shards = prepare_shards(recipe, list_photographs(eyes, store, settings), work)
-    jobs = list_jobs(recipe, shards, work, recipe.seed, track=settings.mlflow_uri, processes=launcher.processes)
+    watcher = Watcher(divide(recipe, read_table(shards, recipe.pictures), recipe.seed, launcher.processes))
+    jobs = list_jobs(recipe, shards, work, recipe.seed, track=settings.mlflow_uri)
     _log.info("Networks are trained", networks=len(jobs), launcher=how.launcher, processes=how.processes)
-    train_all(jobs, launcher, Said())
+    train_all(jobs, launcher, Said(watcher))
     folder.mkdir(parents=True, exist_ok=True)
     assemble(recipe, jobs, folder)
     figures = summarise(jobs)
@@ -105,11 +107,12 @@ def open_launcher(how: TrainingSettings, networks: int, scratch: Path) -> Launch
 class Said:
     """Logs how far the networks have come, each time that one has come further."""
 
+    watcher: Watcher
     last: Course | None = None
 
     def __call__(self, jobs: Sequence[Job]) -> None:
         """Look, and say what is new."""
-        course = read_course(jobs)
+        course = self.watcher.look(jobs)
         if self.last is None or course.epochs != self.last.epochs:
             _log.info(course.describe())
         self.last = course

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,18 +39,51 @@ _TEXTS = ("name", "split", "patient")
 
 @dataclass(frozen=True)
 class Course:
-    """How far the networks have come."""
+    """How far the networks have come, the last held-out loss, and in how many seconds all may be done, NaN at first."""
 
     epochs: tuple[int, ...]
     of: int
+    share: float
     loss: float
+    left: float
 
     def describe(self) -> str:
         """Say it in a sentence."""
         done = ", ".join(f"{epoch}/{self.of}" for epoch in self.epochs)
         loss = "" if math.isnan(self.loss) else f"; held-out loss {self.loss:.3f}"
+        left = "" if math.isnan(self.left) else f"; {math.ceil(self.left / 60)} min left at most"
         networks = "a network" if len(self.epochs) == 1 else f"{len(self.epochs)} networks"
-        return f"Training {networks}, epochs {done}{loss}"
+        return f"Training {networks}, {self.share:.0%}, epochs {done}{loss}{left}"
+
+
+@dataclass
+class Watcher:
+    """Reads from the logs of networks how far they are; an epoch of each has so many `steps`."""
+
+    steps: Sequence[int]
+    _first: tuple[float, float] | None = None  # when it looked first, and the share that was done then
+
+    def look(self, jobs: Sequence[Job]) -> Course:
+        """Read the logs."""
+        of = jobs[0].recipe.fitting.epochs
+        taken = 0
+        epochs: list[int] = []
+        loss = float("nan")
+        for job, steps in zip(jobs, self.steps, strict=True):
+            last, told = read_log(job.place.read(LOG_FILE).decode())
+            epochs.append(int(told.get("epoch", 0)))
+            loss = told.get("held_loss", loss)
+            taken += of * steps if job.is_done else int(last.get("step", 0))
+        share = taken / (of * sum(self.steps))
+        return Course(tuple(epochs), of, share, loss, self._left(share))
+
+    def _left(self, share: float) -> float:
+        """Tell the seconds that are left, if it goes on as it did since it was first looked at."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now, share
+        since, before = self._first
+        return (now - since) * (1 - share) / (share - before) if share > before else float("nan")
 
 
 def train_grader(
@@ -83,13 +117,15 @@ def train_grader(
     with alone_in(Place(str(folder)), Layout(0, 1, torch.device("cpu"))):
         claim_folder(folder, recipe, data, seed, checkpoints)
         shards = data if is_shards(data) else prepare_shards(recipe, labelled, str(folder))
-        jobs = list_jobs(recipe, shards, str(folder), seed, checkpoints, track, launcher.processes)
-        train_all(jobs, launcher, lambda ran: report(read_course(ran)))
+        jobs = list_jobs(recipe, shards, str(folder), seed, checkpoints, track)
+        watcher = Watcher(divide(recipe, read_table(shards, recipe.pictures), seed, launcher.processes))
+        train_all(jobs, launcher, lambda ran: report(watcher.look(ran)))
         warn_of_setbacks(jobs)
         card, held = assemble(recipe, jobs, folder)
+        warn_of_constant(held.probabilities)
         measured = measure(held.probabilities, held.grades, card.refer_below, "held out")
         if track:
-            model = publish_grader(track, folder, f"{recipe.name} seed {seed}", measured)
+            model = publish_grader(track, folder, f"{recipe.name} seed {seed}", measured, jobs)
             _log.info("The grader is in MLflow", model=model)
         for job in jobs:
             forget_checkpoints(job.checkpoint_folder)
@@ -103,16 +139,9 @@ def list_jobs(
     seed: int,
     checkpoints: str = "",
     track: str = "",
-    processes: int = 1,
 ) -> list[Job]:
-    """List the trainings of a recipe's networks, of which each has that many processes.
-
-    Raises:
-        SetupError: where the photographs cannot be divided as the recipe wants, or among the processes.
-    """
-    table = read_table(shards, recipe.pictures)
-    divide(recipe, table, seed, processes)
-    warn_of_gaps(table)
+    """List the trainings of a recipe's networks."""
+    warn_of_gaps(read_table(shards, recipe.pictures))
     return [
         Job(
             recipe=member,
@@ -127,15 +156,18 @@ def list_jobs(
     ]
 
 
-def divide(recipe: NetworkRecipe, table: Table, seed: int, processes: int) -> None:
-    """Divide photographs as each network would.
+def divide(recipe: NetworkRecipe, table: Table, seed: int, processes: int) -> list[int]:
+    """Divide photographs as each network would on that many processes; return the steps of an epoch of each.
 
     Raises:
         SetupError: where that cannot be done.
     """
+    layout = Layout(0, processes, torch.device("cpu"))
+    steps: list[int] = []
     for member, fold in recipe.members():
         rows, _ = split_fold(table, member.grading.folds, fold)
-        Order(rows, member.fitting.batch, seed, Layout(0, processes, torch.device("cpu")), member.fitting.accumulate)
+        steps.append(Order(rows, member.fitting.batch, seed, layout, member.fitting.accumulate).steps)
+    return steps
 
 
 def list_table(labelled: Sequence[Labelled]) -> Table:
@@ -225,20 +257,23 @@ def warn_of_setbacks(jobs: Sequence[Job]) -> None:
         _log.warning("Photographs could not be read: prepare the shards again", times=skipped)
 
 
-def read_course(jobs: Sequence[Job]) -> Course:
-    """Read from the networks' logs how far they are."""
-    epochs: list[int] = []
-    loss = float("nan")
-    for job in jobs:
-        said = _last_epoch(job.place.read(LOG_FILE).decode())
-        epochs.append(int(said.get("epoch", 0)))
-        loss = said.get("held_loss", loss)
-    return Course(tuple(epochs), jobs[0].recipe.fitting.epochs, loss)
+def warn_of_constant(probabilities: np.ndarray) -> None:
+    """Say of a grader that tells every photograph alike that it has learnt nothing; `probabilities` are `(n, 5)`."""
+    told = np.unique(probabilities.argmax(axis=1))
+    if len(told) == 1 and len(probabilities) > 1:
+        _log.warning(
+            "The grader tells one grade of every photograph: train longer, or with another learning_rate",
+            grade=int(told[0]),
+        )
 
 
-def _last_epoch(log: str) -> dict[str, float]:
+def read_log(log: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a log's last line, and the last that ends an epoch; what is not there is empty."""
+    last: dict[str, Any] = {}
     for line in reversed(log.splitlines()):
         with suppress(ValueError):  # a line that was cut short, and gone on with by the next
-            if "epoch" in (said := json.loads(line)):
-                return said
-    return {}
+            said = json.loads(line)
+            last = last or said
+            if "epoch" in said:
+                return last, said
+    return last, {}

@@ -8,8 +8,7 @@ import math
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -101,13 +100,17 @@ class Trained:
 
 @dataclass(frozen=True)
 class Course:
-    """What is trained on and what is held out: examples with their rows, as they are trained on and as they are."""
+    """What is trained on and what is held out: examples with their rows, as they are trained on and as they are.
+
+    `rows` and `held` are of the shards, `grades` and `names` of all of them.
+    """
 
     examples: Dataset[Batch]
     plain: Dataset[Batch]
     rows: np.ndarray
     held: np.ndarray
     grades: np.ndarray
+    names: np.ndarray
 
 
 def train(job: Job) -> Trained | None:
@@ -124,12 +127,12 @@ def train_together(job: Job, layout: Layout) -> Trained | None:
     rows, held = split_fold(table, job.recipe.grading.folds, job.fold)
     augmented = Photographs(job.shards, table.grades, job.seed, job.recipe.augmentation)
     plain = Photographs(job.shards, table.grades, job.seed, None)
-    course = Course(augmented, plain, rows, held, table.grades)
+    course = Course(augmented, plain, rows, held, table.grades, table.names)
     network = Network(job.recipe.network, job.recipe.pictures.side)
     checkpoints = Checkpoints(job.checkpoint_folder, how.keep, layout, job.fingerprint(table.digest))
 
-    def track() -> list[Tracker]:
-        return open_trackers(job, table.digest) if layout.leads else []
+    def track(after: int) -> list[Tracker]:
+        return open_trackers(job, table.digest, after) if layout.leads else []
 
     engine, trained = fit(network, course, how, job.seed, layout, checkpoints, track)
     weights = engine.weights()
@@ -149,7 +152,7 @@ def fit(
     seed: int,
     layout: Layout,
     checkpoints: Checkpoints,
-    track: Callable[[], list[Tracker]],
+    track: Callable[[int], list[Tracker]],
 ) -> tuple[Engine, Trained]:
     """Train until the last epoch, or until the held-out loss has not fallen for `patience` epochs.
 
@@ -159,51 +162,63 @@ def fit(
     order = Order(course.rows, how.batch, seed, layout, how.accumulate)
     engine = open_engine(network, how, course.grades[course.rows], layout, order.steps, seed)
     position = checkpoints.resume(engine)
-    resumed = position
     ahead = replace(order, epochs=how.epochs, epoch=position.epoch, step=position.step)
     steps = load_steps(course.examples, ahead, how.workers)
-    begun, taken, counted = time.monotonic(), 0, 0
+    trackers = track(position.epoch * order.steps + position.step)
     # Opened last: a run that something else kept from beginning would stay open.
-    with Watch(track(), order.steps, how.epochs) as watch:
+    with Watch(trackers, order.steps, how.epochs, position.seconds) as watch:
         while position.epoch < how.epochs and not is_stale(position, how.patience):
-            losses: list[float] = []
-            for pieces in watch.timed(islice(steps, order.steps - position.step)):
-                step = engine.step(pieces)
-                if not is_finite(step):
-                    raise_not_finite(position, pieces, checkpoints)
-                position = replace(
-                    position,
-                    step=position.step + 1,
-                    skipped=position.skipped + order.batch - step.photographs,
-                    seconds=resumed.seconds + time.monotonic() - begun,
-                )
-                taken, counted = taken + 1, counted + step.photographs
-                losses.append(step.loss)
-                watch.stepped(position.epoch * order.steps + position.step, step)
-                if how.checkpoint_every and taken % how.checkpoint_every == 0 and position.step < order.steps:
-                    checkpoints.save(engine, position)
+            position, losses = take_steps(engine, steps, order, how, position, watch, checkpoints, course.names)
             held_loss = measure_held(engine, course, layout, how.batch)
             if len(course.held) and not math.isfinite(held_loss):
-                raise_not_finite(position, [], checkpoints)
+                raise_not_finite(position, [], checkpoints, course.names)
             position = end_epoch(position, float(np.mean(losses)) if losses else float("nan"), held_loss)
             watch.epoch_ended(position.epoch * order.steps, position.epoch - 1, position.train_losses[-1], held_loss)
             checkpoints.save(engine, position)
         checkpoints.finish()
         if how.take == "best" and position.best_epoch != position.epoch - 1:
             checkpoints.load_best(engine)
-    seconds = time.monotonic() - begun
-    return engine, Trained(
-        epochs=position.epoch,
-        best_epoch=position.best_epoch + 1,
-        train_loss=position.train_losses[-1],
-        held_loss=position.held_losses[position.best_epoch if how.take == "best" else -1],
-        seconds=resumed.seconds + seconds,
-        photographs_per_second=counted / max(seconds, 1e-9),
-        waiting=watch.total_waited / max(watch.total_seconds, 1e-9),
-        skipped=position.skipped,
-        parameters=sum(value.numel() for value in network.parameters()),
-        lost_checkpoints=checkpoints.lost,
-    )
+        return engine, Trained(
+            epochs=position.epoch,
+            best_epoch=position.best_epoch + 1,
+            train_loss=position.train_losses[-1],
+            held_loss=position.held_losses[position.best_epoch if how.take == "best" else -1],
+            seconds=watch.seconds,
+            photographs_per_second=watch.photographs / max(watch.seconds - watch.before, 1e-9),
+            waiting=watch.total_waited / max(watch.total_seconds, 1e-9),
+            skipped=position.skipped,
+            parameters=sum(value.numel() for value in network.parameters()),
+            lost_checkpoints=checkpoints.lost,
+        )
+
+
+def take_steps(
+    engine: Engine,
+    steps: Iterator[list[Batch]],
+    order: Order,
+    how: Fitting,
+    position: Position,
+    watch: Watch,
+    checkpoints: Checkpoints,
+    names: np.ndarray,
+) -> tuple[Position, list[float]]:
+    """Take the steps that are left of an epoch; return where training stands then, and their losses.
+
+    Raises:
+        TrainingError: where the loss is no number any more.
+    """
+    losses: list[float] = []
+    for pieces in watch.timed(islice(steps, order.steps - position.step)):
+        step = engine.step(pieces)
+        if not is_finite(step):
+            raise_not_finite(position, pieces, checkpoints, names)
+        losses.append(step.loss)
+        skipped = position.skipped + order.batch - step.photographs
+        position = replace(position, step=position.step + 1, skipped=skipped, seconds=watch.seconds)
+        watch.stepped(position.epoch * order.steps + position.step, step)
+        if how.checkpoint_every and position.step % how.checkpoint_every == 0 and position.step < order.steps:
+            checkpoints.save(engine, position)
+    return position, losses
 
 
 def end_epoch(position: Position, train_loss: float, held_loss: float) -> Position:
@@ -245,14 +260,14 @@ def measure_held(engine: Engine, course: Course, layout: Layout, batch: int) -> 
     return summed / max(weight, 1)
 
 
-def raise_not_finite(position: Position, pieces: list[Batch], checkpoints: Checkpoints) -> None:
-    """Stop with the batch's name; checkpoints before it stay."""
+def raise_not_finite(position: Position, pieces: list[Batch], checkpoints: Checkpoints, names: np.ndarray) -> None:
+    """Stop, naming the batch's photographs; checkpoints before it stay."""
     checkpoints.finish()
     # Of all processes: the loss is theirs together.
     rows = checkpoints.layout.gather(torch.tensor([row for piece in pieces for row in piece.rows])).tolist()
     last = checkpoints.complete()
     kept = f"the checkpoint {last[-1].name} is kept" if last else "no checkpoint had been written yet"
-    where = f"on the photographs of rows {rows}" if rows else "on the photographs held out"
+    where = f"on the photographs {', '.join(names[rows])}" if rows else "on the photographs held out"
     raise TrainingError(
         f"The loss is no number at step {position.step + 1} of epoch {position.epoch + 1}, {where}; {kept}. "
         "Lower `learning_rate` and train into another folder, or look at these photographs."
@@ -303,20 +318,25 @@ def determinism(seed: int, *, asked: bool) -> Generator[None]:
         torch.use_deterministic_algorithms(before)
 
 
-def open_trackers(job: Job, digest: str) -> list[Tracker]:
-    """Open what keeps this training's figures."""
+def open_trackers(job: Job, digest: str, after: int) -> list[Tracker]:
+    """Open what keeps the figures of this training, which begins or goes on `after` a step."""
     name = f"{job.recipe.name} seed {job.seed} fold {job.fold}"
-    environment = describe_environment()
-    known = flatten(job.recipe.model_dump())
-    known |= {"recipe": job.recipe.name, "seed": str(job.seed), "fold": str(job.fold), "photographs": digest}
-    known |= {"qfundus": environment["qfundus"], "torch": environment["torch"]}
-    texts = {"recipe.json": job.recipe.model_dump_json(indent=1), "qfundus.lock": environment["lock"]}
-    trackers: list[Tracker] = [LogFile(job.place)]
+    known, texts = describe_training(job, digest)
+    trackers: list[Tracker] = [LogFile(job.place, after)]
     if job.track:
         trackers.append(MlflowRun(job.track, name, known, texts, job.place))
     if os.environ.get("WANDB_PROJECT"):
         trackers.append(WandbRun(f"{name.replace(' ', '-')}-{job.fingerprint(digest)[:8]}", known, job.place))
     return trackers
+
+
+def describe_training(job: Job, digest: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Say what is trained, on photographs of a digest, by what code: values by name, and texts by file."""
+    environment = describe_environment()
+    known = flatten(job.recipe.model_dump())
+    known |= {"recipe": job.recipe.name, "seed": str(job.seed), "fold": str(job.fold), "photographs": digest}
+    known |= {"qfundus": environment["qfundus"], "torch": environment["torch"]}
+    return known, {"recipe.json": job.recipe.model_dump_json(indent=1), "qfundus.lock": environment["lock"]}
 
 
 def flatten(recipe: dict[str, Any]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -41,15 +42,23 @@ class Tracker(Protocol):
 
 
 class LogFile:
-    """A JSON object a line, in the run's folder; in S3, where a file is written whole, some lines at a time."""
+    """A JSON object a line, in the run's folder; in S3, where a file is written whole, some lines at a time.
 
-    def __init__(self, place: Place) -> None:
+    Of an earlier try it keeps what came before the step that this one goes on `after`: the rest comes again.
+    """
+
+    def __init__(self, place: Place, after: int = 0) -> None:
         self._place = place
         self._waiting, self._written = "", -math.inf
+        lines = place.read(LOG_FILE).decode().splitlines(keepends=True)
+        kept = [line for line in lines if _step_of(line) <= after]
+        if kept != lines:
+            place.write(LOG_FILE, "".join(kept).encode())
 
     def log(self, step: int, figures: dict[str, float]) -> None:
         """Write a line, or keep it for the next time."""
-        self._waiting += json.dumps({"step": step, **figures}) + "\n"
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        self._waiting += json.dumps({"step": step, "at": at, **figures}) + "\n"
         if not self._place.remote or time.monotonic() - self._written > _WRITTEN_EVERY:
             self._write()
 
@@ -68,6 +77,14 @@ class LogFile:
             _log.warning("The log cannot be written", why=type(error).__name__)
 
 
+def _step_of(line: str) -> float:
+    """Return the step that a line of the log tells of; one that was cut short tells of none."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError):
+        return math.inf
+
+
 class MlflowRun:
     """A run in MLflow, with system metrics; one that was cut off is gone on with."""
 
@@ -77,8 +94,7 @@ class MlflowRun:
 
         mlflow.set_tracking_uri(uri)
         mlflow.set_experiment(EXPERIMENT)
-        kept_at, _, kept = place.read(_MLFLOW_RUN).decode().partition(" ")
-        run_id = kept if kept_at == uri else None
+        run_id = find_run(place, uri)
         self._run = mlflow.start_run(run_id=run_id, run_name=None if run_id else name, log_system_metrics=True)
         self._mlflow = mlflow
         if run_id is None:
@@ -94,6 +110,12 @@ class MlflowRun:
     def close(self, *, failed: bool) -> None:
         """End the run."""
         self._mlflow.end_run("FAILED" if failed else "FINISHED")
+
+
+def find_run(place: Place, uri: str) -> str | None:
+    """Return the run in that MLflow of what is trained in a place, where there is one."""
+    kept_at, _, kept = place.read(_MLFLOW_RUN).decode().partition(" ")
+    return kept if kept_at == uri else None
 
 
 class WandbRun:
@@ -124,14 +146,25 @@ class WandbRun:
 
 @dataclass
 class Watch:
-    """Measures steps, how long batches were waited for, and tells trackers of every tenth and each epoch's last."""
+    """Measures steps, how long batches were waited for, and tells trackers of every tenth and each epoch's last.
+
+    Earlier tries of the same training took so many seconds `before`.
+    """
 
     trackers: list[Tracker]
     steps: int
     epochs: int
+    before: float = 0.0
     _recent: deque[tuple[Step, float, float]] = field(default_factory=lambda: deque(maxlen=_TOLD_EVERY))
+    _opened: float = field(default_factory=time.monotonic)
     total_waited: float = 0.0
     total_seconds: float = 0.0
+    photographs: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """How long the training has taken, with its earlier tries."""
+        return self.before + time.monotonic() - self._opened
 
     def __enter__(self) -> Self:
         return self
@@ -157,6 +190,7 @@ class Watch:
         seconds = time.perf_counter() - self._begun
         self.total_waited += self._waited
         self.total_seconds += seconds
+        self.photographs += step.photographs
         self._recent.append((step, self._waited, seconds))
         if number % _TOLD_EVERY == 0:
             self._tell(number, self._figures())

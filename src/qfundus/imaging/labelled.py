@@ -16,7 +16,7 @@ from qfundus.errors import SetupError
 GRADES = 5
 SHEET = "labels.csv"
 SPLITS = ("train", "val", "validation", "test", "")
-
+_FIRST_LINE, _LINES_NAMED = 2, 10  # below the sheet's head; in a message
 
 # What reading a photograph that cannot be read may raise: PIL calls a PNG's broken chunk a SyntaxError.
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
@@ -80,11 +80,13 @@ def read_folder(folder: Path) -> list[Labelled]:
         raise SetupError(f"{folder.name}/{SHEET} is no CSV file ({type(error).__name__}).") from None
     if not {"file", "grade"} <= set(table.columns):
         raise SetupError(f"{folder.name}/{SHEET} needs the columns file and grade.")
-    if twice := int(table["file"].duplicated().sum()):
-        raise SetupError(f"{folder.name}/{SHEET} names {twice} files twice: give each one grade.")
+    if len(twice := np.flatnonzero(table["file"].duplicated())):
+        rows = ", ".join(str(row + _FIRST_LINE) for row in twice[:_LINES_NAMED])
+        more = " and more" if len(twice) > _LINES_NAMED else ""
+        raise SetupError(f"{folder.name}/{SHEET} names files again in lines {rows}{more}: give each one grade.")
     patients = _number_patients(table)
     labelled: list[Labelled] = []
-    for number, row in enumerate(table.to_dict("records"), 2):
+    for number, row in enumerate(table.to_dict("records"), _FIRST_LINE):
         where = f"{folder.name}/{SHEET}, line {number}"
         file = folder / row["file"]
         if not file.resolve().is_relative_to(folder.resolve()):
@@ -92,9 +94,8 @@ def read_folder(folder: Path) -> list[Labelled]:
         if not file.is_file():
             raise SetupError(f"{where}: there is no such file. Add it, or take the line out.")
         grade = _check_grade(row["grade"], where)
-        labelled.append(
-            Labelled(f"line-{number}", grade, _check_split(row, where), patients[number - 2], partial(read_file, file))
-        )
+        split, patient = _check_split(row, where), patients[number - _FIRST_LINE]
+        labelled.append(Labelled(f"line-{number}", grade, split, patient, partial(read_file, file)))
     if not labelled:
         raise SetupError(f"{folder.name}/{SHEET} names no photograph.")
     return labelled

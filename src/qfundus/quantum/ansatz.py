@@ -109,6 +109,8 @@ def _encoded_real_amplitudes(n_qubits: int, n_layers: int) -> QuantumCircuit:
 
 
 def _zz_with_real_amplitudes(n_qubits: int, n_layers: int) -> QuantumCircuit:
+    if n_qubits < 2:
+        raise ValueError("zz_feature_map joins pairs of qubits: it needs two at least.")
     circuit = zz_feature_map(n_qubits, reps=1, parameter_prefix="x")
     circuit.compose(real_amplitudes(n_qubits, reps=n_layers, parameter_prefix="w"), inplace=True)
     return circuit

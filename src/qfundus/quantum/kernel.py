@@ -17,10 +17,10 @@ import numba
 import numpy as np
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 
 from qfundus.quantum.gates import Gates
 from qfundus.quantum.observables import Observable
+from qfundus.quantum.once import once
 
 LANES = 8
 _RY, _RZ, _CX = 0, 1, 2
@@ -75,7 +75,7 @@ class _Run(torch.autograd.Function):
         return torch.from_numpy(values.reshape(blocks * LANES, signs.shape[1])[: ctx.batch])
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, *upstream: torch.Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         gates, common, own, signs, state = ctx.given
         weighed = _in_lanes(upstream[0].numpy())

@@ -115,7 +115,7 @@ def _step(layer: QuantumLayer, angles: torch.Tensor) -> float:
 def _objection(plan: NightPlan, window: float) -> str | None:
     if plan.night_seconds <= window:
         return None
-    return f"The night would take {plan.night_seconds / 3600:.1f} h, the window is {window / 3600:.1f} h."
+    return f"The night would take {plan.night_seconds / 3600:.3g} h, the window is {window / 3600:.3g} h."
 
 
 def _propose(how: Quantum, eyes: int, window: float) -> Quantum | None:

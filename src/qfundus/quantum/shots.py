@@ -5,18 +5,18 @@ of the primitive; or by simultaneous perturbation (SPSA; Spall, IEEE Trans. Auto
 a sample however many parameters.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from qiskit import QuantumCircuit
 from qiskit.quantum_info import SparsePauliOp
 from torch import nn
-from torch.autograd.function import once_differentiable
 
 from qfundus.quantum.ansatz import build_observables
 from qfundus.quantum.backends import Backend
 from qfundus.quantum.gates import lower, split_parameters
+from qfundus.quantum.once import once
 from qfundus.quantum.transpile import compile_circuit
 
 Gradient = Literal["parameter_shift", "spsa"]
@@ -42,9 +42,14 @@ class ShotsLayer(nn.Module):
         """Compile a circuit for a backend.
 
         Raises:
-            ValueError: where a parameter turns more than one gate, or not by itself: the shift rule would be wrong.
+            ValueError: where a parameter turns more than one gate, or not by itself: the shift rule would be wrong; or
+                for a precision or way of differentiating that there is not.
         """
         super().__init__()
+        if gradient not in get_args(Gradient):
+            raise ValueError(f"There is no gradient by {gradient}: take {' or '.join(get_args(Gradient))}.")
+        if not 0 < precision < 1:
+            raise ValueError(f"The precision is a standard deviation between 0 and 1, not {precision}.")
         _refuse_what_cannot_be_shifted(ansatz)
         features, weights = split_parameters(ansatz)
         compiled = compile_circuit(ansatz, backend.target, level).circuit
@@ -56,12 +61,22 @@ class ShotsLayer(nn.Module):
         self.weight = nn.Parameter(torch.randn((ansatz.metadata or {}).get("weight_shape", len(weights))) * 0.1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Return expectation values `(batch, qubits)`, each with the backend's noise."""
+        """Return expectation values `(batch, qubits)`, each with the backend's noise.
+
+        Raises:
+            ValueError: for angles of another shape, or one that is no finite number.
+        """
+        if features.ndim != 2 or features.shape[1] != self.n_features:
+            raise ValueError(f"The circuit takes angles (batch, {self.n_features}), not {tuple(features.shape)}.")
+        if not features.isfinite().all() or not self.weight.isfinite().all():
+            raise ValueError("An angle is not a finite number.")
         return _Estimated.apply(self, features, self.weight.flatten())  # pyright: ignore[reportReturnType]
 
     def estimate(self, parameters: np.ndarray) -> np.ndarray:
         """Return expectation values `(..., qubits)` of parameter sets `(..., features + weights)`, in one call."""
         values = parameters[..., self._order]
+        if not values.size:  # Aer crashes on it
+            return np.zeros((*values.shape[:-1], len(self._observables)))
         pub: Any = (self._circuit, self._observables, values[..., None, :])
         result: Any = self._estimator.run([pub], precision=self.precision).result()[0]
         return np.asarray(result.data.evs)
@@ -87,7 +102,7 @@ class _Estimated(torch.autograd.Function):
         return torch.from_numpy(layer.estimate(parameters)).to(features)
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, *upstream: torch.Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         layer: ShotsLayer = ctx.layer
         weighed = upstream[0].detach().cpu().double().numpy()

@@ -21,10 +21,10 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 
 from qfundus.quantum.gates import AngleSums, Gate, Gates
 from qfundus.quantum.observables import Observable
+from qfundus.quantum.once import once
 
 _GROUP = 4  # qubits in one matrix product: 16 x 16 keep a core busy while memory moves
 _NARROW = 4  # columns; so many thousand products of so small matrices take longer than one with zeros in between
@@ -257,7 +257,7 @@ class _Adjoint(torch.autograd.Function):
         return engine.observed.expectations(final)
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, *upstream: torch.Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         engine: StateVector = ctx.engine
         final, matrices, own = ctx.saved_tensors

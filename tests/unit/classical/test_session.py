@@ -23,7 +23,7 @@ from qfundus.classical.grader import Held, average_by_row, cross_fit, fit_scales
 from qfundus.classical.parallel import Layout
 from qfundus.classical.place import Place
 from qfundus.classical.quantise import is_quantised, judge, write_dynamic
-from qfundus.classical.session import _last_epoch, digest_data
+from qfundus.classical.session import Watcher, digest_data, read_log, warn_of_constant
 from qfundus.classical.train import Job, alone_in
 from qfundus.errors import SetupError, TrainingError
 
@@ -168,8 +168,30 @@ def test_a_folder_in_which_another_trains_is_left_as_it_is(npz, recipe, tmp_path
 
 def test_a_log_line_that_was_cut_short_is_passed_over():
     whole = '{"step": 5, "epoch": 1, "held_loss": 1.5}'
-    assert _last_epoch(f'{whole}\n{{"step": 10, "epoch": 2, "trai{whole}\n') == json.loads(whole)
-    assert _last_epoch('{"step": 10, "epoch": 2, "trai') == {}
+    assert read_log(f'{whole}\n{{"step": 10, "epoch": 2, "trai{whole}\n') == (json.loads(whole),) * 2
+    assert read_log(f'{whole}\n{{"step": 7, "loss": 2}}\n') == ({"step": 7, "loss": 2}, json.loads(whole))
+    assert read_log('{"step": 10, "epoch": 2, "trai') == ({}, {})
+
+
+def test_progress_says_how_far_it_is_and_how_long_it_takes_yet(tmp_path, monkeypatch):
+    recipe = make_recipe(fitting__epochs=2)
+    jobs = [Job(recipe, "none", str(tmp_path / name), seed=0) for name in "ab"]
+    watcher, now = Watcher([10, 10]), iter((0.0, 60.0))
+    monkeypatch.setattr("qfundus.classical.session.time.monotonic", lambda: next(now))
+    jobs[0].place.append("log.jsonl", '{"step": 10, "epoch": 1, "held_loss": 1.5}\n')
+    first = watcher.look(jobs)
+    assert (first.epochs, first.share, first.loss) == ((1, 0), 0.25, 1.5)
+    jobs[0].place.append("log.jsonl", '{"step": 20, "epoch": 2, "held_loss": 1.25}\n')
+    assert watcher.look(jobs).describe() == (
+        "Training 2 networks, 50%, epochs 2/2, 0/2; held-out loss 1.250; 2 min left at most"
+    )
+
+
+def test_a_grader_that_tells_one_grade_of_everything_is_not_handed_over_without_a_word(capsys):
+    warn_of_constant(np.full((4, 5), 0.2))
+    assert "tells one grade of every photograph" in capsys.readouterr().out
+    warn_of_constant(np.eye(5))
+    assert capsys.readouterr().out == ""
 
 
 def test_int8_is_measured_like_the_grader_itself(trained, npz, tmp_path):

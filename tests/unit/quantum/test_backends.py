@@ -13,6 +13,7 @@ from qfundus.quantum.transpile import compile_circuit
 
 HERE = sorted(set(read_backends()) - {"ibm", "azure", "google"})
 NOISY = {"aer.noisy", "aer.calibrated", "ibm.fake"}
+MEASURES_EARLY = {"aer", "aer.noisy", "aer.calibrated", "ibm.fake"}
 SHOTS = 4096
 
 
@@ -67,6 +68,41 @@ def test_bit_strings_come_as_often_as_they_should(backend):
     tolerance = 5 * np.sqrt(0.25 * 0.75 / SHOTS) + (0.2 if name in NOISY else 0)
     assert abs(counts.get("100", 0) / SHOTS - 0.25) < tolerance
     assert abs(counts.get("011", 0) / SHOTS - 0.75) < tolerance
+
+
+def test_bits_stand_where_the_circuit_measures_them(backend):
+    _, backend = backend
+    circuit = QuantumCircuit(2, 3)
+    circuit.x(0)
+    circuit.measure(0, 2)
+    circuit.measure(1, 0)
+    compiled = compile_circuit(circuit, backend.target).circuit
+    (result,) = backend.sampler.run([compiled], shots=100).result()
+    assert result.data.c.get_counts().get("100", 0) > 60
+
+
+def test_a_qubit_that_is_used_after_it_was_measured_is_done_right_or_refused(backend):
+    name, backend = backend
+    circuit = QuantumCircuit(1, 2)
+    circuit.x(0)
+    circuit.measure(0, 0)
+    circuit.x(0)
+    circuit.measure(0, 1)
+    compiled = compile_circuit(circuit, backend.target).circuit
+    if name not in MEASURES_EARLY:
+        with pytest.raises(Exception, match=r"(?i)measure"):
+            backend.sampler.run([compiled], shots=100).result()
+        return
+    (result,) = backend.sampler.run([compiled], shots=100).result()
+    assert result.data.c.get_counts().get("01", 0) > 60
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"), [(np.zeros((0, 15)), "no parameter set"), (np.full((1, 15), np.nan), "NaN|finite")]
+)
+def test_no_parameters_or_none_that_are_numbers_are_refused_by_aer(sets, said):
+    with pytest.raises(ValueError, match=said):
+        open_estimator("aer").run([(chain_ansatz(3, 2), SparsePauliOp("IIZ"), sets)]).result()
 
 
 def test_a_qubit_without_a_feature_has_its_hadamard_everywhere(backend):

@@ -128,6 +128,20 @@ def test_a_weight_that_is_no_number_is_an_error_that_says_so(layer):
         layer(torch.zeros(1, 5))
 
 
+@pytest.mark.parametrize(("name", "qubits"), [("chain", 4), ("ring", 4), ("ring", 12), ("zz_feature_map", 12)])
+def test_what_cannot_be_differentiated_twice_says_so(name, qubits):
+    layer = QuantumLayer(build_ansatz(name, qubits, 1), method="auto").double()
+    features = torch.rand(2, qubits, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(RuntimeError, match="can be differentiated once"):
+        torch.autograd.grad(layer(features).sum(), features, create_graph=True)
+
+
+def test_a_tensor_network_can_be_differentiated_twice():
+    layer = QuantumLayer(chain_ansatz(3, 1), method="tensor_network").double()
+    features = torch.rand(2, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(layer, (features,))
+
+
 def test_another_number_of_features_is_refused(layer):
     with pytest.raises(ValueError, match=r"takes \(batch, 5\) angles, not \(3, 4\)"):
         layer(torch.zeros(3, 4))

@@ -25,7 +25,7 @@ def test_a_night_is_predicted_from_one_step():
 def test_a_circuit_that_takes_too_long_is_refused_and_a_smaller_one_proposed():
     plan = plan_night(HOW.model_copy(update={"ansatz": "all_to_all", "qubits": 16}), eyes=1000, window=60)
     assert isinstance(plan, Refusal)
-    assert "the window is 0.0 h" in plan.why
+    assert "the window is 0.0167 h" in plan.why
     assert plan.proposal is not None
     assert plan.proposal.qubits < 16
 

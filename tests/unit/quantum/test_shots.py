@@ -70,6 +70,35 @@ def test_perturbed_gradients_are_right_in_the_mean(trained):
     assert (mean - exact).abs().max() < 0.15
 
 
+@pytest.mark.parametrize(
+    ("features", "said"),
+    [
+        (torch.rand(2, 4), r"takes angles \(batch, 3\)"),
+        (torch.rand(3), "takes"),
+        (torch.full((2, 3), torch.nan), "finite"),
+    ],
+)
+def test_angles_that_do_not_fit_are_refused(trained, features, said):
+    layer, _ = warm(trained, "exact")
+    with pytest.raises(ValueError, match=said):
+        layer(features)
+
+
+def test_ways_that_there_are_not_are_refused(trained):
+    for how, said in (({"gradient": "psr"}, "no gradient by psr"), ({"precision": 0.0}, "between 0 and 1")):
+        with pytest.raises(ValueError, match=said):
+            warm(trained, "exact", **how)
+
+
+@pytest.mark.parametrize("name", ["exact", "aer", "cirq"])
+def test_an_empty_batch_has_no_values(trained, name):
+    layer, _ = warm(trained, name)
+    values = layer(torch.rand(0, 3))
+    values.sum().backward()
+    assert values.shape == (0, 3)
+    assert not layer.weight.grad.any()
+
+
 def test_a_circuit_that_the_shift_rule_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="turn one gate, by itself"):
         ShotsLayer(build_ansatz("reupload", 3, 2), open_backend("exact"))

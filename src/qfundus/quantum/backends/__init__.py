@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import yaml
+from pydantic import ValidationError
 from qiskit.primitives import BaseEstimatorV2, BaseSamplerV2
 from qiskit.transpiler import Target
 
@@ -50,7 +51,7 @@ def open_backend(name: str, file: Path | None = None) -> Backend:
     Raises:
         SetupError: where there is no such name, a package or a credential is missing, or an option is unknown.
     """
-    options = dict(describe_backend(name, file))
+    options = dict(describe_backend(name, file) or {})
     through = str(options.pop("through", name))
     options.pop("price", None)  # the queue's affair
     mitigation = options.pop("mitigation", None)
@@ -61,8 +62,12 @@ def open_backend(name: str, file: Path | None = None) -> Backend:
     try:
         backend = plugin.open_backend(options)
         return backend if mitigation is None else _mitigated(backend, mitigation)
-    except (TypeError, KeyError, ValueError) as error:
-        raise SetupError(f"The options of {name} in configs/quantum.yaml are wrong: {error}.") from None
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise SetupError(f"The options of {name} in configs/quantum.yaml are wrong: {wrong}.") from None
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
+        said = str(error).removeprefix("_open() got an ").removesuffix(".")
+        raise SetupError(f"The options of {name} in configs/quantum.yaml are wrong: {said}.") from None
 
 
 def _mitigated(backend: Backend, mitigation: dict[str, Any]) -> Backend:

@@ -1,14 +1,31 @@
 """Qiskit Aer, with or without noise."""
 
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.transpiler import Target
 from qiskit_aer.primitives import EstimatorV2, SamplerV2
 
 from qfundus.quantum.backends import Backend
 from qfundus.quantum.noise import ONE_QUBIT, TWO_QUBITS, NoiseNumbers, make_noise
+from qfundus.quantum.pubs import parameter_sets
 
 _WIDEST = 30  # qubits of a state vector in memory
+
+
+class _Estimator(EstimatorV2):
+    """Aer's estimator, which crashes on no parameter set at all, and tells no number of one that is none."""
+
+    def run(self, pubs: Iterable[Any], *, precision: float | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        coerced = [EstimatorPub.coerce(pub, precision) for pub in pubs]
+        for sets in map(parameter_sets, coerced):
+            if not len(sets):
+                raise ValueError("There is no parameter set to estimate anything for.")
+            if not np.isfinite(sets).all():
+                raise ValueError("A parameter is not a finite number.")
+        return super().run(coerced, precision=precision)
 
 
 def open_backend(options: dict[str, Any]) -> Backend:
@@ -27,7 +44,7 @@ def _open(noise: dict[str, float] | None = None, calibration: str | None = None,
     # A gate that the noise does not know would be free of it: circuits are compiled to those that it knows.
     target = None if noise is None else Target.from_configuration([*ONE_QUBIT, *TWO_QUBITS, "measure"], _WIDEST)
     seeded = {} if seed is None else {"seed_simulator": seed}
-    estimator = EstimatorV2(options={"backend_options": model, "run_options": seeded})
+    estimator = _Estimator(options={"backend_options": model, "run_options": seeded})
     return Backend(estimator, SamplerV2(seed=seed, options={"backend_options": model}), target)
 
 
@@ -35,4 +52,4 @@ def _calibrated(machine: str) -> Backend:
     from qfundus.quantum.backends.ibm import open_fake
 
     fake = open_fake(machine)
-    return Backend(EstimatorV2.from_backend(fake), SamplerV2.from_backend(fake), fake.target)
+    return Backend(_Estimator.from_backend(fake), SamplerV2.from_backend(fake), fake.target)

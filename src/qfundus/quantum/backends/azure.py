@@ -10,12 +10,11 @@ os.environ.setdefault("QDK_PYTHON_TELEMETRY", "none")  # before it is imported: 
 from azure.quantum import Workspace
 from azure.quantum.qiskit import AzureQuantumProvider
 from qiskit.primitives import BackendEstimatorV2, BackendSamplerV2
-from qiskit.providers import BackendV2, Options
 from qiskit.result import Result
-from qiskit.transpiler import Target
 
 from qfundus.errors import SetupError
 from qfundus.quantum.backends import Backend
+from qfundus.quantum.backends.around import Around
 from qfundus.settings import QuantumSettings
 
 
@@ -75,27 +74,7 @@ class _Jobs:
         return {str(job.details.name): str(job.id) for job in self._workspace.list_jobs(name_match=name)}
 
 
-class _Around(BackendV2):
-    """A backend around another."""
-
-    def __init__(self, backend: Any) -> None:
-        super().__init__(name=backend.name)
-        self._backend = backend
-
-    @property
-    def target(self) -> Target:  # pyright: ignore[reportIncompatibleMethodOverride]  (the base says None)
-        return self._backend.target
-
-    @property
-    def max_circuits(self) -> int | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return self._backend.max_circuits
-
-    @classmethod
-    def _default_options(cls) -> Options:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return Options()
-
-
-class _Numbered(_Around):
+class _Numbered(Around):
     """One circuit a job, numbered in the order in which they are asked for; one that was `sent` is fetched instead."""
 
     def __init__(self, backend: Any, name: str, sent: dict[str, str], fetch: Callable[[str], Any]) -> None:
@@ -109,7 +88,7 @@ class _Numbered(_Around):
         return self._backend.run(run_input, shots=shots, job_name=name)
 
 
-class _Listed(_Around):
+class _Listed(Around):
     """A backend that gives counts, as one that lists the shots: Qiskit's sampler takes what is not listed for zeros."""
 
     def run(self, run_input: Any, shots: int = 1024, **_: Any) -> "_ListedJob":  # pyright: ignore[reportIncompatibleMethodOverride]

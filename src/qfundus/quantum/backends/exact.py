@@ -35,9 +35,12 @@ class ExactEstimator(BaseEstimatorV2):
         """Run circuits with their observables and parameter values.
 
         Raises:
-            ValueError: for gates that are not unitary, or circuits that would not fit into memory.
+            ValueError: for gates that are not unitary, parameters that are no numbers, or circuits that would not fit
+                into memory.
         """
         coerced = [EstimatorPub.coerce(pub, precision) for pub in pubs]
+        if not all(np.isfinite(parameter_sets(pub)).all() for pub in coerced):
+            raise ValueError("A parameter is not a finite number.")
         job = PrimitiveJob(lambda: PrimitiveResult([_run(pub) for pub in coerced], metadata={"version": 2}))
         job._submit()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  (as Qiskit's own primitives do)
         return job

@@ -92,4 +92,4 @@ class QueuedJob(BasePrimitiveJob[Any, str]):
 
 def _work_of(pub: EstimatorPub) -> Work:
     observables = tuple(terms_of(observable) for observable in observables_of(pub))
-    return Work(pub.circuit, observables, parameter_sets(pub), pub.precision or _PRECISION)
+    return Work(pub.circuit, observables, parameter_sets(pub), _PRECISION if pub.precision is None else pub.precision)

@@ -272,10 +272,8 @@ class Worker:
         backend, token = group[0][1].backend, uuid.uuid4().hex
         vendor = self._vendors[backend]
         claims = [Claim(job.id, choice.cost, choice.fallback, choice.said) for job, choice in group]
-        mine = set(self._store.claim(token, backend, claims, self._owner, self._lease))
-        jobs = sorted((job for job, _ in group if job.id in mine), key=lambda job: job.id)
-        if jobs:
-            self._submit(token, vendor, jobs, None)
+        if self._store.claim(token, backend, claims, self._owner, self._lease):
+            self._submit(token, vendor, self._store.members(token), None)  # as they are now that they are claimed
 
     def _submit(self, token: str, vendor: Vendor, jobs: Sequence[Job], sent: str | None) -> None:
         try:

@@ -30,6 +30,8 @@ class Work:
         wanted, given = len(self.circuit.parameters), self.parameters.shape
         if len(given) != 2 or given[1] != wanted:
             raise ValueError(f"The circuit has {wanted} parameters: give (sets, {wanted}) numbers, not {given}.")
+        if not len(self.parameters):
+            raise ValueError("There is no parameter set to estimate anything for.")
         if not np.isfinite(self.parameters).all():
             raise ValueError("A parameter is not a finite number.")
         if not 0 < self.precision < 1:
