@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from PIL import Image
 from pydicom import Dataset, dcmread
-from pydicom.pixels.processing import apply_color_lut, apply_rescale, apply_windowing
+from pydicom.pixels.processing import apply_color_lut, apply_rescale, apply_voi, apply_windowing
 from pydicom.pixels.utils import iter_pixels
 from scipy import ndimage
 
@@ -41,7 +41,8 @@ _EVERY = 4  # pixel is looked at to find what is lit
 _ONE_LOOK = 1500  # pixels of the longer side up to which the reduced image shows the smallest letters
 _OVERLAP = 128  # pixels by which tiles overlap
 _SHARP, _FEWEST_SHARP = 40, 12  # grey levels between neighbours, and how often: no letter has less
-_MOST_WINDOWS = 4
+_MOST_VIEWS = 16
+_BLOCK, _BLACK = 16, 12  # pixels of a JPEG's largest block; grey levels
 _LARGEST_LINE = 0.15  # of the picture
 _THICKEST = 0.2  # of the shorter side: letters that fill half of a picture are a part of it
 
@@ -61,20 +62,36 @@ class Box:
         return (self.bottom - self.top) * (self.right - self.left)
 
 
-def find_burned_in_text(source: BinaryIO | Path) -> dict[int, list[Box]]:
+def find_burned_in_text(source: BinaryIO | Path, black: dict[int, list[Box]] | None = None) -> dict[int, list[Box]]:
     """Return where text stands in the frames of a DICOM file; frames without text are left out.
+
+    What was made `black` before is not looked at again: on the disc it would look like a stroke itself.
 
     Raises:
         Discard: where the pixels cannot be decoded, or a line would be so large that a person should look.
     """
     found: dict[int, list[Box]] = {}
     for number, views in enumerate(_viewed(source)):
-        boxes = [box for view in views for box in find_text(view)]
+        seen = (_filled(view, black[number]) if black and number in black else view for view in views)
+        boxes = [box for view in seen for box in find_text(view)]
         if any(box.area > _LARGEST_LINE * views[0][..., 0].size for box in boxes):
             raise Discard("burned_in_text", "What looks like text covers much of the picture, or is part of it.")
         if boxes:
             found[number] = boxes
     return found
+
+
+def _filled(view: np.ndarray, boxes: list[Box]) -> np.ndarray:
+    """Give what is black in boxes, and in the blocks that a JPEG has around them, the colours next to it."""
+    mask = np.zeros(view.shape[:2], bool)
+    for box in boxes:
+        top, left = max(0, box.top - _BLOCK), max(0, box.left - _BLOCK)
+        around = slice(top, box.bottom + _BLOCK), slice(left, box.right + _BLOCK)
+        mask[around] |= view[around].max(axis=2) < _BLACK
+    if mask.all():
+        return view
+    rows, columns = ndimage.distance_transform_edt(mask, return_distances=False, return_indices=True)  # pyright: ignore[reportGeneralTypeIssues]
+    return view[rows, columns]
 
 
 def _viewed(source: BinaryIO | Path) -> Iterator[list[np.ndarray]]:
@@ -88,21 +105,70 @@ def _viewed(source: BinaryIO | Path) -> Iterator[list[np.ndarray]]:
             frames = iter_pixels(dcmread(stream) if head.file_meta.TransferSyntaxUID.is_deflated else stream)
             yield from (list(_views(frame, head)) for frame in frames)
     except Exception as error:  # noqa: BLE001  (decoders raise what they like)
-        raise Discard("unreadable_pixels", f"The decoder gave up ({type(error).__name__}).") from None
+        why = "no decoder knows this way of compressing" if isinstance(error, NotImplementedError) else "it gave up"
+        raise Discard("unreadable_pixels", f"The pixels cannot be decoded: {why} ({type(error).__name__}).") from None
 
 
 def _views(frame: np.ndarray, head: Dataset) -> Iterator[np.ndarray]:
     if head.get("PhotometricInterpretation") == "PALETTE COLOR":
         yield to_rgb(apply_color_lut(frame, head))
+        yield _ranked(frame)  # two indices may have one colour
         return
     yield to_rgb(frame)
     if frame.ndim == 3:
         return
-    windows = head.get("WindowCenter")
-    for number in range(min(_MOST_WINDOWS, 0 if windows is None else getattr(windows, "__len__", lambda: 1)())):
-        yield _spread(apply_windowing(apply_rescale(frame, head), head, number), 0, 100)
-    if windows is None and frame.dtype.itemsize > 1:  # somebody may turn the contrast up where most pixels are alike
-        yield _spread(np.searchsorted(np.sort(frame, axis=None), frame), 0, 100)
+    tables = list(_by_tables(frame, head))
+    yield from tables
+    # Where the header says nothing of the contrast, somebody may turn it up where most pixels are alike.
+    if not tables and frame.dtype.itemsize > 1:
+        yield _ranked(frame)
+
+
+def _by_tables(frame: np.ndarray, head: Dataset) -> Iterator[np.ndarray]:
+    """Yield a grey frame as each window and table of the header shows it; one that makes no sense shows nothing."""
+    measured = apply_rescale(frame, head)
+    if "ModalityLUTSequence" in head:
+        yield _spread(measured, 0, 100)
+    ways = [partial(apply_voi, measured, head, n) for n in range(len(head.get("VOILUTSequence") or ()))]
+    for described in (head, *_of_frames(head)):
+        windows = described.get("WindowCenter")
+        several = 0 if windows is None else getattr(windows, "__len__", lambda: 1)()
+        ways += [partial(apply_windowing, measured, described, n) for n in range(several)]
+    for way in ways[:_MOST_VIEWS]:
+        with suppress(Exception):  # nor can a viewer
+            yield _spread(way(), 0, 100)
+
+
+def _of_frames(head: Dataset) -> Iterator[Dataset]:
+    """Yield the different windows that an enhanced image has for its frames, with what they need of its head."""
+    known: set[str] = set()
+    groups = (
+        *(head.get("SharedFunctionalGroupsSequence") or ()),
+        *(head.get("PerFrameFunctionalGroupsSequence") or ()),
+    )
+    for group in groups:
+        for item in group.get("FrameVOILUTSequence") or ():
+            said = f"{item.get('WindowCenter')} {item.get('WindowWidth')} {item.get('VOILUTFunction')}"
+            if said in known or len(known) == _MOST_VIEWS:
+                continue
+            known.add(said)
+            described = Dataset()
+            for name in (
+                "PhotometricInterpretation",
+                "BitsStored",
+                "PixelRepresentation",
+                "RescaleSlope",
+                "RescaleIntercept",
+            ):
+                if name in head:
+                    setattr(described, name, head[name].value)
+            described.update(item)
+            yield described
+
+
+def _ranked(frame: np.ndarray) -> np.ndarray:
+    """Spread greys so that each shows as different from the next as it is common."""
+    return _spread(np.searchsorted(np.sort(frame, axis=None), frame), 0, 100)
 
 
 def to_rgb(frame: np.ndarray) -> np.ndarray:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from mmap import MADV_DONTNEED, mmap
 from pathlib import Path
 
-from qfundus.dicom.burned_in import find_burned_in_text
+from qfundus.dicom.burned_in import Box, find_burned_in_text
 from qfundus.dicom.deidentify import CompiledPolicy, Deidentified, deidentify
+from qfundus.dicom.margins import refuse_margins
 from qfundus.dicom.redact import black_out
 from qfundus.errors import Discard
 from qfundus.security.keys import SiteKey
@@ -66,18 +67,20 @@ def remove_burned_in_text(path: Path) -> int:
     Raises:
         Discard: where text is still seen in the end, or the pixels cannot be decoded or written.
     """
-    redacted = 0
+    refuse_margins(path)
+    black: dict[int, list[Box]] = {}
     for _ in range(ROUNDS):
-        found = find_burned_in_text(path)
+        found = find_burned_in_text(path, black)
         if not found:
-            return redacted
-        redacted += sum(map(len, found.values()))
+            return sum(map(len, black.values()))
+        for number, boxes in found.items():
+            black.setdefault(number, []).extend(boxes)
         try:
             black_out(path, found)
         except Discard:
             raise
         except Exception as error:  # noqa: BLE001  (encoders raise what they like)
             raise Discard("burned_in_text", f"It cannot be blacked out ({type(error).__name__}).") from None
-    if find_burned_in_text(path):
+    if find_burned_in_text(path, black):
         raise Discard("burned_in_text", f"There is text after {ROUNDS} rounds of blacking out.")
-    return redacted
+    return sum(map(len, black.values()))

@@ -171,7 +171,7 @@ def strip_jpeg2000(stream: bytes, size: tuple[int, int] | None = None) -> bytes:
         if marker == _SIZ:
             _check_size(_image_size(body), size)
         if marker in _CODING:
-            kept.append(_marked(marker, body))
+            kept.append(_marked(marker, _whole(marker, body)))
 
 
 def _codestream(stream: bytes) -> bytes:
@@ -181,6 +181,51 @@ def _codestream(stream: bytes) -> bytes:
     if not stream.startswith(b"\xff\x4f"):
         raise Discard("unreadable_pixels", "The pixel data is no JPEG 2000 codestream.")
     return stream
+
+
+def _whole(marker: int, body: bytes) -> bytes:
+    """Return a segment that is as long as what it says of itself (T.800 A.5 and A.6); others are refused.
+
+    Raises:
+        Discard: where it is longer or shorter: what is behind could be anything.
+    """
+    match marker:
+        case 0x51:  # SIZ
+            lengths = {36 + 3 * int.from_bytes(body[34:36], "big")}
+        case 0x52:  # COD
+            lengths = {4 + n for n in _coding_style_lengths(body[:1] + body[5:])}
+        case 0x53:  # COC: the same of one component
+            lengths = {1 + n for n in _coding_style_lengths(body[1:])}
+        case 0x5C:  # QCD
+            lengths = _quantisation_lengths(body)
+        case 0x5D:  # QCC: the same of one component
+            lengths = {1 + n for n in _quantisation_lengths(body[1:])}
+        case 0x5E:  # RGN
+            lengths = {3}
+        case 0x5F:  # POC: photographs change their progression a few times at most
+            lengths = {7 * n for n in range(1, 5)} if _is_progression(body) else set[int]()
+        case _:
+            lengths = {len(body)}
+    if len(body) not in lengths:
+        raise Discard("unreadable_pixels", "A segment of the JPEG 2000 codestream is longer or shorter than it says.")
+    return body
+
+
+def _coding_style_lengths(style: bytes) -> set[int]:
+    """Return how long a coding style is: one byte, five of its parameters, and where it says so one a resolution."""
+    return {6 + (style[1] + 1 if style[0] & 1 else 0)} if len(style) > 1 else set()
+
+
+def _quantisation_lengths(style: bytes) -> set[int]:
+    """Return how long a quantisation may be: a step for all subbands, or one or two bytes for each of them."""
+    kind = style[0] & 31 if style else 3
+    return {3} if kind == 1 else {1 + (1 + kind // 2) * (1 + 3 * levels) for levels in range(33)}
+
+
+def _is_progression(body: bytes) -> bool:
+    """Say whether each change goes from resolution, component and layer to later ones, in an order that there is."""
+    changes = [body[at : at + 7] for at in range(0, len(body), 7)]
+    return all(len(c) == 7 and c[0] < c[4] <= 33 and c[1] < c[5] <= 4 and c[6] <= 4 for c in changes)
 
 
 def _image_size(body: bytes) -> tuple[int, int]:
@@ -210,7 +255,7 @@ def _tile_part(stream: bytes, position: int) -> tuple[bytes, int]:
         body = _body(stream, position)
         position += len(body) + 2
         if marker in _CODING:
-            kept.append(_marked(marker, body))
+            kept.append(_marked(marker, _whole(marker, body)))
     if position > end:
         raise Discard("truncated", "A tile-part is shorter than its head.")
     segments = b"".join(kept)

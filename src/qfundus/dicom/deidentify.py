@@ -31,7 +31,7 @@ from qfundus.dicom.elements import (
     most_values,
     parse_file,
 )
-from qfundus.dicom.icc import strip_icc
+from qfundus.dicom.icc import reads_as_text, strip_icc
 from qfundus.dicom.identity import Identity, words_of
 from qfundus.dicom.pixels import clean_pixels
 from qfundus.dicom.policy import OPTION_CODES, Policy
@@ -57,22 +57,31 @@ _WHOLE_NUMBERS = {"AT": 4, "FD": 8, "FL": 4, "SL": 4, "SS": 2, "SV": 8, "UL": 4,
 _PHOTOMETRIC, _PALETTE = 0x00280004, frozenset(range(0x00281201, 0x00281224))
 _CODES = {"FD": "d", "FL": "f", "SL": "i", "SV": "q", "UL": "I", "US": "H", "UV": "Q", "SS": "h"}
 _IMAGE_GROUP, _MOST_NUMBERS, _SMALLEST_IDENTIFIER = 0x0028, 64, 10_000
+_TIME = rb"(?:[01]\d|2[0-3])(?:[0-5]\d(?:(?:[0-5]\d|60)(?:\.\d{1,6})?)?)?"
 _FORMS = {
     "AS": re.compile(rb"\d{3}[DWMY]"),
     "CS": re.compile(rb"[A-Z0-9_ ]{0,16}"),
     "DA": re.compile(rb"\d{8}"),
     "DS": re.compile(rb" *[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)? *|"),
-    "DT": re.compile(rb"\d{4,14}(?:\.\d{1,6})?(?:[+-]\d{4})?"),
+    "DT": re.compile(rb"\d{4,8}(?:(?<=\d{8})" + _TIME + rb")?(?:[+-]\d{4})?"),
     "IS": re.compile(rb" *[+-]?\d{1,12} *|"),
-    "TM": re.compile(rb"\d{2,6}(?:\.\d{1,6})?"),
+    "TM": re.compile(_TIME),
 }
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+){1,31}")
 _ZONE = re.compile(rb"[+-]\d{4}")
-# Coding schemes whose codes are published: a value under them is no record number (PS3.16 table 8-1).
-_PUBLISHED_SCHEMES = frozenset(
-    {b"SCT", b"SRT", b"SNM3", b"99SDM", b"DCM", b"LN", b"UCUM", b"FMA", b"NCIt", b"RADLEX", b"MDC", b"UMLS"}
-)
-_CODE = re.compile(rb"[A-Z0-9][A-Za-z0-9.-]{0,15}")
+# Coding schemes whose codes are published, and the form of these (PS3.16 table 8-1): a value of it is no name.
+_OLD_SNOMED = re.compile(rb"[A-Z][A-Z0-9]?-[0-9A-Z]{4,6}")
+_CODES_OF = {
+    **dict.fromkeys((b"SRT", b"SNM3", b"99SDM"), _OLD_SNOMED),
+    **dict.fromkeys((b"NCIt", b"UMLS"), re.compile(rb"C\d{3,7}")),
+    b"SCT": re.compile(rb"[1-9]\d{5,15}|" + _OLD_SNOMED.pattern),
+    b"DCM": re.compile(rb"1\d{5}|[A-Z]{2,6}"),
+    b"LN": re.compile(rb"\d{1,5}-\d"),
+    b"UCUM": re.compile(rb"(?:[A-Za-z%]{1,4}\d?|1)(?:[/.][A-Za-z]{1,4}\d?){0,3}"),
+    b"FMA": re.compile(rb"\d{4,6}"),
+    b"RADLEX": re.compile(rb"RID\d{1,6}"),
+    b"MDC": re.compile(rb"\d{1,6}"),
+}
 _DUMMIES = {"AS": b"000Y", "DA": b"19000101", "DS": b"0", "DT": b"19000101000000", "IS": b"0", "TM": b"000000"}
 _REMOVED = b"REMOVED"
 _BASIC_PROFILE = ("113100", "Basic Application Confidentiality Profile")
@@ -287,7 +296,8 @@ class _Object:
         if action in {"date", "shift"}:
             return self._moment(tag, vr, value, action)
         if tag == _ICC_PROFILE:
-            return strip_icc(value) or None
+            stripped = strip_icc(value)
+            return None if self.identity.is_in_bytes(stripped) else stripped or None
         if vr in _FORMS:
             return self._formed(tag, vr, value)
         if vr in _WHOLE_NUMBERS:
@@ -305,7 +315,7 @@ class _Object:
         """Say whether bulk bytes that a picture may need name the patient, or are of no use to this picture."""
         if tag in _PALETTE and self.file.text(_PHOTOMETRIC) != "PALETTE COLOR":
             return True
-        return vr not in _WORDS and self.identity.is_in_bytes(value)
+        return vr not in _WORDS and (self.identity.is_in_bytes(value) or (tag in _PALETTE and reads_as_text(value)))
 
     def _is_suspect_number(self, tag: int, vr: str, value: bytes) -> bool:
         """Say whether binary numbers are of a wrong size, or one of them is the patient's."""
@@ -315,7 +325,7 @@ class _Object:
         if code is None:
             return False
         # The image's own form is never an identifier, and long tables are no place for one.
-        if tag >> 16 == _IMAGE_GROUP or not 0 < len(value) <= _MOST_NUMBERS * size:
+        if (tag >> 16 == _IMAGE_GROUP and size == 2) or not 0 < len(value) <= _MOST_NUMBERS * size:
             return False
         numbers = struct.unpack(f"{self.syntax.order}{len(value) // size}{code}", value)
         return any(abs(n) >= _SMALLEST_IDENTIFIER and self.identity.is_number(f"{n:.0f}") for n in numbers)
@@ -371,6 +381,8 @@ class _Object:
         kept = [part if form.fullmatch(part) else b"" for part in (part.strip(b" ") for part in parts)]
         if vr == "AS":
             kept = [self._capped_age(part) for part in kept]
+        if vr == "TM":
+            kept = [b"" if len(part) > 4 and self.identity.is_number(part[:6].decode()) else part for part in kept]
         if tag == _CHARACTER_SET_TAG:
             kept = [part for part in parts if part.strip(b" ").decode("latin-1") in python_encoding]
         elif vr in {"IS", "DS"}:
@@ -394,8 +406,10 @@ class _Object:
             return None  # PN, AE, UR and bulk values are never kept by the way
         text = decode(value, self.character_set)
         stripped = text.strip(" \0")
-        if tag == _CODE_VALUE and self.scheme in _PUBLISHED_SCHEMES and _CODE.fullmatch(value.strip(b" \0")):
-            return b"" if self.identity.is_in(stripped) else value
+        code = _CODES_OF.get(self.scheme) if tag == _CODE_VALUE else None
+        if code is not None:
+            named = self.identity.is_in(stripped) or self.identity.numbers_are_in(stripped)
+            return value if code.fullmatch(value.strip(b" \0")) and not named else b""
         if tag == _CODE_MEANING and is_vocabulary(stripped, self.policy.words):
             return value
         strict = action == "clean" or tag == _CODE_MEANING or vr in {"LT", "ST", "UT"}

@@ -120,6 +120,24 @@ def parse_file(data: bytes | mmap) -> DicomFile:
     return DicomFile(view, syntax, transfer_syntax, elements, len(view) - end)
 
 
+def _seen_as(head: bytes) -> str:
+    """Say what a plain picture's first bytes give away: its name's ending may say nothing of it."""
+    if head[:4] == b"RIFF" and head[8:] == b"WEBP":
+        return "; it is a WEBP picture: save it as .png"
+    known = {
+        b"\xff\xd8\xff": "JPEG",
+        b"\x89PNG": "PNG",
+        b"GIF8": "GIF",
+        b"BM": "BMP",
+        b"II*\0": "TIFF",
+        b"MM\0*": "TIFF",
+    }
+    kind = next((name for mark, name in known.items() if head.startswith(mark)), "")
+    if kind in {"JPEG", "PNG", "TIFF"}:
+        return f"; it is a {kind} picture: let its name end so"
+    return f"; it is a {kind} picture: save it as .png" if kind else ""
+
+
 def _read_meta(view: memoryview) -> tuple[int, str]:
     """Return where the data set starts and its transfer syntax ('' if the file does not say)."""
     if bytes(view[128:132]) == b"DICM":
@@ -127,7 +145,7 @@ def _read_meta(view: memoryview) -> tuple[int, str]:
     elif bytes(view[:2]) in {b"\x02\x00", b"\x08\x00", b"\x00\x08"}:
         position = 0
     else:
-        raise Discard("not_dicom", "The DICM mark is missing.")
+        raise Discard("not_dicom", f"The DICM mark is missing{_seen_as(bytes(view[:12]))}.")
     parser, transfer_syntax = _Parser(view, Syntax(explicit=True, order="<")), ""
     while bytes(view[position : position + 2]) == b"\x02\x00":
         element = parser.element(position, len(view), 0)

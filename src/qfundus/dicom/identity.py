@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterable
+from functools import cache
+from itertools import permutations
 from math import isfinite
 from typing import TypeVar
 from unicodedata import combining, normalize
@@ -9,6 +11,7 @@ from unicodedata import combining, normalize
 from qfundus.dicom.vocabulary import WORD, vocabulary
 
 _SHORTEST_INSIDE = 4  # letters from which a word is looked for inside a longer one, as in a file name
+_CUT = 6  # letters of a longer name by which it is known where it was cut off
 _SHORTEST_NUMBER = 5  # digits; fewer stand in too many numbers that identify nobody
 _SHORTEST_SPELLED = 6  # letters from which a word is looked for with anything between its letters
 _FEW_BYTES = 1 << 12
@@ -34,7 +37,7 @@ class Identity:
         born: str = "",
         known: frozenset[str] = frozenset(),
     ) -> None:
-        numbers, others = list(numbers), list(others)
+        names, numbers, others = list(names), list(numbers), list(others)
         words = {word for name in names for word in _words_of_name(name)}
         called = words | {word for text in numbers for word in _words(text)}
         # An eye clinic, or a kind of study, is called by the field's own words: they do not identify it.
@@ -46,7 +49,12 @@ class Identity:
         words = {_plain(word) for word in words}
         self.words = frozenset(words)
         # Inside a longer word only what is long and no common word is looked for; Chinese has no spaces between words.
-        self._inside = tuple(w for w in words if len(w) >= (_SHORTEST_INSIDE if w.isascii() else 2) and w not in common)
+        inside = {w for w in words if len(w) >= (_SHORTEST_INSIDE if w.isascii() else 2) and w not in common}
+        # A short attribute cuts a long name off, and a file's name joins two short ones.
+        people = [[_plain(word) for word in _words(group)] for name in names for group in name.split("=")]
+        inside |= {w[:_CUT] for group in people for w in group if len(w) > _CUT and not _begins_a_known(w[:_CUT])}
+        inside |= {one + other for group in people for one, other in permutations(group, 2) if len(one + other) > 4}
+        self._inside = tuple(inside)
         long = {w for w in called if len(w) >= _SHORTEST_INSIDE and w not in vocabulary()}
         self._in_bytes = frozenset(w.encode(code, "ignore") for w in long for code in ("utf-8", "latin-1")) - {b""}
         self._in_many_bytes = frozenset(word for word in self._in_bytes if len(word) >= _SHORTEST_SPELLED)
@@ -85,6 +93,11 @@ class Identity:
             return False
         forms = {digits, digits.lstrip("0")}
         return not forms.isdisjoint(self._numbers) or (len(digits) >= _SHORTEST_INSIDE and digits in self.words)
+
+
+@cache
+def _begins_a_known(letters: str) -> bool:
+    return any(word.startswith(letters) for word in vocabulary())
 
 
 def _holds(text: _Text, words: Iterable[_Text]) -> bool:

@@ -70,6 +70,8 @@ def make_object(data: bytes, sidecar: bytes | None) -> bytes:
 
 
 def _said(picture: Image.Image, sidecar: bytes | None) -> dict[str, str]:
+    if getattr(picture, "n_frames", 1) > 1:
+        raise Discard("unreadable_pixels", "The file holds several pictures: save each as a file of its own.")
     if picture.mode not in _MODES:
         raise Discard("unreadable_pixels", "The photograph is not of 8-bit colour.")
     said = {**_said_in_exif(picture), **_said_in_sidecar(sidecar)}

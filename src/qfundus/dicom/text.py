@@ -58,6 +58,7 @@ _RULES = (
     ),
     _rule(r"[ivx][-./]\s?\d", r"\b(?:\d{1,2}|[ivx]+)[-./][ivx]+[-./]\s?\d{2,4}\b"),
     _rule(r"\d:\d", r"\b\d{1,2}:\d{2}(?::\d{2})?\b"),
+    _rule(r"age|alter|\u00e2ge", r"\b(?:aged?|alter|\u00e2g\u00e9?e?)\b\W{0,3}(?:9\d|1[0-2]\d)\b"),
     _rule(r"\d\s?-?\s?[yja]", r"\b(?:9\d|1[0-2]\d)\s?-?\s?(?:y|yo|yrs?|years?|j|jahre?|ans|anni)\b"),
     _rule(r"[@^]|://|www\.", r"(?<!\S)[^\s@]*@\S* | (?<!\w)\w+://\S+ | \bwww\.\S+ | (?<!\S)[^\s^]*\^\S*"),
     _rule(rf"\b(?:{_TITLE}|{_RELATION})", rf"\b(?:{_TITLE}|{_RELATION}){_CAPITALISED}(?:,?{_CAPITALISED}){{0,5}}"),

@@ -14,13 +14,15 @@ from itertools import islice
 from mmap import MADV_DONTNEED, mmap
 from pathlib import Path
 
+import structlog
+
 from qfundus.dicom.clean import RELEASED_EVERY, clean_object
 from qfundus.dicom.deidentify import CompiledPolicy
 from qfundus.dicom.photograph import is_photograph, make_object
 from qfundus.dicom.policy import Policy
 from qfundus.errors import Discard, SetupError
 from qfundus.ingestion.inputs import Input, find_inputs, is_no_image
-from qfundus.ingestion.journal import TRUST, Journal
+from qfundus.ingestion.journal import RELEASE, TRUST, Journal
 from qfundus.ingestion.manifest import FileOutcome, ManifestWriter, name_handling
 from qfundus.isolation import end_with_parent
 from qfundus.security.audit import AuditTrail
@@ -28,8 +30,9 @@ from qfundus.security.keys import SiteKey, pseudonymise_source
 from qfundus.security.sealing import seal
 from qfundus.storage import FolderStore
 
+_log = structlog.get_logger()
 AUDIT = "audit"  # the folder that holds the trail
-_BATCH = 16  # inputs a worker takes at a time: handing over costs a fraction of a millisecond
+_BATCH = 16  # inputs a worker takes at a time where one takes a millisecond: handing it over takes a fraction of one
 _AHEAD = 4  # batches a worker may lie ahead, so that memory does not grow with the number of inputs
 _ZIPPED = b"PK\3\4"
 _LARGEST_SEALED = 256 << 20  # bytes; a larger original stays only where it came from
@@ -107,16 +110,17 @@ def deidentify_folder(
         raise SetupError(f"The target cannot be written ({type(error).__name__}).") from None
     counts = FolderCounts()
     desk = _Desk(policy, key, drafts, target / "quarantine")
-    settle = _Settler(desk, target / "clean")
+    settle = _Settler(desk, target / "clean", journal)
     with ManifestWriter(target, policy) as manifest:
         for entry, outcome in _in_order(_entries(find_inputs(source), desk, journal), desk, workers):
-            settled = settle(entry.item, outcome)
+            settled = settle(entry, outcome)
             if entry.known is None:
                 journal.add(entry.stamp, settled)
             manifest.write(settled)
             counts.add(settled)
             counts.seconds = round(time.perf_counter() - started, 3)
             report(counts)
+    _warn_of_leftovers(settle)
     shutil.rmtree(drafts)
     journal.close()
     counts.seconds = round(time.perf_counter() - started, 3)
@@ -216,18 +220,22 @@ class _Desk:
 
 
 class _Settler:
-    """Moves drafts to their places in the order of inputs: of several with one UID the first is clean."""
+    """Moves drafts to their places in the order of inputs: of several with one UID the first is clean.
 
-    def __init__(self, desk: _Desk, clean: Path) -> None:
+    The new content of an input takes the place of its old one, and what a person released that of the first.
+    """
+
+    def __init__(self, desk: _Desk, clean: Path, journal: Journal) -> None:
         self.desk = desk
         self.clean = clean
+        self.journal = journal
         # On disk: a dictionary of a hundred thousand objects would take tens of megabytes.
         self.claimed = sqlite3.connect(desk.drafts / "claimed.db", isolation_level=None)
         self.claimed.execute("PRAGMA journal_mode = OFF")
         self.claimed.execute("PRAGMA synchronous = OFF")
         self.claimed.execute("CREATE TABLE claimed (name TEXT PRIMARY KEY, digest TEXT) WITHOUT ROWID")
 
-    def __call__(self, item: Input, outcome: FileOutcome) -> FileOutcome:
+    def __call__(self, entry: _Entry, outcome: FileOutcome) -> FileOutcome:
         """Return the outcome as it stands once those before it are known."""
         if outcome.status != "clean":
             return outcome
@@ -237,12 +245,12 @@ class _Settler:
         draft, place = Path(outcome.draft), self.clean / outcome.target
         content = outcome.digest_after
         first = self._claim(outcome.target, content)
-        if first is None and place.exists():  # from an earlier run
-            with place.open("rb") as stream:
-                first = hashlib.file_digest(stream, "sha256").hexdigest()
-        elif first == content:
+        if first == content:
             outcome = replace(outcome, status="duplicate")
-        if first is None:
+        elif first is None and place.exists() and self.journal.target_of(entry.source) != outcome.target:
+            with place.open("rb") as stream:  # another input's, from an earlier run
+                first = hashlib.file_digest(stream, "sha256").hexdigest()
+        if first is None or (first != content and entry.decision == RELEASE):
             place.parent.mkdir(parents=True, exist_ok=True)
             draft.replace(place)
             return outcome
@@ -250,8 +258,13 @@ class _Settler:
         if first == content:
             return outcome
         why = Discard("conflicting_instance", "Another file with this SOP instance UID came first.")
-        held = self.desk.hold(outcome.source, item, item.read(), why)
+        held = self.desk.hold(outcome.source, entry.item, entry.item.read(), why)
         return replace(held, digest_before=outcome.digest_before)
+
+    def leftovers(self) -> int:
+        """Return how many clean files no input of this run stands for."""
+        claimed = self.claimed.execute("SELECT count(*) FROM claimed").fetchone()[0]
+        return sum(1 for _ in self.clean.glob("*/*/*.dcm")) - claimed
 
     def _claim(self, name: str, digest: str) -> str | None:
         """Take a name for a content; return whose it is already in this run."""
@@ -259,6 +272,11 @@ class _Settler:
         if found is None:
             self.claimed.execute("INSERT INTO claimed VALUES (?, ?)", (name, digest))
         return None if found is None else found[0]
+
+
+def _warn_of_leftovers(settle: _Settler) -> None:
+    if left := settle.leftovers():
+        _log.warning("Files in clean/ are of inputs that are gone or no longer clean: they stay", files=left)
 
 
 def _digest(data: bytes | mmap) -> str:
@@ -291,7 +309,9 @@ def _in_order(entries: Iterator[_Entry], desk: _Desk, workers: int) -> Iterator[
         # Without decoders nothing can bring the process down: no need for another one.
         yield from ((entry, entry.known or desk.process(entry)) for entry in entries)
         return
-    batches = iter(lambda: list(islice(entries, _BATCH)), [])
+    # Where pixels are looked at, each takes so long that what was done should be known at once.
+    size = 1 if desk.policy.policy.options.clean_pixel_data else _BATCH
+    batches = iter(lambda: list(islice(entries, size)), [])
     waiting: deque[tuple[list[_Entry], Future[list[FileOutcome]]]] = deque()
     pool = _pool(desk, workers)
     try:

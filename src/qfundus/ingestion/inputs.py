@@ -19,7 +19,6 @@ _SMALL = 1 << 20  # bytes up to which compression is not looked at, and a file i
 _NEVER_DICOM = frozenset(
     {
         ".csv",
-        ".gif",
         ".htm",
         ".html",
         ".ini",
@@ -36,7 +35,7 @@ _NEVER_DICOM = frozenset(
     }
     | {".exe", ".dll", ".jar", ".css", ".js", ".ico", ".py", ".db", ".bat", ".tsv", ".doc", ".docx", ".xls", ".xlsx"}
 )
-_DIRECTORY_CLASS = b"1.2.840.10008.1.3.10"  # Media Storage Directory: a DICOMDIR
+_DIRECTORY_CLASS = b"\2\0\2\0UI\x14\x001.2.840.10008.1.3.10"  # the media storage SOP class of a DICOMDIR
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from qfundus.ingestion.manifest import FileOutcome, made_by
 from qfundus.security.keys import SiteKey
 
 _NAME = ".journal.db"
+RELEASE = "release"
 TRUST = "trust"  # what was held for its text alone, and released: a person has looked at its pixels
 _TABLES = """
     CREATE TABLE IF NOT EXISTS about (said TEXT);
@@ -68,6 +69,11 @@ class Journal:
             return None
         return replace(outcome, handled=self._handled(outcome.handling)) if outcome.handling else outcome
 
+    def target_of(self, source: str) -> str:
+        """Return where an earlier content of an input lies clean, '' where it does not."""
+        found = self._database.execute("SELECT outcome FROM outcomes WHERE source = ?", (source,)).fetchone()
+        return json.loads(found[0]).get("target", "") if found else ""
+
     def add(self, stamp: str, outcome: FileOutcome) -> None:
         """Enter what became of an input; what lies in quarantine of an earlier content goes."""
         if outcome.status != "quarantined":
@@ -85,7 +91,7 @@ class Journal:
         found = self._database.execute("SELECT stamp, outcome FROM outcomes WHERE source = ?", (source,)).fetchone()
         if found is None:
             return
-        if decision == "release" and json.loads(found[1])["reason"] == "burned_in_text":
+        if decision == RELEASE and json.loads(found[1])["reason"] == "burned_in_text":
             decision = TRUST
         self._database.execute("INSERT OR REPLACE INTO decisions VALUES (?, ?, ?)", (source, found[0], decision))
         self._database.execute("DELETE FROM outcomes WHERE source = ?", (source,))

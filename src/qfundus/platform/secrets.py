@@ -6,6 +6,9 @@ import os
 import secrets
 from pathlib import Path
 
+import structlog
+
+_log = structlog.get_logger()
 SECRET_NAMES = (
     "site_key",
     "s3_access_key",
@@ -25,6 +28,7 @@ def load_or_make_secrets(folder: Path) -> dict[str, str]:
         return json.loads(file.read_text())
     made = {name: _make(name) for name in SECRET_NAMES}
     write_private(file, json.dumps(made, indent=1))
+    _log.warning("A site key is made: with another one each patient has another pseudonym", file=str(file))
     return made
 
 

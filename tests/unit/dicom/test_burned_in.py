@@ -1,4 +1,6 @@
 import io
+import random
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +8,7 @@ import pydicom
 import pytest
 from conftest import REAL_DATA, make_eye
 from PIL import Image, ImageDraw, ImageFont
+from pydicom import Dataset
 from pydicom.pixels import pixel_array
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -22,7 +25,8 @@ from qfundus.dicom.burned_in import find_burned_in_text, find_text
 from qfundus.dicom.clean import clean_object, remove_burned_in_text
 from qfundus.dicom.redact import black_out
 from qfundus.errors import Discard
-from qfundus.hospital.wrap import burn_in, to_bytes
+from qfundus.hospital.people import Clinic, invent_patient
+from qfundus.hospital.wrap import burn_in, to_bytes, wrap_eye
 from qfundus.scratch import file_in_memory
 
 NAME = "Jane Doe MRN12345678"
@@ -250,6 +254,55 @@ def test_text_that_only_a_window_or_more_contrast_shows_is_found(window, photogr
     eye["PixelData"].VR = "OW"
     (tmp_path / "eye.dcm").write_bytes(to_bytes(eye))
     assert find_burned_in_text(tmp_path / "eye.dcm")
+
+
+@pytest.mark.parametrize("where", ["ModalityLUTSequence", "VOILUTSequence", "FrameVOILUTSequence", "fifth window"])
+def test_text_that_only_a_table_shows_is_found(where, photographs, tmp_path):
+    eye = make_eye(photographs)
+    eye.decompress()
+    ink = Image.new("L", (280, 280))
+    ImageDraw.Draw(ink).text((20, 120), NAME, fill=255, font=ImageFont.load_default(16))
+    pixels = (np.asarray(ink) > 0).astype(np.uint8)
+    pixels[:40] = 200
+    eye.SamplesPerPixel, eye.PhotometricInterpretation = 1, "MONOCHROME2"
+    eye.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    del eye.PlanarConfiguration
+    table = Dataset()
+    table.LUTDescriptor, table.LUTData = [256, 0, 16], b"\0\0" + b"\xff" * 510
+    table["LUTDescriptor"].VR, table["LUTData"].VR = "US", "OW"
+    table.ModalityLUTType = "US"
+    narrow, group = Dataset(), Dataset()
+    narrow.WindowCenter, narrow.WindowWidth = 1, 1
+    group.FrameVOILUTSequence = [narrow]
+    if where == "fifth window":
+        eye.WindowCenter, eye.WindowWidth = [128, 128, 128, 128, 1], [256, 256, 256, 256, 1]
+    elif where == "FrameVOILUTSequence":
+        eye.SharedFunctionalGroupsSequence = [group]
+    else:
+        setattr(eye, where, [table])
+    eye.PixelData = pixels.tobytes()
+    (tmp_path / "eye.dcm").write_bytes(to_bytes(eye))
+    assert find_burned_in_text(tmp_path / "eye.dcm")
+
+
+@pytest.mark.skipif(not (REAL_DATA / "chasedb1").is_dir(), reason="needs the real photographs")
+def test_of_the_eye_no_more_is_blacked_out_than_the_letters_need(tmp_path):
+    photograph = Image.open(min((REAL_DATA / "chasedb1").glob("*.jpg"))).convert("RGB")
+    ImageDraw.Draw(photograph).text((330, 445), "Marina Petrova 4711", fill="white", font=ImageFont.load_default(14))
+    eye = wrap_eye(
+        np.asarray(photograph),
+        invent_patient(random.Random(0), date(2026, 5, 4)),
+        Clinic(),
+        laterality="R",
+        study_uid="1.2.826.0.1.3680043.8.498.1",
+        entropy="test",
+    )
+    (tmp_path / "eye.dcm").write_bytes(to_bytes(eye))
+    before = pydicom.dcmread(tmp_path / "eye.dcm").pixel_array
+    assert remove_burned_in_text(tmp_path / "eye.dcm")
+    after = pydicom.dcmread(tmp_path / "eye.dcm").pixel_array
+    changed = (before != after).any(axis=2)
+    assert 0.002 < changed.mean() < 0.02
 
 
 @pytest.mark.skipif(not (REAL_DATA / "chasedb1").is_dir(), reason="needs the real photographs")

@@ -89,6 +89,23 @@ def test_jpeg_2000_loses_comments_and_margins_and_no_pixel():
     assert np.array_equal(openjpeg.decode(stripped), openjpeg.decode(jpeg2000()))
 
 
+@pytest.mark.parametrize("marker", [0x51, 0x52, 0x5C])
+def test_a_jpeg_2000_segment_that_is_longer_than_it_says_is_refused(marker):
+    stream = jpeg2000()
+    at = stream.index(bytes((0xFF, marker)))
+    length = int.from_bytes(stream[at + 2 : at + 4], "big")
+    longer = stream[: at + 2] + (length + 8).to_bytes(2, "big") + stream[at + 4 : at + 2 + length] + b"Jane Doe"
+    with pytest.raises(Discard, match="longer or shorter than it says"):
+        strip_jpeg2000(longer + stream[at + 2 + length :])
+
+
+def test_a_jpeg_2000_change_of_progression_that_is_none_is_refused():
+    stream = jpeg2000()
+    at = stream.index(b"\xff\x90")
+    with pytest.raises(Discard, match="longer or shorter than it says"):
+        strip_jpeg2000(stream[:at] + b"\xff\x5f\0\x09Ann Lee" + stream[at:])
+
+
 def test_a_jp2_file_loses_its_boxes():
     codestream = jpeg2000()
     boxes = b"\0\0\0\x0cjP  \r\n\x87\n" + (16).to_bytes(4, "big") + b"xml Jane Doe" + b"\0\0\0\0jp2c"

@@ -18,7 +18,9 @@ from leaks import (
 from poison import MARK
 from pydicom.encaps import encapsulate, generate_frames
 
+from qfundus.dicom.clean import clean_object
 from qfundus.dicom.deidentify import deidentify
+from qfundus.dicom.icc import reads_as_text, strip_icc
 from qfundus.errors import Discard
 from qfundus.hospital.wrap import to_bytes
 
@@ -128,6 +130,84 @@ def test_a_name_between_the_last_coded_block_and_the_end_of_the_image_holds_the_
     eye.PixelData = encapsulate([frame[:-2] + MARK.encode() + b"\xff\xd9"])
     with pytest.raises(Discard, match="name the patient"):
         deidentify(to_bytes(eye), policy, key).to_bytes()
+
+
+def test_bytes_that_no_pixel_is_made_of_hold_the_file_whatever_they_say(photographs, policy, key, tmp_path):
+    eye = make_eye(photographs)
+    frame = next(generate_frames(eye.PixelData, number_of_frames=1)).rstrip(b"\0")
+    eye.PixelData = encapsulate([frame[:-2] + b"seen by Ann, 12.3." + b"\xff\xd9"])
+    with pytest.raises(Discard, match="no pixel is made of"):
+        clean_object(to_bytes(eye), tmp_path / "clean.dcm", policy, key)
+
+
+@pytest.mark.parametrize("said", ["570412", "471182.3", "126001", "2505"])
+def test_a_time_that_there_is_not_goes(eye, policy, key, said):
+    eye.StudyTime = said
+    assert not pydicom.dcmread(io.BytesIO(deidentify(to_bytes(eye), policy, key).to_bytes())).StudyTime
+
+
+@pytest.mark.parametrize("said", ["235959.123456", "0000", "07"])
+def test_a_time_that_there_is_stays(eye, policy, key, said):
+    eye.StudyTime = said
+    assert pydicom.dcmread(io.BytesIO(deidentify(to_bytes(eye), policy, key).to_bytes())).StudyTime == said
+
+
+@pytest.mark.parametrize(
+    ("scheme", "code", "stays"),
+    [
+        ("SCT", "81745001", True),
+        ("SCT", "1234567", False),  # the record number
+        ("SCT", "WEATHERWAXON", False),
+        ("DCM", "12041957", False),
+        ("DCM", "111755", True),
+        ("SRT", "T-AA000", True),
+        ("SRT", "12-04-57", False),
+        ("UCUM", "Rose-Baker", False),
+        ("UCUM", "mm", True),
+        ("LN", "555-0187", False),
+        ("LN", "79887-5", True),
+    ],
+)
+def test_a_code_has_the_form_of_its_scheme_and_is_no_number_of_the_patient(eye, policy, key, scheme, code, stays):
+    eye.PatientID = "MRN1234567"
+    item = eye.AnatomicRegionSequence[0]
+    item.CodingSchemeDesignator, item.CodeValue = scheme, code
+    clean = pydicom.dcmread(io.BytesIO(deidentify(to_bytes(eye), policy, key).to_bytes()))
+    assert (clean.AnatomicRegionSequence[0].CodeValue == code) is stays
+
+
+@pytest.mark.parametrize("said", ["QUIBBLETHORP", "QuibbleZ 5", "img/Quibbleth", "ZEBQUI ZebuloniaQ", "LeeAnn77"])
+def test_a_name_that_was_cut_off_or_joined_is_known(eye, policy, key, said):
+    eye.PatientName = "Lee^Ann" if "Lee" in said else "Quibblethorpe^Zebulonia"
+    eye.SoftwareVersions = said
+    clean = pydicom.dcmread(io.BytesIO(deidentify(to_bytes(eye), policy, key).to_bytes()))
+    kept = str(clean.get("SoftwareVersions", "")).lower()
+    assert not any(name in kept for name in ("quibbl", "zebulo", "leeann"))
+
+
+@pytest.mark.parametrize("said", ["aged 95", "age 102", "age: 93", "Alter 91"])
+def test_an_age_over_eighty_nine_goes_whatever_stands_before_it(eye, policy, key, said):
+    eye.ImageComments = f"macula {said} drusen"
+    clean = pydicom.dcmread(io.BytesIO(deidentify(to_bytes(eye), policy, key).to_bytes()))
+    assert not any(map(str.isdigit, clean.ImageComments))
+
+
+@pytest.mark.parametrize(
+    "tag", [b"XYZ \0\0\0\0" + b"\0" * 12 + b"Ann Lee", b"curv\0\0\0\0\0\0\0\0Ann Lee", b"text\0\0\0\0Ann Lee"]
+)
+def test_in_a_colour_profile_a_value_is_as_long_as_its_type_says(tag):
+    header = b"\0" * 12 + b"mntrRGB XYZ " + b"\0" * 12 + b"acsp" + b"\0" * 24 + b"\0\0\0\0Ann Lee" + b"\0" * 53
+    profile = header + (1).to_bytes(4, "big") + b"rXYZ" + (144).to_bytes(4, "big") + len(tag).to_bytes(4, "big") + tag
+    stripped = strip_icc(profile)
+    assert b"Ann" not in stripped
+    assert (b"rXYZ" in stripped) is not tag.startswith(b"text")
+
+
+def test_a_palette_that_reads_as_text_is_none():
+    ramp = np.arange(256, dtype=np.uint8).tobytes()
+    assert not reads_as_text(ramp)
+    assert not reads_as_text(np.arange(0, 65536, 256, dtype="<u2").tobytes())
+    assert reads_as_text(ramp[:100] + b"CALL ROSE BAKER 555-0187" + ramp[124:])
 
 
 def test_unused_high_bits_of_pixels_are_blank(eye, policy, key):

@@ -9,6 +9,7 @@ import zipfile
 
 import pandas as pd
 import psutil
+import pydicom
 import pytest
 from conftest import make_eye
 from PIL import Image
@@ -199,6 +200,63 @@ def test_what_has_changed_or_is_gone_is_done_again(source, tmp_path, trusting, k
     assert (counts.read, counts.clean, counts.quarantined) == (10, 5, 1)
     assert len(tree(tmp_path / "out")) == 5
     assert len(list((tmp_path / "out" / "quarantine").glob("*.json"))) == 1
+
+
+def test_a_corrected_file_takes_the_place_of_what_it_was(source, tmp_path, trusting, key, photographs):
+    deidentify_folder(source, tmp_path / "out", trusting, key)
+    corrected = make_eye(photographs, 1)
+    corrected.ImageLaterality = "L"
+    (source / "a" / "b" / "1").write_bytes(to_bytes(corrected))
+    counts = deidentify_folder(source, tmp_path / "out", trusting, key)
+    assert counts.reasons["conflicting_instance"] == 1  # the other one's, as before
+    sides = [pydicom.dcmread(file).ImageLaterality for file in (tmp_path / "out" / "clean").rglob("*.dcm")]
+    assert sorted(sides).count("L") == 1
+
+
+def test_what_conflicts_takes_the_first_one_s_place_when_it_is_released(source, tmp_path, trusting, key):
+    deidentify_folder(source, tmp_path / "out", trusting, key)
+    held = FolderQuarantine(tmp_path / "out", key)
+    [conflicting] = [item.source for item in held.list() if item.reason == "conflicting_instance"]
+    held.release(conflicting, "It is the right one.")
+    for _ in range(2):
+        counts = deidentify_folder(source, tmp_path / "out", trusting, key)
+        assert "conflicting_instance" not in counts.reasons
+    sides = [pydicom.dcmread(file).ImageLaterality for file in (tmp_path / "out" / "clean").rglob("*.dcm")]
+    assert sides.count("L") == 1
+
+
+def test_what_is_clean_of_inputs_that_are_gone_is_told(source, tmp_path, trusting, key, capsys):
+    deidentify_folder(source, tmp_path / "out", trusting, key)
+    assert "that are gone" not in capsys.readouterr().out
+    (source / "a" / "b" / "1").unlink()
+    deidentify_folder(source, tmp_path / "out", trusting, key)
+    assert "that are gone" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "said"),
+    [
+        ("eye.gif", "GIF", "it is a GIF picture: save it as .png"),
+        ("eye.jfif", "JPEG", "it is a JPEG picture: let its name end so"),
+        ("eye", "PNG", "it is a PNG picture"),
+        ("eye.webp", "WEBP", "it is a WEBP picture"),
+    ],
+)
+def test_a_picture_under_another_name_is_held_and_says_what_it_is(name, kind, said, tmp_path, trusting, key):
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "in" / name, kind)
+    counts = deidentify_folder(tmp_path / "in", tmp_path / "out", trusting, key)
+    assert counts.reasons == {"not_dicom": 1}
+    assert said in next((tmp_path / "out" / "quarantine").glob("*.json")).read_text()
+
+
+def test_of_a_file_with_several_pictures_none_is_lost(tmp_path, trusting, key):
+    (tmp_path / "in").mkdir()
+    pages = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
+    pages[0].save(tmp_path / "in" / "eyes.tiff", save_all=True, append_images=pages[1:])
+    (tmp_path / "in" / "eyes.json").write_text('{"PatientID": "1", "ImageLaterality": "R"}')
+    deidentify_folder(tmp_path / "in", tmp_path / "out", trusting, key)
+    assert "several pictures" in next((tmp_path / "out" / "quarantine").glob("*.json")).read_text()
 
 
 def test_a_target_of_another_policy_or_key_is_refused(source, tmp_path, trusting, policy, key):
