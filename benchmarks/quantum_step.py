@@ -25,6 +25,7 @@ import torch
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
 
+from benchmarks import run_named
 from qfundus.quantum.ansatz import chain_ansatz
 from qfundus.quantum.gates import lower
 from qfundus.quantum.layer import QuantumLayer
@@ -48,12 +49,8 @@ def main() -> None:
         "gpu": on_gpu,
         "figure": figure,
     }
-    unknown = set(sys.argv[1:]) - benchmarks.keys()
-    if unknown:
-        sys.exit(f"There is no benchmark {', '.join(sorted(unknown))}: name some of {', '.join(benchmarks)}.")
     warnings.simplefilter("ignore")
-    for name in sys.argv[1:] or benchmarks:
-        benchmarks[name]()
+    run_named(benchmarks, __doc__)
 
 
 @dataclass(frozen=True)

@@ -240,7 +240,7 @@ def test_an_outcome_too_many_fails_the_run(hundred):
 
 
 def test_a_directory_and_a_readme_are_passed_over(fresh, photographs):
-    directory = b"\0" * 128 + b"DICM" + b"\2\0\0\0UL\4\0\0\0\0\0" + b"1.2.840.10008.1.3.10" + b"\0" * 300
+    directory = b"\0" * 128 + b"DICM" + b"\2\0\2\0UI\x14\0" + b"1.2.840.10008.1.3.10" + b"\0" * 300
     for name, data in {"DICOMDIR": directory, "README.txt": b"read me", "e.dcm": b"", "x": b"no image" * 90}.items():
         fresh.store.put(fresh.settings.landing_bucket, name, data)
     curated = curate_landed(fresh)

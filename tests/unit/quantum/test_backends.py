@@ -220,6 +220,14 @@ def test_a_missing_project_is_named(monkeypatch):
         open_backend("google")
 
 
+def test_missing_credentials_of_google_s_are_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("QFUNDUS_GOOGLE_PROJECT", "eyes")
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    monkeypatch.setattr("qfundus.quantum.backends.google._LOGGED_IN", tmp_path / "none")
+    with pytest.raises(SetupError, match="set GOOGLE_APPLICATION_CREDENTIALS"):
+        open_backend("google")
+
+
 def test_ibm_s_refusal_names_the_token(monkeypatch):
     from qfundus.quantum.backends import ibm
 
