@@ -116,6 +116,13 @@ def test_a_name_is_known_in_an_item_with_a_character_set_of_its_own(eye, policy,
     assert clean.AnatomicRegionSequence[0].ManufacturerModelName == ""
 
 
+def test_an_ethnic_group_stays_with_the_patient_s_characteristics_and_a_name_in_it_goes(eye, policy, key):
+    for said, left in (("Asian", "Asian"), ("African Caribbean", "African Caribbean"), ("Weatherwaxon", "")):
+        eye.EthnicGroup = said
+        clean = pydicom.dcmread(io.BytesIO(deidentify(to_bytes(eye), policy, key).to_bytes()))
+        assert (clean.get("EthnicGroup") or "") == left
+
+
 def test_words_of_the_clinic_and_terms_of_the_standard_stay(eye, policy, key):
     said = "proliferative NPDR with drusen, microaneurysms and cotton wool spots, image quality good"
     eye.StudyDescription, eye.ImageType = said, ["ORIGINAL", "PRIMARY", "", "TILED_FULL"]
