@@ -42,7 +42,7 @@ _ONE_LOOK = 1500  # pixels of the longer side up to which the reduced image show
 _OVERLAP = 128  # pixels by which tiles overlap
 _SHARP, _FEWEST_SHARP = 40, 12  # grey levels between neighbours, and how often: no letter has less
 _MOST_VIEWS = 16
-_BLOCK, _BLACK = 16, 12  # pixels of a JPEG's largest block; grey levels
+_BLOCK, _BLACK = 16, 12  # pixels that a JPEG's blocks of colour are wide; grey levels
 _LARGEST_LINE = 0.15  # of the picture
 _THICKEST = 0.2  # of the shorter side: letters that fill half of a picture are a part of it
 
@@ -82,16 +82,17 @@ def find_burned_in_text(source: BinaryIO | Path, black: dict[int, list[Box]] | N
 
 
 def _filled(view: np.ndarray, boxes: list[Box]) -> np.ndarray:
-    """Give what is black in boxes, and in the blocks that a JPEG has around them, the colours next to it."""
-    mask = np.zeros(view.shape[:2], bool)
+    """Give what is black in boxes, and in the blocks of a JPEG that they touch, the colours next to it."""
+    filled = view.copy()
     for box in boxes:
-        top, left = max(0, box.top - _BLOCK), max(0, box.left - _BLOCK)
-        around = slice(top, box.bottom + _BLOCK), slice(left, box.right + _BLOCK)
-        mask[around] |= view[around].max(axis=2) < _BLACK
-    if mask.all():
-        return view
-    rows, columns = ndimage.distance_transform_edt(mask, return_distances=False, return_indices=True)  # pyright: ignore[reportGeneralTypeIssues]
-    return view[rows, columns]
+        top, left = box.top // _BLOCK * _BLOCK - 1, box.left // _BLOCK * _BLOCK - 1
+        bottom, right = -(-box.bottom // _BLOCK) * _BLOCK + 1, -(-box.right // _BLOCK) * _BLOCK + 1
+        part = filled[max(0, top) : bottom, max(0, left) : right]
+        black = part.max(axis=2) < _BLACK
+        if not black.all():
+            nearest = ndimage.distance_transform_edt(black, return_distances=False, return_indices=True)
+            part[...] = part[tuple(np.asarray(nearest))]
+    return filled
 
 
 def _viewed(source: BinaryIO | Path) -> Iterator[list[np.ndarray]]:

@@ -77,7 +77,9 @@ _CODES_OF = {
     b"SCT": re.compile(rb"[1-9]\d{5,15}|" + _OLD_SNOMED.pattern),
     b"DCM": re.compile(rb"1\d{5}|[A-Z]{2,6}"),
     b"LN": re.compile(rb"\d{1,5}-\d"),
-    b"UCUM": re.compile(rb"(?:[A-Za-z%]{1,4}\d?|1)(?:[/.][A-Za-z]{1,4}\d?){0,3}"),
+    b"UCUM": re.compile(
+        rb"(?:[A-Za-z%]{1,4}\d?|1)(?:[/.][A-Za-z]{1,4}\d?){0,3}|mm\[Hg\]|\[diop\]|\[degF\]|\[ppm\]|\{(?:ratio|count|score)\}"
+    ),
     b"FMA": re.compile(rb"\d{4,6}"),
     b"RADLEX": re.compile(rb"RID\d{1,6}"),
     b"MDC": re.compile(rb"\d{1,6}"),
@@ -315,7 +317,9 @@ class _Object:
         """Say whether bulk bytes that a picture may need name the patient, or are of no use to this picture."""
         if tag in _PALETTE and self.file.text(_PHOTOMETRIC) != "PALETTE COLOR":
             return True
-        return vr not in _WORDS and (self.identity.is_in_bytes(value) or (tag in _PALETTE and reads_as_text(value)))
+        if tag in _PALETTE and reads_as_text(value):
+            raise Discard("unreadable_pixels", "The colours of the palette read as text.")
+        return vr not in _WORDS and self.identity.is_in_bytes(value)
 
     def _is_suspect_number(self, tag: int, vr: str, value: bytes) -> bool:
         """Say whether binary numbers are of a wrong size, or one of them is the patient's."""

@@ -52,7 +52,7 @@ class Identity:
         inside = {w for w in words if len(w) >= (_SHORTEST_INSIDE if w.isascii() else 2) and w not in common}
         # A short attribute cuts a long name off, and a file's name joins two short ones.
         people = [[_plain(word) for word in _words(group)] for name in names for group in name.split("=")]
-        inside |= {w[:_CUT] for group in people for w in group if len(w) > _CUT and not _begins_a_known(w[:_CUT])}
+        inside |= {w[:_CUT] for group in people for w in group if len(w) > _CUT and w[:_CUT] not in _beginnings()}
         inside |= {one + other for group in people for one, other in permutations(group, 2) if len(one + other) > 4}
         self._inside = tuple(inside)
         long = {w for w in called if len(w) >= _SHORTEST_INSIDE and w not in vocabulary()}
@@ -96,8 +96,8 @@ class Identity:
 
 
 @cache
-def _begins_a_known(letters: str) -> bool:
-    return any(word.startswith(letters) for word in vocabulary())
+def _beginnings() -> frozenset[str]:
+    return frozenset(word[:_CUT] for word in vocabulary())
 
 
 def _holds(text: _Text, words: Iterable[_Text]) -> bool:
