@@ -50,6 +50,7 @@ _META = {0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00020012,
 _NUMBER_VRS = {"IS", "DS", "FD", "FL", "UL", "SL", "US", "SS", "UV", "SV"}
 _MOST_NUMBERS = 64
 _SHORTEST = 4  # letters of a name that is looked for in paths and manifests
+_CUT = 6  # letters by which a longer name is known where it was cut off
 _TABLES = {".parquet", ".json"}
 _TEXT_VRS = {"LO", "LT", "PN", "SH", "ST", "UC", "UT", "AE", "UR", "CS"}
 _HARMLESS = {"", "removed", "anonymous", "anonymized", "none", "unknown", "n/a"}
@@ -119,7 +120,8 @@ class _Identity:
     def anywhere(self) -> list[str]:
         """What is so long, and no word of the standard, that it cannot stand anywhere by chance."""
         long = {word for word in self.words | self.names if len(word) >= _LONG and word.strip("0")}
-        return sorted(long - _terms())
+        cut = {word[:_CUT] for word in self.names if len(word) > _CUT}  # as a short attribute cuts it off
+        return sorted((long - _terms()) | (cut - {term[:_CUT] for term in _terms()}))
 
     @cached_property
     def long(self) -> frozenset[str]:

@@ -15,7 +15,7 @@ from qfundus.errors import SetupError
 from qfundus.hospital.wrap import to_bytes
 from qfundus.ingestion.folder import deidentify_folder
 from qfundus.layout import policy_file
-from qfundus.verify import verify_folder
+from qfundus.verify import _Identity, _in_text, verify_folder
 
 SAMPLES = REAL_DATA.parent / "dicom" / "samples"
 
@@ -76,6 +76,13 @@ def test_a_leak_is_found_however_it_is_written(deidentified, said):
         clean.ImageComments = said(original, born)
 
     assert spoil(deidentified, change)
+
+
+def test_a_name_is_found_where_it_was_cut_off():
+    told = [pydicom.DataElement("SequenceName", "SH", text) for text in ("QUIBBLETHOR", "Quiet sequence", "contrast")]
+    identity = _Identity(names={"quibblethorpe", "contrasterson"})
+    found = [list(_in_text(str(one.value), one, identity, coded=False)) for one in told]
+    assert found == [["an identifier of the original, spelled"], [], []]
 
 
 def test_two_patients_that_are_mixed_up_are_found(deidentified, photographs):

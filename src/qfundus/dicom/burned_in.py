@@ -1,13 +1,13 @@
 """Find text that is burned into the pixels, whatever the header says of it."""
 
 import os
-from collections.abc import Iterator
-from contextlib import nullcontext, suppress
+from collections.abc import Generator, Iterator
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
 from PIL import Image
@@ -71,13 +71,14 @@ def find_burned_in_text(source: BinaryIO | Path, black: dict[int, list[Box]] | N
         Discard: where the pixels cannot be decoded, or a line would be so large that a person should look.
     """
     found: dict[int, list[Box]] = {}
-    for number, views in enumerate(_viewed(source)):
-        seen = (_filled(view, black[number]) if black and number in black else view for view in views)
-        boxes = [box for view in seen for box in find_text(view)]
-        if any(box.area > _LARGEST_LINE * views[0][..., 0].size for box in boxes):
-            raise Discard("burned_in_text", "What looks like text covers much of the picture, or is part of it.")
-        if boxes:
-            found[number] = boxes
+    with closing(_viewed(source)) as viewed:
+        for number, views in enumerate(viewed):
+            seen = (_filled(view, black[number]) if black and number in black else view for view in views)
+            boxes = [box for view in seen for box in find_text(view)]
+            if any(box.area > _LARGEST_LINE * views[0][..., 0].size for box in boxes):
+                raise Discard("burned_in_text", "What looks like text covers much of the picture, or is part of it.")
+            if boxes:
+                found[number] = boxes
     return found
 
 
@@ -95,7 +96,7 @@ def _filled(view: np.ndarray, boxes: list[Box]) -> np.ndarray:
     return filled
 
 
-def _viewed(source: BinaryIO | Path) -> Iterator[list[np.ndarray]]:
+def _viewed(source: BinaryIO | Path) -> Generator[list[np.ndarray]]:
     """Yield for each frame the pictures that a viewer may show of it."""
     try:
         # Opened here: pydicom would look for the end of each link, which a file in memory does not have.
@@ -103,8 +104,11 @@ def _viewed(source: BinaryIO | Path) -> Iterator[list[np.ndarray]]:
             head = dcmread(stream, stop_before_pixels=True)
             stream.seek(0)
             # pydicom decodes frame by frame from a file, but not from a deflated one.
-            frames = iter_pixels(dcmread(stream) if head.file_meta.TransferSyntaxUID.is_deflated else stream)
-            yield from (list(_views(frame, head)) for frame in frames)
+            whole = dcmread(stream) if head.file_meta.TransferSyntaxUID.is_deflated else stream
+            with closing(
+                cast("Generator[np.ndarray]", iter_pixels(whole))
+            ) as frames:  # it goes back in the stream, which must be open then
+                yield from (list(_views(frame, head)) for frame in frames)
     except Exception as error:  # noqa: BLE001  (decoders raise what they like)
         why = "no decoder knows this way of compressing" if isinstance(error, NotImplementedError) else "it gave up"
         raise Discard("unreadable_pixels", f"The pixels cannot be decoded: {why} ({type(error).__name__}).") from None

@@ -85,9 +85,11 @@ class QueuedJob(BasePrimitiveJob[Any, str]):
         return self.status() in ENDED
 
     def cancel(self) -> None:
-        """Cancel what has not ended."""
-        for job in self._jobs:
-            self._store.cancel(job)
+        """Cancel what has not ended, but no job that somebody else asked for, too (`qfundus quantum cancel` does)."""
+        for name in self._jobs:
+            job = self._store.find(name)
+            if job is not None and job.asked == 1:
+                self._store.cancel(name)
 
 
 def _work_of(pub: EstimatorPub) -> Work:

@@ -411,9 +411,25 @@ def test_the_estimator_of_the_queue_broadcasts_as_qiskit_does(store):
     assert job.done()
 
 
+def test_what_somebody_else_asked_for_as_well_is_not_cancelled(store):
+    from qiskit.quantum_info import SparsePauliOp
+
+    from qfundus.quantum.jobs.estimator import QueuedEstimator
+
+    circuit = chain_ansatz(2, 1)
+    pubs = [(circuit, SparsePauliOp("ZZ"), np.full((1, circuit.num_parameters), angle)) for angle in (0.1, 0.2)]
+    alone, shared = (QueuedEstimator(store, ["exact"], user="ann").run([pub]) for pub in pubs)
+    QueuedEstimator(store, ["exact"], user="bob").run(pubs[1:])
+    for job in (alone, shared):
+        job.cancel()
+    assert (alone.status(), shared.status()) == ("cancelled", "queued")
+
+
 def test_wrong_work_and_unknown_names_are_refused_before_anything_is_queued(store):
     with pytest.raises(ValueError, match="parameters"):
         replace_parameters(np.zeros((2, 1)))
+    with pytest.raises(ValueError, match="no parameter set"):
+        replace_parameters(np.zeros((0, 9)))
     with pytest.raises(ValueError, match="finite"):
         replace_parameters(np.full((2, 9), np.nan))
     with pytest.raises(ValueError, match="precision"):
