@@ -242,10 +242,12 @@ def _text_probability(shown: np.ndarray) -> np.ndarray:
     scale = min(_SIDE / max(height, width), _MOST_ENLARGED)
     size = [max(_STEP, round(side * scale / _STEP) * _STEP) for side in (width, height)]
     reduced = np.asarray(Image.fromarray(shown).resize((size[0], size[1]), Image.Resampling.BILINEAR))
-    batch = (reduced[..., ::-1] / np.float32(127.5) - 1).transpose(2, 0, 1)[None]
+    # A line that the edge cuts is none to the network; with black around it is one.
+    framed = np.pad(reduced, ((_STEP, _STEP), (_STEP, _STEP), (0, 0)))
+    batch = (framed[..., ::-1] / np.float32(127.5) - 1).transpose(2, 0, 1)[None]
     session = _detector()
     [answer] = session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(batch)})
-    return np.asarray(answer)[0, 0]
+    return np.asarray(answer)[0, 0, _STEP:-_STEP, _STEP:-_STEP]
 
 
 def _with_bright_dark(image: np.ndarray) -> np.ndarray:

@@ -86,6 +86,17 @@ def test_letters_too_faint_for_the_eye_are_found_beside_the_disc(grey):
     assert box.right < 150
 
 
+@pytest.mark.parametrize("where", [(0, 951), (0, -5), (820, 500)])
+def test_a_line_that_the_edge_cuts_is_covered(where):
+    ink = Image.new("L", (999, 960))
+    ImageDraw.Draw(ink).text(where, "WEATHERWAXON Pt 12.04.1957", fill=255, font=ImageFont.load_default(14))
+    letters = np.asarray(ink) > 100
+    left = letters.copy()
+    for box in find_text(np.repeat(np.asarray(ink)[..., None], 3, axis=2)):
+        left[box.top : box.bottom, box.left : box.right] = False
+    assert left.sum() < 0.1 * letters.sum()
+
+
 def test_an_eye_without_text_is_let_through(enlarged):
     assert not any(find_text(image) for image in enlarged)
 
