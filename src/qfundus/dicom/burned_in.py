@@ -42,6 +42,7 @@ _ONE_LOOK = 1500  # pixels of the longer side up to which the reduced image show
 _OVERLAP = 128  # pixels by which tiles overlap
 _SHARP, _FEWEST_SHARP = 40, 12  # grey levels between neighbours, and how often: no letter has less
 _MOST_VIEWS = 16
+_SMOOTHED = 15  # pixels
 _BLOCK, _BLACK = 16, 12  # pixels that a JPEG's blocks of colour are wide; grey levels
 _LARGEST_LINE = 0.15  # of the picture
 _THICKEST = 0.2  # of the shorter side: letters that fill half of a picture are a part of it
@@ -92,7 +93,10 @@ def _filled(view: np.ndarray, boxes: list[Box]) -> np.ndarray:
         black = part.max(axis=2) < _BLACK
         if not black.all():
             nearest = ndimage.distance_transform_edt(black, return_distances=False, return_indices=True)
-            part[...] = part[tuple(np.asarray(nearest))]
+            spread = part[tuple(np.asarray(nearest))]
+            # Smooth, as streaks would look like strokes.
+            smooth = ndimage.uniform_filter(spread, _SMOOTHED, axes=(0, 1))
+            part[black] = smooth[black]
     return filled
 
 
