@@ -43,6 +43,7 @@ _OVERLAP = 128  # pixels by which tiles overlap
 _SHARP, _FEWEST_SHARP = 40, 12  # grey levels between neighbours, and how often: no letter has less
 _MOST_VIEWS = 16
 _SMOOTHED = 15  # pixels
+_MOSTLY = 0.6  # of a box
 _BLOCK, _BLACK = 16, 12  # pixels that a JPEG's blocks of colour are wide; grey levels
 _LARGEST_LINE = 0.15  # of the picture
 _THICKEST = 0.2  # of the shorter side: letters that fill half of a picture are a part of it
@@ -74,13 +75,28 @@ def find_burned_in_text(source: BinaryIO | Path, black: dict[int, list[Box]] | N
     found: dict[int, list[Box]] = {}
     with closing(_viewed(source)) as viewed:
         for number, views in enumerate(viewed):
-            seen = (_filled(view, black[number]) if black and number in black else view for view in views)
-            boxes = [box for view in seen for box in find_text(view)]
+            done = (black or {}).get(number, [])
+            boxes = [
+                box
+                for view in views
+                for box in find_text(_filled(view, done) if done else view)
+                if not _is_covered(box, view, done)
+            ]
             if any(box.area > _LARGEST_LINE * views[0][..., 0].size for box in boxes):
                 raise Discard("burned_in_text", "What looks like text covers much of the picture, or is part of it.")
             if boxes:
                 found[number] = boxes
     return found
+
+
+def _is_covered(box: Box, view: np.ndarray, black: list[Box]) -> bool:
+    """Say whether a box is mostly what was made black, and is: a box is wider than its letters, so none are left."""
+    made = np.zeros((box.bottom - box.top, box.right - box.left), bool)
+    for other in black:
+        top, begin = max(0, other.top - box.top), max(0, other.left - box.left)
+        made[top : max(0, other.bottom - box.top), begin : max(0, other.right - box.left)] = True
+    dark = view[box.top : box.bottom, box.left : box.right].max(axis=2) < _BLACK
+    return made.mean() > _MOSTLY and bool(dark[made].all())
 
 
 def _filled(view: np.ndarray, boxes: list[Box]) -> np.ndarray:
