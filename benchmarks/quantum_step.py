@@ -26,6 +26,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
 
 from benchmarks import run_named
+from benchmarks.contraction import LIBRARIES, contraction
 from qfundus.quantum.ansatz import chain_ansatz
 from qfundus.quantum.gates import lower
 from qfundus.quantum.layer import QuantumLayer
@@ -192,6 +193,19 @@ def compiled(circuit: Gatelist, batch: int) -> Step:
     return lambda: jax.block_until_ready(run(inputs, weights))
 
 
+def general(circuit: Gatelist, batch: int, library: str) -> Step:
+    """A library for general tensor networks; finding the order of contraction is not counted."""
+    values = contraction(circuit.to_qiskit(), batch, library)
+    inputs = torch.rand(batch, circuit.qubits, requires_grad=True)
+    weights = torch.rand(LAYERS * 2 * circuit.qubits, requires_grad=True)
+
+    def step() -> None:
+        inputs.grad = weights.grad = None
+        values(inputs, weights).sum().backward()
+
+    return step
+
+
 def draft(qubits: int, batch: int) -> Step:
     """The usual way: one circuit for each shift of each parameter of each sample."""
     from qiskit.quantum_info import SparsePauliOp
@@ -235,6 +249,9 @@ def chain() -> None:
     shifts = 16 * (2 * (20 + LAYERS * 2 * 20) + 1)
     ratio = shifts * one_circuit(20) / our[20, 16]
     print(f"  20 qubits, batch 16: {ratio:8.0f} x {DRAFT} (1 of its {shifts} circuits measured)")
+    for library in LIBRARIES:
+        ratio = seconds(general(Gatelist.chain(20), 16, library)) / our[20, 16]
+        print(f"  20 qubits, batch 16: {ratio:8.1f} x {library}, the network of each observable, by PyTorch")
     small = seconds(draft(4, 4), 1) / seconds(ours(Gatelist.chain(4), 4))
     print(f"   4 qubits, batch  4: {small:8.0f} x {DRAFT} (measured whole)")
     print(f"  30 qubits take {our[30, 16] / our[20, 16]:.2f} x as long as 20")

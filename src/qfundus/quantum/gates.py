@@ -1,7 +1,7 @@
 """A circuit taken down to three gates - RY, RZ and CX - whose angles are polynomials of the features and weights."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -64,8 +64,15 @@ def lower(circuit: QuantumCircuit, *, all_features: bool = False) -> Gates:
         by_feature = any(place < len(features) for term in polynomial for place in term)
         gates.append(Gate(kind, qubits, len(angles[by_feature]), by_feature))
         angles[by_feature].append(polynomial)
+    # Angles that are the parameters themselves are then the parameters as they come, and need not be gathered.
+    order = {sort: sorted(range(len(found)), key=lambda n: sorted(found[n])) for sort, found in angles.items()}
+    ranks = {sort: np.argsort(places).tolist() for sort, places in order.items()}
     return Gates(
-        circuit.num_qubits, len(features), len(weights), tuple(gates), tuple(angles[False]), tuple(angles[True])
+        circuit.num_qubits,
+        len(features),
+        len(weights),
+        tuple(gate if gate.kind == "cx" else replace(gate, angle=ranks[gate.by_feature][gate.angle]) for gate in gates),
+        *(tuple(angles[sort][n] for n in order[sort]) for sort in (False, True)),
     )
 
 
@@ -155,6 +162,7 @@ class Angles(nn.Module):
         # Place 0 holds the number 1, with which a term of a lower degree is filled up.
         padded = [[place - first + 1 for place in places] + [0] * (degree - len(places)) for _, places, _ in terms]
         self._plain = len(terms) == self.count and all(len(p) == 1 and value == 1.0 for _, p, value in terms)
+        self._in_order = self._plain and [place for _, [place], _ in terms] == list(range(first, first + self.count))
         self.register_buffer("factors", torch.tensor(padded, dtype=torch.int64).reshape(-1, degree), persistent=False)
         values = torch.tensor([value for *_, value in terms], dtype=torch.float64)
         self.register_buffer("coefficients", values, persistent=False)
@@ -162,20 +170,24 @@ class Angles(nn.Module):
         self.register_buffer("owners", owners, persistent=False)
 
     def forward(self, features: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """Return the angles `(batch, angles)` of features `(batch, features)` and weights `(weights,)`.
+        """Return angles `(batch, angles)` of features `(batch, features)` and weights `(weights,)`.
 
-        The batch is 1 for angles by weights alone.
+        Those by weights alone are `(angles,)`.
         """
-        parts = [features] if self._features else []
-        if self._weights:
-            parts.append(weights.expand(len(features) if self._features else 1, -1))
-        parameters = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        if not self._features:
+            parameters = weights
+        elif not self._weights:
+            parameters = features
+        else:
+            parameters = torch.cat((features, weights.expand(len(features), -1)), dim=1)
+        if self._in_order and parameters.shape[-1] == self.count:
+            return parameters
         if self._plain:
-            return parameters.index_select(1, self.factors[:, 0] - 1)
+            return parameters.index_select(-1, self.factors[:, 0] - 1)
         padded = nn.functional.pad(parameters, (1, 0), value=1.0)
-        chosen = padded.index_select(1, self.factors.flatten()).unflatten(1, self.factors.shape)
-        terms = self.coefficients.to(parameters.dtype) * chosen.prod(dim=2)
-        return terms.new_zeros((len(terms), self.count)).index_add(1, self.owners, terms)
+        chosen = padded.index_select(-1, self.factors.flatten()).unflatten(-1, self.factors.shape)
+        terms = self.coefficients.to(parameters.dtype) * chosen.prod(dim=-1)
+        return terms.new_zeros((*terms.shape[:-1], self.count)).index_add(-1, self.owners, terms)
 
 
 class AngleSums(nn.Module):

@@ -90,14 +90,19 @@ class _Run(torch.autograd.Function):
 def _in_lanes(rows: np.ndarray) -> np.ndarray:
     """Return `(batch, columns)` as `(blocks, columns, LANES)`, filled up with zeros."""
     blocks = -(-len(rows) // LANES)
-    filled = np.zeros((blocks * LANES, rows.shape[1]), rows.dtype)
-    filled[: len(rows)] = rows
+    filled = rows
+    if len(rows) % LANES:
+        filled = np.zeros((blocks * LANES, rows.shape[1]), rows.dtype)
+        filled[: len(rows)] = rows
     return np.ascontiguousarray(filled.reshape(blocks, LANES, rows.shape[1]).transpose(0, 2, 1))
 
 
 def _turned(angles: np.ndarray) -> np.ndarray:
     """Return cosine and sine of half the angles, first and second."""
-    return np.stack((np.cos(angles / 2), np.sin(angles / 2)))
+    half, turned = angles / 2, np.empty((2, *angles.shape), angles.dtype)
+    np.cos(half, out=turned[0])
+    np.sin(half, out=turned[1])
+    return turned
 
 
 def _in_blocks(kernel: Kernel, blocks: int, work: Callable[[int, int], None]) -> None:

@@ -1,5 +1,7 @@
 """A circuit as an ordinary layer of PyTorch."""
 
+from math import isfinite
+
 import torch
 from qiskit import QuantumCircuit
 from torch import nn
@@ -49,11 +51,11 @@ class QuantumLayer(nn.Module):
             recorded = features.is_cuda and torch.cuda.is_current_stream_capturing()
             if not (torch.compiler.is_compiling() or recorded):
                 self._refuse_what_is_not_finite(inputs, weights)
-            values = self.engine(self.shared(inputs, weights)[0], self.by_feature(inputs, weights))
+            values = self.engine(self.shared(inputs, weights), self.by_feature(inputs, weights))
         return values.to(torch.promote_types(features.dtype, self.weight.dtype))
 
     def _refuse_what_is_not_finite(self, features: torch.Tensor, weights: torch.Tensor) -> None:
-        if not (features.sum() + weights.sum()).isfinite():
+        if not isfinite(float(features.detach().sum() + weights.detach().sum())):
             bad = (~features.isfinite().all(dim=1)).nonzero().flatten().tolist()
             where = (
                 f"in {len(bad)} of {len(features)} samples, first in sample {bad[0]}" if bad else "among the weights"

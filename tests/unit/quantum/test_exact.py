@@ -7,6 +7,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
 from qiskit.quantum_info import SparsePauliOp
 
+from benchmarks.contraction import LIBRARIES, contraction
 from qfundus.quantum.ansatz import build_ansatz, chain_ansatz, layered_ansatz
 from qfundus.quantum.exact import compile_exact, estimate_costs
 from qfundus.quantum.gates import lower
@@ -214,6 +215,21 @@ def test_pennylane_says_the_same():
     ours = torch.autograd.grad((found * upstream).sum(), [features, layer.weight])
     theirs = torch.autograd.grad((wanted * upstream).sum(), [features, weights])
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("circuit", [chain_ansatz(24, 3), layered_ansatz(20, 2, "brick"), chain_ansatz(2, 1)])
+def test_libraries_for_general_networks_say_the_same_where_no_state_vector_fits(circuit, library):
+    layer, features = layer_of(circuit, "auto"), random_angles(3, circuit.num_qubits, seed=1).requires_grad_()
+    general, weights = contraction(circuit, 3, library), layer.weight.detach().flatten().requires_grad_()
+    upstream = torch.linspace(-1, 1, circuit.num_qubits)
+    same = features.detach().clone().requires_grad_()
+    wanted, values = general(same, weights), layer(features)
+    for found in (wanted, values):
+        (found * upstream).sum().backward()
+    assert torch.allclose(values, wanted, atol=1e-10)
+    assert torch.allclose(features.grad, same.grad, atol=1e-10)
+    assert torch.allclose(layer.weight.grad.flatten(), weights.grad, atol=1e-10)
 
 
 def test_the_cost_of_the_requested_circuit_is_linear_in_its_qubits():

@@ -80,5 +80,5 @@ def _expectations(circuit: QuantumCircuit, paulis: list[str], angles: torch.Tens
         own = Angles(gates.by_feature, n_features=gates.n_features, by_feature=True)
         with torch.inference_mode():
             nothing = angles.new_zeros(0)
-            found[:, numbers] = engine(shared(angles, nothing)[0], own(angles, nothing)).numpy()
+            found[:, numbers] = engine(shared(angles, nothing), own(angles, nothing)).numpy()
     return found
