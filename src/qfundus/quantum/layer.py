@@ -8,7 +8,9 @@ from torch import nn
 
 from qfundus.quantum.exact import Method, compile_exact
 from qfundus.quantum.gates import Angles, lower
+from qfundus.quantum.kernel import Kernel
 from qfundus.quantum.observables import Observable
+from qfundus.quantum.state_vector import StateVector
 
 
 class QuantumLayer(nn.Module):
@@ -64,6 +66,12 @@ class QuantumLayer(nn.Module):
                 f"An angle is not a finite number, {where}: look for a learning rate that is too high, "
                 "or for features that were divided by zero."
             )
+
+    @property
+    def method(self) -> Method:
+        """The method that was named, or chosen for its cost."""
+        engine = self.engine.engine if isinstance(self.engine, Kernel) else self.engine
+        return "state_vector" if isinstance(engine, StateVector) else "tensor_network"
 
     def extra_repr(self) -> str:
         """Say what was compiled."""

@@ -74,7 +74,7 @@ def train_quantum(train: Split, validation: Split, how: Quantum, seed: int) -> t
 
 
 def describe_training(head: QuantumHead, how: Quantum, validation: Split) -> dict[str, float]:
-    """Return what is said of a circuit with each training: its size, its entanglement, and how its gradients spread.
+    """Return what is said of a circuit with each training: its size, entanglement and gradients, and what ran it.
 
     A variance of the gradients that falls with the qubits is a barren plateau (McClean et al., Nature Communications 9,
     4812, 2018); it is taken over the weights, at the end of training, for the mean of the first observable.
@@ -95,6 +95,9 @@ def describe_training(head: QuantumHead, how: Quantum, validation: Split) -> dic
         "circuit_gates": float(circuit.size()),
         "two_qubit_gates": float(circuit.num_nonlocal_gates()),
         "gradient_variance": float(gradient.var(correction=0)),
+        "engine_is_state_vector": float(layer.method == "state_vector"),
+        "engine_bits": float(torch.finfo(layer.weight.dtype).bits),
+        "engine_threads": float(torch.get_num_threads()),
     }
 
 

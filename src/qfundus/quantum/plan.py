@@ -11,11 +11,9 @@ from qfundus.quantum.ansatz import build_ansatz
 from qfundus.quantum.backends import describe_backend
 from qfundus.quantum.exact import estimate_costs
 from qfundus.quantum.gates import lower
-from qfundus.quantum.kernel import Kernel
 from qfundus.quantum.layer import QuantumLayer
 from qfundus.quantum.network_plan import plan_contraction
 from qfundus.quantum.shots import Gradient
-from qfundus.quantum.state_vector import StateVector
 from qfundus.recipe import Quantum
 
 _STEPS = 3  # measured; the shortest counts
@@ -94,16 +92,14 @@ def _measure(how: Quantum, eyes: int) -> NightPlan | str:
     except ValueError as error:
         return str(error)
     compiled = time.perf_counter() - started
-    engine = layer.engine.engine if isinstance(layer.engine, Kernel) else layer.engine
-    method = "state_vector" if isinstance(engine, StateVector) else "tensor_network"
-    needed = estimate_costs(gates, contraction, how.batch)[method].bytes
+    needed = estimate_costs(gates, contraction, how.batch)[layer.method].bytes
     free = psutil.virtual_memory().available
     if needed > _ROOM * free:
         return f"A step would take {needed / 2**30:.1f} GiB, of {free / 2**30:.1f} GiB that are free."
     angles = torch.rand(how.batch, layer.n_features)
     took = min(_step(layer, angles) for _ in range(_STEPS))
     steps = how.epochs * -(-eyes // how.batch)
-    return NightPlan(method, compiled, took, steps, needed)
+    return NightPlan(layer.method, compiled, took, steps, needed)
 
 
 def _step(layer: QuantumLayer, angles: torch.Tensor) -> float:

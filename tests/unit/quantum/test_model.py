@@ -50,3 +50,4 @@ def test_the_size_of_the_circuit_and_the_spread_of_its_gradients_are_told():
     assert said["circuit_depth"] > 8
     assert 0 < said["gradient_variance"] < 1
     assert 0 < said["entanglement_bits"] <= 2
+    assert (said["engine_is_state_vector"], said["engine_bits"]) == (1, 32)
