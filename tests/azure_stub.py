@@ -30,7 +30,7 @@ class Stub(ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.blobs, self.jobs, self.seen, self.expired = {}, {}, [], False
+        self.blobs, self.made, self.seen, self.expired = {}, {}, [], False
         self.takes = 1_000_000  # jobs, then it breaks off
 
     @property
@@ -76,7 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, dict(answer))
         elif path.endswith("/jobs"):
             begins = parse_qs(urlsplit(self.path).query)["filter"][0].split("'")[1]
-            self._answer(200, {"value": [job for job in self.server.jobs.values() if job["name"].startswith(begins)]})
+            self._answer(200, {"value": [job for job in self.server.made.values() if job["name"].startswith(begins)]})
         elif "/jobs/" in path:
             self._job(path.rsplit("/", 1)[-1], body)
         else:
@@ -99,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _job(self, name, body):
         if self.command == "PUT":
             job = JobDetails(json.loads(body))
-            if len(self.server.jobs) >= self.server.takes:
+            if len(self.server.made) >= self.server.takes:
                 self._answer(400, {"error": {"code": "Broken", "message": "It breaks off."}})
                 return
             assert job.provider_id == "ionq"
@@ -111,9 +111,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.blobs[f"{container}/rawOutputData"] = json.dumps(run(asked)).encode()
             output = f"{self.server.url}{container}/rawOutputData?sig=x"
             done = {"id": name, "status": "Succeeded", "outputDataUri": output}
-            self.server.jobs[name] = {**json.loads(body), **done}
-        if name in self.server.jobs:
-            self._answer(200, self.server.jobs[name])
+            self.server.made[name] = {**json.loads(body), **done}
+        if name in self.server.made:
+            self._answer(200, self.server.made[name])
         else:
             self._answer(404, {"error": {"code": "NotFound", "message": "no such job"}})
 

@@ -61,10 +61,11 @@ def compare(version: str, jobs: dict[str, str]) -> dict[str, object]:
     """
     import numpy as np
 
-    from qfundus.quantum.jobs.queue import JobError, wait
+    from qfundus.quantum.jobs.queue import JobError, Vendors, wait
     from qfundus.quantum.jobs.store import JobStore
+    from qfundus.quantum.jobs.vendors import Offer
 
-    kept, store = _read_circuit(version), JobStore(QuantumSettings().jobs_address)
+    kept, store, vendors = _read_circuit(version), JobStore(QuantumSettings().jobs_address), Vendors()
     said: list[str] = []
     off: dict[str, float] = {}
     for name, job in jobs.items():
@@ -76,20 +77,10 @@ def compare(version: str, jobs: dict[str, str]) -> dict[str, object]:
         found = store.find(job)
         instead = f" (by {found.backend}: {found.said})" if found is not None and found.fallback else ""
         cost = f", cost {found.cost:g}" if found is not None and found.cost else ""
-        ran = _describe_machine(found.backend or name) if found is not None else ""
-        said.append(f"{name}{instead}: {off[name]:.3f} off in the mean over {len(values)} eyes{cost}{ran}")
+        offer = vendors.offer(found.backend or name) if found is not None else ""
+        machine = f", {offer.calibrated}" if isinstance(offer, Offer) and offer.calibrated else ""
+        said.append(f"{name}{instead}: {off[name]:.3f} off in the mean over {len(values)} eyes{cost}{machine}")
     return {"off": off, "note": f"Version {version}. " + "; ".join(said) + "."}
-
-
-def _describe_machine(backend: str) -> str:
-    """Say what a machine tells of itself now, where it is one: a simulator has no errors that were measured."""
-    from qfundus.quantum.jobs.queue import Vendors
-    from qfundus.quantum.jobs.vendors import Offer
-
-    offer = Vendors().offer(backend)
-    if not isinstance(offer, Offer) or not offer.error:
-        return ""
-    return f", {offer.qubits} qubits whose gates on two fail {offer.error:.2%} of the time"
 
 
 def _read_circuit(version: str) -> "KeptCircuit":

@@ -1,12 +1,11 @@
 """Azure Quantum's client against a stand-in on loopback, which checks each request by the SDK's own models."""
 
-import time
-
 import numpy as np
 import pytest
 from azure.core.credentials import AzureKeyCredential
 from azure.quantum import Workspace
 from azure_stub import azure_stub
+from dead_worker import assert_nothing_is_sent_twice
 from qiskit import QuantumCircuit
 from qiskit.quantum_info import SparsePauliOp, Statevector
 
@@ -15,10 +14,6 @@ from qfundus.quantum import chain_ansatz
 from qfundus.quantum.backends import open_backend
 from qfundus.quantum.backends.azure import open_target
 from qfundus.quantum.jobs import vendors
-from qfundus.quantum.jobs.queue import Vendors, Worker, submit
-from qfundus.quantum.jobs.schedule import Rules
-from qfundus.quantum.jobs.store import JobStore
-from qfundus.quantum.jobs.work import Estimates, Work
 from qfundus.quantum.transpile import compile_circuit
 
 SHOTS = 4096
@@ -83,38 +78,9 @@ def test_without_a_workspace_it_says_which_variable(monkeypatch):
         open_backend("azure")
 
 
-def open_fresh(workspace, monkeypatch):
-    """The vendor of `azure` as a new process has it."""
+@pytest.mark.parametrize("sent", [0, 1, 3])
+def test_what_a_dead_worker_had_sent_is_found_there_and_not_sent_twice(stub, workspace, monkeypatch, tmp_path, sent):
     priced = {"azure": {"through": "azure", "target": "ionq.simulator", "price": {"task": 1.0}}}
     monkeypatch.setattr(vendors, "read_backends", lambda: priced)
     monkeypatch.setattr(vendors, "open_backend", lambda _: open_target(workspace, "ionq.simulator"))
-    return Vendors(vendors.InProcess)
-
-
-def work_off(store, opened, seconds=60.0):
-    worker, until = Worker(store, Rules(), opened), time.time() + seconds
-    while store.jobs(["queued", "running"]) and time.time() < until:
-        worker.step()
-        time.sleep(0.02)
-
-
-@pytest.mark.parametrize("took", [0, 1, 3])
-def test_what_a_dead_worker_had_sent_is_found_there_and_not_sent_twice(stub, workspace, monkeypatch, tmp_path, took):
-    store = JobStore(f"sqlite:///{tmp_path}/jobs.db")
-    circuit = chain_ansatz(2, 1)
-    angles = np.random.default_rng(0).uniform(-3, 3, (3, circuit.num_parameters))
-    opened = open_fresh(workspace, monkeypatch)
-    job = submit(store, Work(circuit, ((("IZ", 1.0),),), angles, 0.05), ["azure"], vendors=opened)
-    # It sends some of the three circuits and is not heard of again: its thread's end is nobody's news.
-    stub.takes = took
-    Worker(store, Rules(), opened, lease=0.0).step()
-    [future] = opened["azure"]._running.values()  # noqa: SLF001  (a dead process would be at this point)
-    assert isinstance(future.exception(60), Exception) == (took < 3)
-    assert len(stub.jobs) == took
-    stub.takes = 100
-    work_off(store, open_fresh(workspace, monkeypatch))
-    done = store.find(job.id)
-    assert (done.state, len(stub.jobs), done.cost) == ("done", 3, 1.0)
-    found = Estimates.from_bytes(store.result(job.id)).values[:, 0]
-    exact = [Statevector(circuit.assign_parameters(row)).expectation_value(SparsePauliOp("IZ")) for row in angles]
-    assert np.abs(found - np.real(exact)).max() < 5 * 0.05
+    assert_nothing_is_sent_twice(tmp_path, "azure", stub, 3, sent)

@@ -1,15 +1,25 @@
 """Amazon Braket: devices by their ARN, or its local simulator."""
 
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
+from braket.aws import AwsDevice, AwsQuantumTask
+from braket.device_schema import DeviceActionType
 from qiskit import QuantumCircuit
 from qiskit.primitives import BackendEstimatorV2, BackendSamplerV2
 from qiskit.result import Result
-from qiskit_braket_provider import BraketLocalBackend, BraketProvider
+from qiskit_braket_provider import BraketAwsBackend, BraketLocalBackend
+from qiskit_braket_provider.providers.braket_quantum_task import BraketQuantumTask
 
 from qfundus.errors import SetupError
 from qfundus.quantum.backends import Backend
 from qfundus.quantum.backends.around import Around
+
+_TAG = "qfundus"  # of a task: the name under which it was sent
+_LOOKED_BACK = timedelta(days=30)  # how long after it was sent a task is found again
 
 
 def open_backend(options: dict[str, Any]) -> Backend:
@@ -18,17 +28,97 @@ def open_backend(options: dict[str, Any]) -> Backend:
 
 
 def _open(device: str = "local") -> Backend:
-    backend: Any = BraketLocalBackend() if device == "local" else _remote(device)
-    sampler = BackendSamplerV2(backend=_Placed(backend))
-    return Backend(BackendEstimatorV2(backend=backend), sampler, backend.target)
+    machine = None if device == "local" else _remote(device)
+    backend: Any = BraketLocalBackend() if machine is None else BraketAwsBackend(device=machine)
+    placed = _Placed(backend)
+    named = None if machine is None else _Tasks(machine, backend)
+    return Backend(BackendEstimatorV2(backend=placed), BackendSamplerV2(backend=placed), backend.target, named)
+
+
+class _Machine(AwsDevice):
+    """A device that creates the tasks of a batch by its own session: the SDK would by copies that know no token."""
+
+    def run_batch(self, task_specifications: list[Any], **options: Any) -> SimpleNamespace:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return SimpleNamespace(tasks=[self.run(one, **options) for one in task_specifications])
+
+
+class _Tasks:
+    """The tasks of a machine, by a tag; the same tag is their idempotency token, so none is created twice."""
+
+    def __init__(self, machine: _Machine, backend: Any) -> None:
+        self._machine, self._backend = machine, backend
+        self._client: Any = machine.aws_session.braket_client
+        self._client.meta.events.register("provide-client-params.braket.CreateQuantumTask", _tag_as_token)
+
+    def knows(self, name: str) -> bool:
+        """Say whether a task's tag begins so."""
+        return bool(self._sent(name))
+
+    def estimator(self, name: str) -> BackendEstimatorV2:
+        """Return an estimator whose tasks are tagged with a name and a number."""
+        return BackendEstimatorV2(backend=_Numbered(self._machine, self._backend, name, self._sent(name)))
+
+    def _sent(self, name: str) -> dict[str, str]:
+        since = (datetime.now(UTC) - _LOOKED_BACK).isoformat()
+        filters = [
+            {"name": "deviceArn", "operator": "EQUAL", "values": [self._machine.arn]},
+            {"name": "createdAt", "operator": "GT", "values": [since]},
+        ]
+        pages = self._client.get_paginator("search_quantum_tasks").paginate(filters=filters)
+        tasks = [task for page in pages for task in page["quantumTasks"]]
+        tagged = {str(task.get("tags", {}).get(_TAG, "")): str(task["quantumTaskArn"]) for task in tasks}
+        return {tag: arn for tag, arn in tagged.items() if tag.startswith(f"{name}-")}
+
+
+def _tag_as_token(params: dict[str, Any], **_: Any) -> dict[str, Any]:
+    tag = params.get("tags", {}).get(_TAG)
+    return {**params, "clientToken": tag} if tag else params
+
+
+class _Numbered(Around):
+    """Tasks numbered in the order in which they are asked for; one that was `sent` is fetched instead.
+
+    A machine that takes several circuits as one task, at the price of one, is given as many as it takes.
+    """
+
+    def __init__(self, machine: _Machine, backend: Any, name: str, sent: dict[str, str]) -> None:
+        super().__init__(backend)
+        self._machine, self._named, self._sent, self._numbers = machine, name, sent, count()
+        together: Any = machine.properties.action.get(DeviceActionType.OPENQASM_PROGRAM_SET)
+        self._most = together.maximumExecutables if together else 1
+
+    def run(self, run_input: Any, shots: int = 1024, **_: Any) -> "_Jobs":  # pyright: ignore[reportIncompatibleMethodOverride]
+        circuits = [run_input] if isinstance(run_input, QuantumCircuit) else list(run_input)
+        return _Jobs(list(self._start(circuits, shots)))
+
+    def _start(self, circuits: list[QuantumCircuit], shots: int) -> Iterator[Any]:
+        for first in range(0, len(circuits), self._most):
+            part, tag = circuits[first : first + self._most], f"{self._named}-{next(self._numbers)}"
+            if tag in self._sent:
+                task = AwsQuantumTask(self._sent[tag], self._machine.aws_session)
+                yield BraketQuantumTask(task.id, self._backend, task if len(part) > 1 else [task])
+            else:
+                yield self._backend.run(part, shots=shots, tags={_TAG: tag})
+
+
+class _Jobs:
+    """Several jobs, whose results are one."""
+
+    def __init__(self, jobs: list[Any]) -> None:
+        self._jobs = jobs
+
+    def result(self) -> Result:
+        first, *others = [job.result() for job in self._jobs]
+        first.results = [one for result in (first, *others) for one in result.results]
+        return first
 
 
 class _Placed(Around):
     """A device whose bits stand where the circuit wants them: the provider closes up those that are not measured."""
 
-    def run(self, run_input: Any, **options: Any) -> "_PlacedJob":  # pyright: ignore[reportIncompatibleMethodOverride]
+    def run(self, run_input: Any, shots: int = 1024, **_: Any) -> "_PlacedJob":  # pyright: ignore[reportIncompatibleMethodOverride]
         circuits = [run_input] if isinstance(run_input, QuantumCircuit) else list(run_input)
-        return _PlacedJob(self._backend.run(circuits, **options), [_measured_bits(one) for one in circuits])
+        return _PlacedJob(self._backend.run(circuits, shots=shots), [_measured_bits(one) for one in circuits])
 
 
 class _PlacedJob:
@@ -52,9 +142,9 @@ def _spread(closed_up: int, bits: list[int]) -> int:
     return sum((closed_up >> number & 1) << bit for number, bit in enumerate(bits))
 
 
-def _remote(arn: str) -> Any:
+def _remote(arn: str) -> _Machine:
     try:
-        return BraketProvider().get_backend(arn.rsplit("/", maxsplit=1)[-1])
+        return _Machine(arn)
     except Exception as error:  # noqa: BLE001  (boto3's errors, and the provider's own, have no common kind)
         raise SetupError(
             f"Amazon Braket does not open the device ({type(error).__name__}): check AWS_PROFILE or AWS_ACCESS_KEY_ID, "

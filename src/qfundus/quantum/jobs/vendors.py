@@ -45,6 +45,11 @@ class Offer:
     per_task: float = 0.0
     per_shot: float = 0.0
 
+    @property
+    def calibrated(self) -> str:
+        """What its calibration says, in words; nothing of a simulator, which has none."""
+        return f"{self.qubits} qubits whose gates on two fail {self.error:.2%} of the time" if self.error else ""
+
     def cost(self, works: int, shots: int) -> float:
         """Return what so much work costs."""
         return works * self.per_task + shots * self.per_shot

@@ -458,3 +458,8 @@ def test_work_and_estimates_are_read_as_they_were_written():
 
 def test_the_shipped_rules_are_read():
     assert read_rules().fallback == "exact"
+
+
+def test_a_machine_tells_how_often_its_gates_fail_and_a_simulator_does_not():
+    assert "7 qubits whose gates on two fail 0." in Vendors().offer("ibm.fake").calibrated
+    assert Vendors().offer("exact").calibrated == ""
