@@ -16,7 +16,6 @@ import pytest
 from vendor import CountingVendor
 
 from qfundus.errors import SetupError
-from qfundus.platform.ports import choose_ports
 from qfundus.quantum import chain_ansatz
 from qfundus.quantum.jobs import queue
 from qfundus.quantum.jobs.queue import JobError, Vendors, Worker, batches_of, read_rules, submit, wait
@@ -38,18 +37,17 @@ def work_of(seed=0, qubits=3, sets=2, precision=0.05):
 
 @pytest.fixture(scope="module")
 def postgres():
-    """A PostgreSQL of our own."""
+    """A PostgreSQL of our own, at a socket in its folder: other workers start theirs at the same time."""
     folder = Path(tempfile.mkdtemp(prefix="qfp-"))
     shutil.chown(folder, "postgres", "postgres")
-    [port] = choose_ports({"postgres": 15432}).values()
     run = ["runuser", "-u", "postgres", "--"]
     subprocess.run(
         [*run, POSTGRES / "initdb", "-D", f"{folder}/data", "-A", "trust"], check=True, capture_output=True, cwd="/"
     )
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    options = f"-k {folder} -c listen_addresses='' -c fsync=off"
     control = [*run, POSTGRES / "pg_ctl", "-D", f"{folder}/data", "-w", "-l", f"{folder}/log", "-o", options]
     subprocess.run([*control, "start"], check=True, capture_output=True, cwd="/")
-    yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
+    yield f"postgresql+psycopg://postgres@/postgres?host={folder}"
     subprocess.run([*control, "-m", "immediate", "stop"], check=True, capture_output=True, cwd="/")
     shutil.rmtree(folder)
 
