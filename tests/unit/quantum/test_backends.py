@@ -257,13 +257,32 @@ def test_a_wrong_option_is_named(tmp_path):
     file.write_text(
         "backends:\n  mine: {through: cirq, speed: high}\n  other: {through: nowhere}\n"
         "  noisy: {through: aer, noise: {readout: 2}}\n"
+        "  both: {through: aer, noise: {readout: 0.1}, calibration: FakeJakartaV2}\n"
+        "  typed: {through: pennylane, device: default.qbit}\n"
     )
+    with pytest.raises(SetupError, match="noise` or `calibration`"):
+        open_backend("both", file)
+    with pytest.raises(SetupError, match=r"default\.qbit does not exist"):
+        open_backend("typed", file)
     with pytest.raises(SetupError, match="readout"):
         open_backend("noisy", file)
     with pytest.raises(SetupError, match="speed"):
         open_backend("mine", file)
     with pytest.raises(SetupError, match="no installed package offers"):
         open_backend("other", file)
+
+
+def test_a_seed_holds_with_a_calibration_too(tmp_path):
+    file = tmp_path / "quantum.yaml"
+    file.write_text("backends:\n  mine: {through: aer, calibration: FakeJakartaV2, seed: 7}\n")
+    found: list[float] = []
+    for _ in range(2):
+        backend, circuit = open_backend("mine", file), chain_ansatz(2, 1)
+        compiled = compile_circuit(circuit.assign_parameters(np.ones(circuit.num_parameters)), backend.target).circuit
+        observable = SparsePauliOp("ZZ").apply_layout(compiled.layout)
+        [result] = backend.estimator.run([(compiled, observable)], precision=0.1).result()
+        found.append(float(result.data.evs))
+    assert found[0] == found[1]
 
 
 def test_compiling_is_done_once_and_reported():

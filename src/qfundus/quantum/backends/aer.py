@@ -39,17 +39,23 @@ def open_backend(options: dict[str, Any]) -> Backend:
 
 def _open(noise: dict[str, float] | None = None, calibration: str | None = None, seed: int | None = None) -> Backend:
     if calibration is not None:
-        return _calibrated(calibration)
+        if noise is not None:
+            raise ValueError("a machine's calibration is its noise: give `noise` or `calibration`")
+        return _calibrated(calibration, seed)
     model = {} if noise is None else {"noise_model": make_noise(NoiseNumbers(**noise))}
     # A gate that the noise does not know would be free of it: circuits are compiled to those that it knows.
     target = None if noise is None else Target.from_configuration([*ONE_QUBIT, *TWO_QUBITS, "measure"], _WIDEST)
-    seeded = {} if seed is None else {"seed_simulator": seed}
-    estimator = _Estimator(options={"backend_options": model, "run_options": seeded})
+    estimator = _Estimator(options={"backend_options": model, "run_options": _seeded(seed)})
     return Backend(estimator, SamplerV2(seed=seed, options={"backend_options": model}), target)
 
 
-def _calibrated(machine: str) -> Backend:
+def _seeded(seed: int | None) -> dict[str, int]:
+    return {} if seed is None else {"seed_simulator": seed}
+
+
+def _calibrated(machine: str, seed: int | None) -> Backend:
     from qfundus.quantum.backends.ibm import open_fake
 
     fake = open_fake(machine)
-    return Backend(_Estimator.from_backend(fake), SamplerV2.from_backend(fake), fake.target)
+    estimator = _Estimator.from_backend(fake, options={"run_options": _seeded(seed)})
+    return Backend(estimator, SamplerV2.from_backend(fake, seed=seed), fake.target)

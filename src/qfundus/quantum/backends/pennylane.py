@@ -16,6 +16,10 @@ def open_backend(options: dict[str, Any]) -> Backend:
 
 
 def _open(device: str = "default.qubit", qubits: int = 24, seed: int | None = None) -> Backend:
+    try:
+        qml.device(device, wires=1)
+    except qml.exceptions.DeviceError as error:
+        raise ValueError(str(error)) from None
     seeds = np.random.default_rng(seed)
 
     def sample(gates: Gates, angles: list[float], shots: int) -> np.ndarray:
