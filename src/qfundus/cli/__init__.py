@@ -1,5 +1,6 @@
 """The command line of qfundus: commands in panels, and groups of commands by name."""
 
+import errno
 import os
 import sys
 from typing import Annotated
@@ -47,6 +48,19 @@ def set_up(verbose: Annotated[bool, typer.Option("--verbose", help="Log more.")]
     os.environ.setdefault("NUMBA_CACHE_DIR", str(state_folder() / "cache" / "numba"))
 
 
+def explain(error: OSError) -> str:
+    """Say what the system refused.
+
+    Raises:
+        OSError: of a connection, which whoever made it ought to have explained.
+    """
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:  # a write names no file
+        return "There is no space left on the disk: make room, and start it again."
+    if error.filename is None:
+        raise error
+    return f"{error.filename}: {error.strerror}."
+
+
 def run() -> None:
     """Run the command line; an expected error is one message, not a traceback."""
     from qfundus.settings import state_folder
@@ -59,7 +73,5 @@ def run() -> None:
         typer.secho(f"\n{error}", fg=typer.colors.RED, err=True)
         sys.exit(1)
     except OSError as error:
-        if error.filename is None:  # of a connection, which whoever made it ought to have explained
-            raise
-        typer.secho(f"\n{error.filename}: {error.strerror}.", fg=typer.colors.RED, err=True)
+        typer.secho(f"\n{explain(error)}", fg=typer.colors.RED, err=True)
         sys.exit(1)
