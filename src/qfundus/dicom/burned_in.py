@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
+import zxingcpp
 from PIL import Image
 from pydicom import Dataset, dcmread
 from pydicom.pixels.processing import apply_color_lut, apply_rescale, apply_voi, apply_windowing
@@ -67,10 +68,13 @@ class Box:
 def find_burned_in_text(source: BinaryIO | Path, black: dict[int, list[Box]] | None = None) -> dict[int, list[Box]]:
     """Return where text stands in the frames of a DICOM file; frames without text are left out.
 
+    Of a barcode a reader says no more than that it is there, and bars that it cannot read may yet be read by another.
+
     What was made `black` before is not looked at again: on the disc it would look like a stroke itself.
 
     Raises:
-        Discard: where the pixels cannot be decoded, or a line would be so large that a person should look.
+        Discard: where the pixels cannot be decoded, or a line would be so large that a person should look, or where no
+            text is left but a barcode.
     """
     found: dict[int, list[Box]] = {}
     with closing(_viewed(source)) as viewed:
@@ -86,6 +90,8 @@ def find_burned_in_text(source: BinaryIO | Path, black: dict[int, list[Box]] | N
                 raise Discard("burned_in_text", "What looks like text covers much of the picture, or is part of it.")
             if boxes:
                 found[number] = boxes
+            elif any(zxingcpp.read_barcodes(view) for view in views):
+                raise Discard("burned_in_text", "There is a barcode on the picture.")
     return found
 
 

@@ -1,11 +1,13 @@
 import io
 import random
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+import zxingcpp
 from conftest import REAL_DATA, make_eye
 from PIL import Image, ImageDraw, ImageFont
 from pydicom import Dataset
@@ -197,6 +199,23 @@ def test_what_still_looks_like_text_is_refused(photographs, tmp_path, monkeypatc
     monkeypatch.setattr(clean, "black_out", lambda path, found: None)  # a black that does not take
     with pytest.raises(Discard, match="There is text after"):
         remove_burned_in_text(file)
+
+
+@pytest.mark.parametrize("angle", [0, 90, 8])
+@pytest.mark.parametrize("kind", ["Code128", "Code39", "ITF", "QRCode", "DataMatrix"])
+def test_a_barcode_is_held_or_blacked_out(kind, angle, photographs, tmp_path):
+    code = zxingcpp.create_barcode("48271930", getattr(zxingcpp.BarcodeFormat, kind))
+    drawn = Image.fromarray(np.asarray(zxingcpp.write_barcode_to_image(code, scale=3)))
+    label = np.asarray(drawn.rotate(angle, expand=True, fillcolor=255))
+    picture = np.asarray(Image.fromarray(photographs.images[0]).resize((1000, 1000), Image.Resampling.BICUBIC)).copy()
+    picture[20 : 20 + label.shape[0], 20 : 20 + label.shape[1]] = label[..., None]
+    file = tmp_path / "label.dcm"
+    patient = invent_patient(random.Random(0), date(2026, 5, 4))
+    eye = wrap_eye(picture, patient, Clinic(), laterality="R", study_uid="1.2.826.0.1.3680043.8.498.1", entropy="test")
+    file.write_bytes(to_bytes(eye))
+    with suppress(Discard):
+        remove_burned_in_text(file)
+        assert not zxingcpp.read_barcodes(pixel_array(file))
 
 
 def test_an_image_full_of_text_is_blacked_out(tmp_path):
