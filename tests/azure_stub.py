@@ -32,6 +32,7 @@ class Stub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.blobs, self.made, self.seen, self.expired = {}, {}, [], False
         self.takes = 1_000_000  # jobs, then it breaks off
+        self.status = "Succeeded"  # of new jobs
 
     @property
     def url(self):
@@ -110,8 +111,11 @@ class _Handler(BaseHTTPRequestHandler):
             asked = json.loads(self.server.blobs[urlsplit(job.input_data_uri).path])
             self.server.blobs[f"{container}/rawOutputData"] = json.dumps(run(asked)).encode()
             output = f"{self.server.url}{container}/rawOutputData?sig=x"
-            done = {"id": name, "status": "Succeeded", "outputDataUri": output}
+            done = {"id": name, "status": self.server.status, "outputDataUri": output}
             self.server.made[name] = {**json.loads(body), **done}
+        if name.endswith(":cancel"):
+            name = name.removesuffix(":cancel")
+            self.server.made[name]["status"] = "Cancelled"
         if name in self.server.made:
             self._answer(200, self.server.made[name])
         else:

@@ -25,6 +25,8 @@ class Stub(ThreadingHTTPServer):
         self.made, self.results, self.asked, self.expired = {}, {}, 0, False
         self.takes = 1_000_000  # tasks, then it breaks off
         self.together = 1  # circuits in a task
+        self.unwell = 0  # how many questions after tasks it does not answer
+        self.status = "COMPLETED"  # of new tasks
         self.lock = threading.Lock()
 
     @property
@@ -45,7 +47,7 @@ class Stub(ThreadingHTTPServer):
                 self.results[f"/{asked['outputS3Bucket']}/{folder}/results.json"] = found.json().encode()
                 self.made[token] = {
                     "quantumTaskArn": f"arn:aws:braket:us-east-1:123456789012:quantum-task/{number}",
-                    "status": "COMPLETED",
+                    "status": self.status,
                     "deviceArn": asked["deviceArn"],
                     "deviceParameters": asked.get("deviceParameters", "{}"),
                     "shots": asked["shots"],
@@ -54,6 +56,7 @@ class Stub(ThreadingHTTPServer):
                     "createdAt": datetime.now(UTC).isoformat(),
                     "endedAt": datetime.now(UTC).isoformat(),
                     "tags": asked.get("tags", {}),
+                    "queueInfo": {"queue": "QUANTUM_TASKS_QUEUE", "position": "1", "queuePriority": "Normal"},
                 }
             return self.made[token]
 
@@ -92,6 +95,13 @@ class _Handler(BaseHTTPRequestHandler):
             wanted = {one["name"]: one["values"] for one in json.loads(body)["filters"]}
             found = [task for task in self.server.made.values() if task["deviceArn"] in wanted["deviceArn"]]
             self._answer(200, {"quantumTasks": [task for task in found if task["createdAt"] > wanted["createdAt"][0]]})
+        elif path.startswith("/quantum-task/") and self.server.unwell:
+            self.server.unwell -= 1
+            self._answer(500, {"code": "InternalServiceException", "message": "It is unwell."})
+        elif path.endswith("/cancel"):
+            [task] = [one for one in self.server.made.values() if path.endswith(f"{one['quantumTaskArn']}/cancel")]
+            task["status"] = "CANCELLED"
+            self._answer(200, {"quantumTaskArn": task["quantumTaskArn"], "cancellationStatus": "CANCELLED"})
         elif path.startswith("/quantum-task/"):
             [task] = [one for one in self.server.made.values() if path.endswith(one["quantumTaskArn"])]
             self._answer(200, task)

@@ -34,7 +34,9 @@ def train(
     """Train a grader on labelled photographs, without any server; the same command goes on where it was cut off.
 
     OUT gets model.onnx (the grader), grader.json (what belongs to it), and a log of each network's training. The test
-    split, where the data has one, is not looked at. QFUNDUS_S3_ENDPOINT, _ACCESS_KEY and _SECRET_KEY open what is in S3.
+    split, where the data has one, is not looked at.
+
+    What lies in S3 is opened by QFUNDUS_S3_ENDPOINT, QFUNDUS_S3_ACCESS_KEY and QFUNDUS_S3_SECRET_KEY.
     """
     import signal
 

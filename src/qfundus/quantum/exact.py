@@ -9,7 +9,7 @@ from qfundus.quantum.gates import Gates
 from qfundus.quantum.kernel import Kernel
 from qfundus.quantum.network_plan import Plan, plan_contraction
 from qfundus.quantum.observables import Observable
-from qfundus.quantum.state_vector import StateVector, count_passes
+from qfundus.quantum.state_vector import StateVector, weigh_passes
 from qfundus.quantum.tensor_network import TensorNetwork
 
 Method = Literal["auto", "state_vector", "tensor_network"]
@@ -63,7 +63,7 @@ def estimate_costs(circuit: Gates, plan: Plan, batch: int) -> dict[Method, Cost]
     amplitudes = batch * 2**circuit.n_qubits
     products, numbers = (batch * min(count, _TOO_MANY) for count in (plan.products, plan.numbers))
     return {
-        "state_vector": Cost(count_passes(circuit) * (_PER_PASS + amplitudes * _PER_NUMBER), 40 * amplitudes),
+        "state_vector": Cost(weigh_passes(circuit) * (_PER_PASS + amplitudes * _PER_NUMBER), 40 * amplitudes),
         "tensor_network": Cost(
             _PER_SITE * circuit.n_qubits + products * _PER_PRODUCT + numbers * _PER_KEPT, 8 * numbers
         ),

@@ -49,8 +49,11 @@ def lower(circuit: QuantumCircuit, *, all_features: bool = False) -> Gates:
     """Take a circuit down to RY, RZ and CX; global phases are dropped. With `all_features` it has no weights.
 
     Raises:
-        ValueError: for a gate that is none of unitary one- and two-qubit gates, or an angle that is no polynomial.
+        ValueError: for a gate that is none of unitary one- and two-qubit gates, a qubit that is used after it was
+            measured, or an angle that is no polynomial.
     """
+    if not circuit.num_qubits:
+        raise ValueError("The circuit has no qubit.")
     features, weights = (list(circuit.parameters), []) if all_features else split_parameters(circuit)
     places = {parameter: place for place, parameter in enumerate((*features, *weights))}
     basic = transpile(_without_measurements(circuit), basis_gates=_BASIS, optimization_level=0)
@@ -87,8 +90,12 @@ def split_parameters(circuit: QuantumCircuit) -> tuple[list[Any], list[Any]]:
 
 
 def _without_measurements(circuit: QuantumCircuit) -> QuantumCircuit:
-    bare = circuit.copy_empty_like()
+    bare, measured = circuit.copy_empty_like(), set[Any]()
     for instruction in circuit.data:
+        if instruction.operation.name != "barrier" and not measured.isdisjoint(instruction.qubits):
+            raise ValueError("A qubit is used after it was measured: circuits are measured at their end alone.")
+        if instruction.operation.name == "measure":
+            measured.update(instruction.qubits)
         if instruction.operation.name not in _UNITLESS:
             bare.append(instruction)
     return bare
@@ -128,6 +135,8 @@ def _to_polynomial(angle: Any, places: dict[Any, int]) -> Polynomial:
     if not isinstance(angle, ParameterExpression) or not angle.parameters:
         return {(): float(angle)}
     expression: Any = angle.sympify()
+    if not expression.free_symbols:  # x - x
+        return {(): float(expression)}
     by_name = {parameter.name: parameter for parameter in angle.parameters}
     symbols = sorted(expression.free_symbols, key=str)
     try:

@@ -65,7 +65,8 @@ class Kernel(nn.Module):
 class _Run(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, kernel: Kernel, shared: torch.Tensor, by_feature: torch.Tensor) -> torch.Tensor:
-        common, own = _turned(shared.detach().numpy()), _turned(_in_lanes(by_feature.detach().numpy()))
+        common, own = (angles.detach().resolve_neg().numpy() for angles in (shared, by_feature))
+        common, own = _turned(common), _turned(_in_lanes(own))
         blocks, signs = own.shape[1], kernel.signs.astype(own.dtype, copy=False)
         state = np.empty((blocks, 2, LANES << kernel.n_qubits), own.dtype)
         values = np.empty((blocks, LANES, signs.shape[1]), own.dtype)
@@ -78,7 +79,7 @@ class _Run(torch.autograd.Function):
     @once
     def backward(ctx: Any, *upstream: torch.Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         gates, common, own, signs, state = ctx.given
-        weighed = _in_lanes(upstream[0].numpy())
+        weighed = _in_lanes(upstream[0].resolve_neg().numpy())
         slopes = np.zeros((len(state), common.shape[1]), own.dtype), np.zeros(own.shape[1:], own.dtype)
         # The state is undone on the way; a graph that is kept may be gone through again.
         given = (gates, common, own, signs, state.copy(), weighed, *slopes)

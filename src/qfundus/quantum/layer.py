@@ -43,6 +43,8 @@ class QuantumLayer(nn.Module):
         Raises:
             ValueError: for another shape, or where an angle is not a finite number.
         """
+        if features.is_complex():
+            raise ValueError("Angles are real numbers.")
         if features.dim() != 2 or features.shape[1] != self.n_features:
             raise ValueError(f"The layer takes (batch, {self.n_features}) angles, not {tuple(features.shape)}.")
         kind = torch.promote_types(features.dtype, torch.promote_types(self.weight.dtype, torch.float32))
@@ -59,6 +61,8 @@ class QuantumLayer(nn.Module):
     def _refuse_what_is_not_finite(self, features: torch.Tensor, weights: torch.Tensor) -> None:
         if not isfinite(float(features.detach().sum() + weights.detach().sum())):
             bad = (~features.isfinite().all(dim=1)).nonzero().flatten().tolist()
+            if not bad and weights.isfinite().all():  # their sum is too large alone
+                return
             where = (
                 f"in {len(bad)} of {len(features)} samples, first in sample {bad[0]}" if bad else "among the weights"
             )

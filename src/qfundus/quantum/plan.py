@@ -7,13 +7,15 @@ from dataclasses import dataclass
 import psutil
 import torch
 
+from qfundus.errors import SetupError
 from qfundus.quantum.ansatz import build_ansatz
 from qfundus.quantum.backends import describe_backend
 from qfundus.quantum.exact import estimate_costs
 from qfundus.quantum.gates import lower
+from qfundus.quantum.jobs.price import Price
 from qfundus.quantum.layer import QuantumLayer
 from qfundus.quantum.network_plan import plan_contraction
-from qfundus.quantum.shots import Gradient
+from qfundus.quantum.shots import Gradient, refuse_what_cannot_be_shifted
 from qfundus.recipe import Quantum
 
 _STEPS = 3  # measured; the shortest counts
@@ -60,17 +62,26 @@ def plan_shots(
     """Count what fine-tuning a recipe's circuit on a backend of `configs/quantum.yaml` would send and cost.
 
     Each sample is estimated once forward, and twice for each angle backward (parameter shift) or twice in all (SPSA),
-    to a standard deviation of `precision`. All of a batch is one task on the way there, and one on the way back.
+    to a standard deviation of `precision`. All of a batch is one task on the way there, and one on the way back, unless
+    the entry's `price` says how many `circuits` go into one.
 
     Raises:
-        SetupError: where there is no such backend.
+        SetupError: where there is no such backend, or the shift rule would be wrong for the circuit.
     """
-    price = describe_backend(backend).get("price", {})
-    angles = build_ansatz(how.ansatz, how.qubits, how.layers).num_parameters
+    price = Price.of(describe_backend(backend))
+    circuit = build_ansatz(how.ansatz, how.qubits, how.layers)
+    if gradient == "parameter_shift":
+        try:
+            refuse_what_cannot_be_shifted(circuit)
+        except ValueError as why:
+            raise SetupError(str(why)) from None
+    angles = circuit.num_parameters
     circuits = epochs * eyes * (1 + 2 * (angles if gradient == "parameter_shift" else 1))
     shots = circuits * math.ceil(precision**-2)
-    tasks = 2 * epochs * -(-eyes // how.batch)
-    return ShotsPlan(circuits, shots, tasks * float(price.get("task", 0.0)) + shots * float(price.get("shot", 0.0)))
+    batches = epochs * -(-eyes // how.batch)
+    forward, backward = epochs * eyes, circuits - epochs * eyes
+    tasks = sum(max(batches, math.ceil(sent / price.circuits)) for sent in (forward, backward))
+    return ShotsPlan(circuits, shots, tasks * price.task + shots * price.shot)
 
 
 def plan_night(how: Quantum, eyes: int, window: float) -> NightPlan | Refusal:

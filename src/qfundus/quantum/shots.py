@@ -50,7 +50,8 @@ class ShotsLayer(nn.Module):
             raise ValueError(f"There is no gradient by {gradient}: take {' or '.join(get_args(Gradient))}.")
         if not 0 < precision < 1:
             raise ValueError(f"The precision is a standard deviation between 0 and 1, not {precision}.")
-        _refuse_what_cannot_be_shifted(ansatz)
+        if gradient == "parameter_shift":
+            refuse_what_cannot_be_shifted(ansatz)
         features, weights = split_parameters(ansatz)
         compiled = compile_circuit(ansatz, backend.target, level).circuit
         names = [parameter.name for parameter in (*features, *weights)]
@@ -86,12 +87,19 @@ def _laid_out(observable: SparsePauliOp, compiled: QuantumCircuit) -> SparsePaul
     return observable.apply_layout(compiled.layout) if compiled.layout else observable
 
 
-def _refuse_what_cannot_be_shifted(ansatz: QuantumCircuit) -> None:
+def refuse_what_cannot_be_shifted(ansatz: QuantumCircuit) -> None:
+    """Refuse a circuit whose gradient the shift rule would get wrong.
+
+    Raises:
+        ValueError: where a parameter turns more than one gate, or not by itself.
+    """
     gates = lower(ansatz, all_features=True)
     used = [place for polynomial in gates.by_feature for term in polynomial for place in term]
     plain = all(len(p) == 1 and all(len(t) == 1 and c == 1.0 for t, c in p.items()) for p in gates.by_feature)
     if not plain or len(used) != len(set(used)):
-        raise ValueError("The shift rule needs each parameter to turn one gate, by itself: take chain, ring or brick.")
+        raise ValueError(
+            "The shift rule needs each parameter to turn one gate, by itself: take chain, ring or brick, or SPSA."
+        )
 
 
 class _Estimated(torch.autograd.Function):

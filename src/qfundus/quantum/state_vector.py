@@ -29,6 +29,7 @@ from qfundus.quantum.once import once
 _GROUP = 4  # qubits in one matrix product: 16 x 16 keep a core busy while memory moves
 _NARROW = 4  # columns; so many thousand products of so small matrices take longer than one with zeros in between
 _MOST_PRODUCTS = 2**24  # numbers that the gradients of one group's matrix may take before they are added up
+_OWN = 3  # passes that RY on one qubit takes by angles of each sample's own
 _KEPT_FACTORS = 2**18  # phase factors that are kept from the forward pass to the backward one; more are made anew
 
 
@@ -229,6 +230,12 @@ def count_passes(circuit: Gates) -> int:
     return len(_Program(circuit.n_qubits, _slice(circuit)[1:]).steps)
 
 
+def weigh_passes(circuit: Gates) -> int:
+    """Return what the passes take, in passes of a gather or of a matrix that all samples share."""
+    steps = _Program(circuit.n_qubits, _slice(circuit)[1:]).steps
+    return sum(_OWN if isinstance(step, _RotateEach) else 1 for step in steps)
+
+
 def _by_feature(gates: list[Gate]) -> bool:
     return any(gate.by_feature for gate in gates)
 
@@ -305,7 +312,7 @@ class _Parities(nn.Module):
 
     def expectations(self, state: torch.Tensor) -> torch.Tensor:
         """Return the mean sign `(batch, masks)` of each choice over a state's probabilities."""
-        return self.sums(state.square().sum(dim=2))
+        return self.sums(state.square().sum(dim=2)).clone(memory_format=torch.contiguous_format)  # no view
 
     def sums(self, values: torch.Tensor) -> torch.Tensor:
         """Add up numbers `(2**qubits, batch)` with their signs, to `(batch, masks)`."""

@@ -1,5 +1,8 @@
 """Azure Quantum's client against a stand-in on loopback, which checks each request by the SDK's own models."""
 
+import time
+from contextlib import suppress
+
 import numpy as np
 import pytest
 from azure.core.credentials import AzureKeyCredential
@@ -80,7 +83,22 @@ def test_without_a_workspace_it_says_which_variable(monkeypatch):
 
 @pytest.mark.parametrize("sent", [0, 1, 3])
 def test_what_a_dead_worker_had_sent_is_found_there_and_not_sent_twice(stub, workspace, monkeypatch, tmp_path, sent):
-    priced = {"azure": {"through": "azure", "target": "ionq.simulator", "price": {"task": 1.0}}}
+    priced = {"azure": {"through": "azure", "target": "ionq.simulator", "price": {"task": 1.0, "circuits": 1}}}
     monkeypatch.setattr(vendors, "read_backends", lambda: priced)
     monkeypatch.setattr(vendors, "open_backend", lambda _: open_target(workspace, "ionq.simulator"))
     assert_nothing_is_sent_twice(tmp_path, "azure", stub, 3, sent)
+
+
+def test_a_job_that_waits_has_not_begun_and_can_be_called_back(stub, workspace):
+    stub.status = "Waiting"
+    named = open_target(workspace, "ionq.simulator").named
+    circuit = chain_ansatz(2, 1)
+    running = named.estimator("a-token").run([(circuit, SparsePauliOp("IZ"), [0.0] * circuit.num_parameters)])
+    until = time.time() + 30
+    while not stub.made and time.time() < until:
+        time.sleep(0.02)
+    assert not named.has_begun("a-token")
+    named.cancel("a-token")
+    assert [job["status"] for job in stub.made.values()] == ["Cancelled"]
+    with suppress(Exception):  # of the SDK's own, which finds no reason to tell
+        running.result()

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
 from qiskit.quantum_info import SparsePauliOp
+from torch import nn
 
 from benchmarks.contraction import LIBRARIES, contraction
 from qfundus.quantum.ansatz import build_ansatz, chain_ansatz, layered_ansatz
@@ -121,7 +122,12 @@ def test_a_hundred_qubits_are_trained():
 
 @pytest.mark.parametrize(
     ("name", "qubits", "method"),
-    [("chain", 4, "state_vector"), ("chain", 20, "tensor_network"), ("all_to_all", 12, "state_vector")],
+    [
+        ("chain", 4, "state_vector"),
+        ("chain", 20, "tensor_network"),
+        ("all_to_all", 12, "state_vector"),
+        ("reupload", 14, "tensor_network"),
+    ],
 )
 def test_the_cheaper_method_is_chosen(name, qubits, method):
     layer = QuantumLayer(build_ansatz(name, qubits, 3))
@@ -163,6 +169,38 @@ def test_the_kernel_takes_circuits_that_lack_features_or_weights(turned_by, batc
         assert ours is None or theirs is None or torch.allclose(ours, theirs, atol=1e-12)
     assert turned_by != "features" or features[0].grad.shape == (batch, 1)
     assert turned_by != "weights" or layer.weight.grad.shape == (1,)
+
+
+def test_a_qubit_that_is_used_after_its_measurement_is_refused():
+    circuit = QuantumCircuit(1, 1)
+    circuit.h(0)
+    circuit.measure(0, 0)
+    circuit.h(0)
+    with pytest.raises(ValueError, match="used after it was measured"):
+        QuantumLayer(circuit)
+
+
+def test_a_circuit_of_no_qubit_is_refused_and_an_angle_that_cancels_out_is_none():
+    with pytest.raises(ValueError, match="no qubit"):
+        QuantumLayer(QuantumCircuit(0))
+    x, circuit = ParameterVector("x", 1), QuantumCircuit(1)
+    circuit.ry(x[0] - x[0], 0)
+    circuit.ry(x[0], 0)
+    assert_as_qiskit(circuit, "auto")
+
+
+@pytest.mark.parametrize("method", ENGINES)
+def test_values_may_be_changed_in_place_and_angles_be_views_or_huge(method):
+    layer = layer_of(chain_ansatz(4, 2), method)
+    values = nn.Sequential(layer, nn.ReLU(inplace=True))(random_angles(3, 4))
+    values.sum().backward()
+    assert layer.weight.grad.isfinite().all()
+    angles = random_angles(3, 4)
+    negated = torch.complex(angles, angles).conj().imag
+    assert torch.allclose(layer(negated), layer(-angles))
+    assert layer(torch.full((3, 4), 1e308, dtype=torch.float64)).isfinite().all()
+    with pytest.raises(ValueError, match="real numbers"):
+        layer(torch.complex(angles, angles))
 
 
 def test_an_observable_or_a_method_that_is_none_is_refused():

@@ -116,3 +116,13 @@ def test_fine_tuning_under_noise_lowers_the_loss_there(trained):
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
+
+
+def test_spsa_takes_circuits_that_cannot_be_shifted():
+    circuit = build_ansatz("zz_feature_map", 3, 1)
+    with pytest.raises(ValueError, match="or SPSA"):
+        ShotsLayer(circuit, open_backend("aer"))
+    layer = ShotsLayer(circuit, open_backend("aer"), precision=0.1, gradient="spsa")
+    features = torch.zeros(2, layer.n_features, requires_grad=True)
+    layer(features).sum().backward()
+    assert features.grad.isfinite().all()

@@ -27,6 +27,14 @@ class Named(Protocol):
         """Say whether anything was sent under a name."""
         ...
 
+    def has_begun(self, name: str) -> bool:
+        """Say whether the machine has begun with anything that was sent under a name."""
+        ...
+
+    def cancel(self, name: str) -> None:
+        """Call back what was sent under a name and has not ended."""
+        ...
+
     def estimator(self, name: str) -> BaseEstimatorV2:
         """Return an estimator for one call under a name; asked the same once more, it sends nothing twice."""
         ...

@@ -17,6 +17,8 @@ from qfundus.quantum.backends import Backend
 from qfundus.quantum.backends.around import Around
 from qfundus.settings import QuantumSettings
 
+_QUEUED = ("Queued", "Waiting")
+
 
 def open_backend(options: dict[str, Any]) -> Backend:
     """Open a target. Options: `target`, such as `ionq.simulator`, and `gates`, the gate set that it is sent."""
@@ -65,13 +67,26 @@ class _Jobs:
         """Say whether a job's name begins so."""
         return bool(self._sent(name))
 
+    def has_begun(self, name: str) -> bool:
+        """Say whether a job of a name has left the queue."""
+        return any(job.details.status not in _QUEUED for job in self._jobs(name))
+
+    def cancel(self, name: str) -> None:
+        """Cancel the jobs of a name that have not ended."""
+        for job in self._jobs(name):
+            if not job.has_completed():
+                self._workspace.cancel_job(job)
+
     def estimator(self, name: str) -> BackendEstimatorV2:
         """Return an estimator whose jobs bear a name and a number."""
         named = _Numbered(self._backend, name, self._sent(name), self._provider.get_job)
         return BackendEstimatorV2(backend=named)
 
     def _sent(self, name: str) -> dict[str, str]:
-        return {str(job.details.name): str(job.id) for job in self._workspace.list_jobs(name_match=name)}
+        return {str(job.details.name): str(job.id) for job in self._jobs(name)}
+
+    def _jobs(self, name: str) -> list[Any]:
+        return list(self._workspace.list_jobs(name_match=name))
 
 
 class _Numbered(Around):

@@ -19,6 +19,7 @@ from qfundus.quantum.backends import Backend
 from qfundus.quantum.backends.around import Around
 
 _TAG = "qfundus"  # of a task: the name under which it was sent
+_QUEUED = frozenset({"CREATED", "QUEUED"})
 _LOOKED_BACK = timedelta(days=30)  # how long after it was sent a task is found again
 
 
@@ -53,6 +54,19 @@ class _Tasks:
     def knows(self, name: str) -> bool:
         """Say whether a task's tag begins so."""
         return bool(self._sent(name))
+
+    def has_begun(self, name: str) -> bool:
+        """Say whether a task of a name has left the queue."""
+        return any(task.state() not in _QUEUED for task in self._tasks(name))
+
+    def cancel(self, name: str) -> None:
+        """Cancel the tasks of a name that have not ended."""
+        for task in self._tasks(name):
+            if task.state() not in AwsQuantumTask.TERMINAL_STATES:
+                task.cancel()
+
+    def _tasks(self, name: str) -> list[AwsQuantumTask]:
+        return [AwsQuantumTask(arn, self._machine.aws_session) for arn in self._sent(name).values()]
 
     def estimator(self, name: str) -> BackendEstimatorV2:
         """Return an estimator whose tasks are tagged with a name and a number."""

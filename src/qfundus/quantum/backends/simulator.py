@@ -60,7 +60,6 @@ class GateSimulator(BackendV2):
     def _run(self, circuit: QuantumCircuit, shots: int) -> dict[str, Any]:
         if circuit.num_qubits > self._n_qubits:
             raise ValueError(f"{self.name} takes {self._n_qubits} qubits, the circuit has {circuit.num_qubits}.")
-        self._refuse_early_measurements(circuit)
         gates = lower(circuit)
         angles = [terms.get((), 0.0) for terms in gates.shared]
         bits = self._sample(gates, angles, shots)
@@ -82,14 +81,6 @@ class GateSimulator(BackendV2):
             "header": header,
             "data": {"counts": dict(Counter(memory)), "memory": memory},
         }
-
-    def _refuse_early_measurements(self, circuit: QuantumCircuit) -> None:
-        measured: set[Any] = set()
-        for instruction in circuit.data:
-            if instruction.operation.name != "barrier" and not measured.isdisjoint(instruction.qubits):
-                raise ValueError(f"{self.name} measures at the end alone: a qubit is used after it was measured.")
-            if instruction.operation.name == "measure":
-                measured.update(instruction.qubits)
 
 
 class _Done(JobV1):

@@ -12,7 +12,6 @@ from qfundus.quantum.jobs.store import Job, JobStore
 
 _HOURS = (1, 10, 60, 600, 3600, 4 * 3600, 24 * 3600)  # seconds
 
-_asked = Counter("qfundus_quantum_jobs_asked", "Jobs asked for", ["found"])
 _sent = Counter("qfundus_quantum_circuits_sent", "Circuits sent to a backend", ["backend"])
 _shots = Counter("qfundus_quantum_shots", "Shots of jobs that are done", ["backend"])
 _cost = Counter("qfundus_quantum_cost", "What jobs that are done cost", ["backend", "user"])
@@ -37,16 +36,15 @@ class _States(Collector):
         for state, number in self._store.count().items():
             family.add_metric([state], number)
         yield family
+        asked = GaugeMetricFamily("qfundus_quantum_jobs_asked", "How often kept jobs were asked for", labels=["found"])
+        for found, number in zip(("nothing", "job"), self._store.count_asked(), strict=True):
+            asked.add_metric([found], number)
+        yield asked
 
 
 def name_job(content: str, calibrations: Sequence[str]) -> str:
     """Name a job by what it asks for, and where and under which calibrations."""
     return hashlib.sha256("\n".join([content, *calibrations]).encode()).hexdigest()
-
-
-def count_asked(job: Job) -> None:
-    """Count a job that was asked for, and whether its result was there already."""
-    _asked.labels("result" if job.state == "done" else "job" if job.asked > 1 else "nothing").inc()
 
 
 def count_sent(jobs: Sequence[Job]) -> None:

@@ -117,9 +117,7 @@ def submit(
         "precision": work.precision,
         "deadline": deadline,
     }
-    job = store.submit(row)
-    monitor.count_asked(job)
-    return job
+    return store.submit(row)
 
 
 def wait(store: JobStore, job: str, *, timeout: float = float("inf"), pause: float = 0.2) -> Estimates:
@@ -216,13 +214,17 @@ class Worker:
     def _look(self, batch: Batch, vendor: Vendor, vendor_job: str) -> bool:
         progress, said = vendor.look(vendor_job)
         jobs = self._store.members(batch.id)
-        if progress == "running":
-            return False
+        begun = progress == "running"
+        unwanted = all(
+            job.batch != batch.id or job.state == "cancelled" or (_is_late(job) and not begun) for job in jobs
+        )
+        if progress == "left" and unwanted:
+            self._fail(batch.id, "cancelled", "Nobody waits for it any more.", jobs)
+            return True
         if progress == "left":
             self._submit(batch.id, vendor, jobs, None)
             return True
-        if progress == "waiting":
-            unwanted = all(job.batch != batch.id or job.state == "cancelled" or _is_late(job) for job in jobs)
+        if progress in ("running", "waiting"):
             if unwanted and batch.id not in self._called_back:
                 vendor.cancel(vendor_job)
                 self._called_back.add(batch.id)

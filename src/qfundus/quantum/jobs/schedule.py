@@ -88,7 +88,7 @@ def choose(job: Job, offers: Mapping[str, Offer | str], rules: Rules, spent: Spe
     }
     if able:
         best = min(able, key=lambda name: _price(job, able[name], rules))
-        return Choice(best, able[best].cost(1, job.shots))
+        return Choice(best, able[best].price.cost(job.circuits, job.shots))
     why = "; ".join(f"{name}: {objection}" for name, objection in objections.items())
     if job.deadline is not None:
         return Choice(rules.fallback, fallback=True, said=f"Simulated. {why}")
@@ -100,7 +100,7 @@ def choose(job: Job, offers: Mapping[str, Offer | str], rules: Rules, spent: Spe
 def _is_for_ever(job: Job, offer: Offer | str, rules: Rules) -> bool:
     if isinstance(offer, str):
         return False
-    alone = Spent().within(rules, job.user, offer.cost(1, job.shots), job.circuits)
+    alone = Spent().within(rules, job.user, offer.price.cost(job.circuits, job.shots), job.circuits)
     return job.qubits > offer.qubits or bool(alone)
 
 
@@ -109,11 +109,14 @@ def _objection(job: Job, offer: Offer | str, rules: Rules, spent: Spent, now: fl
         return offer
     if job.qubits > offer.qubits:
         return f"It has {offer.qubits} qubits, the circuit {job.qubits}."
+    if job.deadline is not None and now > job.deadline:
+        return "The night's window is over."
     if job.deadline is not None and now + offer.wait > job.deadline:
         return f"Its queue takes {offer.wait / _HOUR:.1f} h, longer than the night's window."
-    broken = spent.within(rules, job.user, offer.cost(1, job.shots), job.circuits)
+    broken = spent.within(rules, job.user, offer.price.cost(job.circuits, job.shots), job.circuits)
     return f"It would break {broken}." if broken else ""
 
 
 def _price(job: Job, offer: Offer, rules: Rules) -> float:
-    return offer.cost(1, job.shots) + rules.hour * offer.wait / _HOUR + rules.error * job.circuits * offer.error
+    price = offer.price.cost(job.circuits, job.shots)
+    return price + rules.hour * offer.wait / _HOUR + rules.error * job.circuits * offer.error

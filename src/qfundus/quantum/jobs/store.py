@@ -180,6 +180,13 @@ class JobStore:
         with self._engine.connect() as connection:
             return {state: int(number) for state, number in connection.execute(query)}
 
+    def count_asked(self) -> tuple[int, int]:
+        """Return how often jobs were asked for anew, and how often one that was there already: a cache hit."""
+        query = sql.select(sql.func.count(), sql.func.coalesce(sql.func.sum(_jobs.c.asked), 0))
+        with self._engine.connect() as connection:
+            jobs, asked = connection.execute(query).one()
+        return int(jobs), int(asked) - int(jobs)
+
     def waiting(self, now: float, limit: int) -> list[Job]:
         """Return the queued jobs that may be sent now, the oldest first."""
         query = (

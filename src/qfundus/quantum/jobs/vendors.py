@@ -3,9 +3,11 @@
 import hashlib
 import json
 import threading
+import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -13,6 +15,7 @@ from qiskit import QuantumCircuit
 
 from qfundus.errors import Retry, SetupError
 from qfundus.quantum.backends import Backend, open_backend, read_backends
+from qfundus.quantum.jobs.price import Price
 from qfundus.quantum.jobs.work import Estimates, Work, operator_of
 from qfundus.quantum.transpile import compile_circuit
 
@@ -28,12 +31,15 @@ class NobodyKnowsError(Exception):
 
 
 _MINUTE = 60.0  # seconds
+_AT_ONCE = 8  # batches that wait for a machine
+_TRIES, _REST = 4, 15.0  # how often a machine is asked again under one token; seconds before that, doubled each time
+_ASKED_EVERY = 15.0  # seconds between asking whether a machine has begun
 _SIMULATORS = 1 << 20  # qubits: what a simulator takes is measured, not known
 
 
 @dataclass(frozen=True)
 class Offer:
-    """What a backend asks for work now: seconds of waiting, the share of errors of a two-qubit gate, and prices.
+    """What a backend asks for work now: seconds of waiting, the share of errors of a two-qubit gate, and its price.
 
     Where `calibration` changes, results of before are another thing.
     """
@@ -42,17 +48,12 @@ class Offer:
     calibration: str
     wait: float = 0.0
     error: float = 0.0
-    per_task: float = 0.0
-    per_shot: float = 0.0
+    price: Price = field(default_factory=Price)
 
     @property
     def calibrated(self) -> str:
         """What its calibration says, in words; nothing of a simulator, which has none."""
         return f"{self.qubits} qubits whose gates on two fail {self.error:.2%} of the time" if self.error else ""
-
-    def cost(self, works: int, shots: int) -> float:
-        """Return what so much work costs."""
-        return works * self.per_task + shots * self.per_shot
 
 
 class Vendor(Protocol):
@@ -93,23 +94,27 @@ class InProcess:
     def __init__(self, name: str) -> None:
         self._name = name
         described = read_backends()[name]
-        price = described.get("price", {})
+        self._price = Price.of(described)
         said = json.dumps({key: value for key, value in described.items() if key != "price"}, sort_keys=True)
-        self._prices = float(price.get("task", 0.0)), float(price.get("shot", 0.0))
         self._configuration = hashlib.sha256(said.encode()).hexdigest()[:16]
         local = described.get("device") == "local" or described.get("virtual", False)
         fake = str(described.get("machine", "")).startswith("Fake")
-        self._free = not any(self._prices) and (described.get("through", name) in _FREE or local or fake)
+        self._free = self._price.is_free and (described.get("through", name) in _FREE or local or fake)
         self._backend: Backend | None = None
         self._opening = threading.Lock()
-        self._pool = ThreadPoolExecutor(1)
+        # Who waits for a machine far away keeps no core busy.
+        self._pool = ThreadPoolExecutor(1 if self._free else _AT_ONCE)
         self._running: dict[str, Future[list[Estimates]]] = {}
+        self._resting: dict[str, tuple[float, str]] = {}  # until when, and why
+        self._tries: Counter[str] = Counter()
+        self._called_back: set[str] = set()
+        self._begun: dict[str, tuple[bool, float]] = {}  # and when a machine was asked
 
     def offer(self) -> Offer:
         """Say what it asks for work now: the wait is that of what lies before it."""
         target = self._open().target
         qubits = (target.num_qubits if target is not None else None) or _SIMULATORS
-        return Offer(qubits, self._configuration, 0.0, mean_error(target), *self._prices)
+        return Offer(qubits, self._configuration, 0.0, mean_error(target), self._price)
 
     def submit(self, works: Sequence[Work], token: str) -> str:
         """Start a batch in a thread."""
@@ -132,21 +137,55 @@ class InProcess:
 
     def look(self, vendor_job: str) -> tuple[Progress, str]:
         """Say how far a batch is."""
+        if vendor_job in self._resting:
+            return self._look_at_resting(vendor_job)
         future = self._running.get(vendor_job)
         if future is None:
             return self._look_after_the_dead()
-        if future.running():
-            return "running", ""
         if not future.done():
-            return "waiting", ""
-        if future.cancelled():
-            del self._running[vendor_job]
-            return "cancelled", "It was called back."
-        error = future.exception()
-        if error is None:
+            return "running" if future.running() and self._has_begun(vendor_job) else "waiting", ""
+        error = None if future.cancelled() else future.exception()
+        if error is None and not future.cancelled():
             return "done", ""
         del self._running[vendor_job]
-        return "failed", f"{type(error).__name__}: {error}"
+        if future.cancelled() or vendor_job in self._called_back:
+            return "cancelled", "It was called back."
+        return self._look_after_error(vendor_job, f"{type(error).__name__}: {error}")
+
+    def _look_after_error(self, token: str, said: str) -> tuple[Progress, str]:
+        """Decide what follows an error: a machine that knows the token is asked again under it, and sent nothing twice.
+
+        After some tries what it was sent is left to a person.
+        """
+        named = self._open().named
+        if named is None:
+            return "failed", said
+        self._tries[token] += 1
+        if self._tries[token] < _TRIES:
+            self._resting[token] = time.monotonic() + _REST * 2.0 ** (self._tries[token] - 1), said
+            return "waiting", ""
+        if named.knows(token):
+            return "gone", f"{said} It was sent, and may cost: ask again, and it is sent anew."
+        return "failed", said
+
+    def _look_at_resting(self, token: str) -> tuple[Progress, str]:
+        until, said = self._resting[token]
+        if token in self._called_back:
+            del self._resting[token]
+            return "cancelled", "It was called back."
+        if time.monotonic() < until:
+            return "waiting", ""
+        del self._resting[token]
+        return "left", said
+
+    def _has_begun(self, token: str) -> bool:
+        """Say whether a machine has begun with what it was sent; one that tells nothing has."""
+        named = self._open().named
+        begun, asked = self._begun.get(token, (named is None, 0.0))
+        if named is None or begun or time.monotonic() - asked < _ASKED_EVERY:
+            return begun
+        self._begun[token] = named.has_begun(token), time.monotonic()
+        return self._begun[token][0]
 
     def _look_after_the_dead(self) -> tuple[Progress, str]:
         said = "The process that had sent it is gone"
@@ -161,8 +200,11 @@ class InProcess:
         return self._running.pop(vendor_job).result()
 
     def cancel(self, vendor_job: str) -> None:
-        """Stop a batch that has not begun."""
-        self._running[vendor_job].cancel()
+        """Stop a batch that has not begun, and what a machine has begun, where it can be told to."""
+        self._called_back.add(vendor_job)
+        future, named = self._running.get(vendor_job), self._open().named
+        if (future is None or not future.cancel()) and named is not None:
+            named.cancel(vendor_job)
 
     def _open(self) -> Backend:
         with self._opening:
@@ -226,8 +268,7 @@ class Runtime:
                 f"The queue sends a job at a time to {name} and mitigates nothing: take {' and '.join(unkept)} out of "
                 "it in configs/quantum.yaml, or give the queue an entry of its own without."
             )
-        price = described.get("price", {})
-        self._prices = float(price.get("task", 0.0)), float(price.get("shot", 0.0))
+        self._price = Price.of(described)
         self._service = service or ibm.open_service()
         wanted = {name: described[name] for name in ("machine", "qubits") if name in described}
         self._machine = ibm.choose_machine(self._service, **wanted)
@@ -240,9 +281,7 @@ class Runtime:
         properties = machine.properties()
         calibrated = properties.last_update_date.isoformat() if properties else machine.name
         wait = _MINUTE * status.pending_jobs
-        return Offer(
-            machine.num_qubits, f"{machine.name} {calibrated}", wait, mean_error(machine.target), *self._prices
-        )
+        return Offer(machine.num_qubits, f"{machine.name} {calibrated}", wait, mean_error(machine.target), self._price)
 
     def submit(self, works: Sequence[Work], token: str) -> str:
         """Send a batch as one job."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from qiskit import QuantumCircuit, qpy
-from qiskit.quantum_info import SparsePauliOp
+from qiskit.quantum_info import PauliList, SparsePauliOp
 
 from qfundus.quantum.transpile import content_of
 
@@ -30,6 +30,11 @@ class Work:
         wanted, given = len(self.circuit.parameters), self.parameters.shape
         if len(given) != 2 or given[1] != wanted:
             raise ValueError(f"The circuit has {wanted} parameters: give (sets, {wanted}) numbers, not {given}.")
+        if not self.observables or not all(self.observables):
+            raise ValueError("There is no observable to estimate.")
+        for label in self._labels:
+            if len(label) != self.circuit.num_qubits or not set(label) <= set("IXYZ"):
+                raise ValueError(f"{label} is no Pauli string of the circuit's {self.circuit.num_qubits} qubits.")
         if not len(self.parameters):
             raise ValueError("There is no parameter set to estimate anything for.")
         if not np.isfinite(self.parameters).all():
@@ -39,12 +44,16 @@ class Work:
 
     @property
     def circuits(self) -> int:
-        """How many bound circuits are to run."""
-        return len(self.parameters)
+        """How many bound circuits are to run: each parameter set in each basis that the observables need."""
+        return len(self.parameters) * len(PauliList(self._labels).group_commuting(qubit_wise=True))
+
+    @property
+    def _labels(self) -> list[str]:
+        return sorted({label for terms in self.observables for label, _ in terms})
 
     @property
     def shots(self) -> int:
-        """How many shots that takes in all, if one basis serves all observables."""
+        """How many shots that takes in all."""
         return self.circuits * int(np.ceil(self.precision**-2))
 
     def content(self) -> str:

@@ -18,6 +18,7 @@ from vendor import CountingVendor
 from qfundus.errors import SetupError
 from qfundus.quantum import chain_ansatz
 from qfundus.quantum.jobs import queue
+from qfundus.quantum.jobs.price import Price
 from qfundus.quantum.jobs.queue import JobError, Vendors, Worker, batches_of, read_rules, submit, wait
 from qfundus.quantum.jobs.schedule import Choice, Limit, Rules
 from qfundus.quantum.jobs.store import JobStore
@@ -461,3 +462,24 @@ def test_the_shipped_rules_are_read():
 def test_a_machine_tells_how_often_its_gates_fail_and_a_simulator_does_not():
     assert "7 qubits whose gates on two fail 0." in Vendors().offer("ibm.fake").calibrated
     assert Vendors().offer("exact").calibrated == ""
+
+
+@pytest.mark.parametrize("observables", [(), ((),), ((("ZZ", 1.0),),), ((("ZZA", 1.0),),)])
+def test_work_that_can_never_run_is_refused_when_it_is_asked_for(observables):
+    with pytest.raises(ValueError, match=r"observable|Pauli string"):
+        Work(chain_ansatz(3, 1), observables, np.zeros((1, chain_ansatz(3, 1).num_parameters)), 0.1)
+
+
+@pytest.mark.parametrize(("together", "tasks"), [(float("inf"), 1), (1, 6), (4, 2)])
+def test_each_basis_of_each_parameter_set_is_a_circuit_that_costs(together, tasks):
+    circuit = chain_ansatz(2, 1)
+    work = Work(circuit, ((("ZI", 1.0), ("XI", 0.5)), (("IZ", 1.0),)), np.zeros((3, circuit.num_parameters)), 0.1)
+    assert (work.circuits, work.shots) == (6, 600)
+    price = Price.of({"price": {"task": 0.3, "shot": 0.001, "circuits": together}})
+    assert price.cost(work.circuits, work.shots) == pytest.approx(tasks * 0.3 + 0.6)
+
+
+def test_how_often_kept_jobs_were_asked_for_is_measured(store, ours):
+    for _ in range(3):
+        submit(store, work_of(), ["aer"], vendors=ours)
+    assert store.count_asked() == (1, 2)

@@ -74,7 +74,7 @@ def test_a_batch_is_sent_found_by_its_token_and_collected(runtime):
 def test_its_queue_its_calibration_and_its_rest_are_told(runtime):
     vendor, service = runtime
     offer = vendor.offer()
-    assert (offer.qubits, offer.wait, offer.cost(2, 10)) == (7, 180.0, 7.0)
+    assert (offer.qubits, offer.wait, offer.price.cost(2, 10)) == (7, 180.0, 6.0)
     assert 0 < offer.error < 0.1
     assert offer.calibration.startswith("fake_jakarta 20")
     service.operational = False

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from qfundus.quantum.backends import open_backend
+from qfundus.quantum.jobs.price import Price
 from qfundus.quantum.jobs.vendors import Offer, run_works
 from qfundus.quantum.jobs.work import Estimates, Work
 
@@ -20,7 +21,7 @@ class CountingVendor:
         self._database.execute(
             "CREATE TABLE IF NOT EXISTS sent (id INTEGER PRIMARY KEY, token TEXT, works BLOB, at REAL, state TEXT)"
         )
-        self.delay, self.said = delay, offer or Offer(20, "monday", per_task=1.0)
+        self.delay, self.said = delay, offer or Offer(20, "monday", price=Price(task=1.0))
         self.trouble: list[Exception] = []
 
     @property

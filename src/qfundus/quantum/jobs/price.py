@@ -1,0 +1,28 @@
+"""What a backend's entry in `configs/quantum.yaml` says that running there costs."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Price:
+    """The price of a task and of a shot, and how many circuits go into one task: all of a job unless it is said."""
+
+    task: float = 0.0
+    shot: float = 0.0
+    circuits: float = math.inf
+
+    @classmethod
+    def of(cls, described: dict[str, Any]) -> "Price":
+        """Read the price in a backend's entry; nothing there is nothing to pay."""
+        return cls(**{name: float(value) for name, value in described.get("price", {}).items()})
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it costs nothing."""
+        return not (self.task or self.shot)
+
+    def cost(self, circuits: int, shots: int) -> float:
+        """Return what so many circuits cost, asked for at once, with so many shots in all."""
+        return max(1, math.ceil(circuits / self.circuits)) * self.task + shots * self.shot
