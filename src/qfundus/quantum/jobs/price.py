@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from qfundus.errors import SetupError
+
 
 @dataclass(frozen=True)
 class Price:
@@ -15,8 +17,21 @@ class Price:
 
     @classmethod
     def of(cls, described: dict[str, Any]) -> "Price":
-        """Read the price in a backend's entry; nothing there is nothing to pay."""
-        return cls(**{name: float(value) for name, value in described.get("price", {}).items()})
+        """Read the price in a backend's entry; nothing there is nothing to pay.
+
+        Raises:
+            SetupError: where it says anything else, or no number.
+        """
+        said = described.get("price", {})
+        try:
+            price = cls(**{name: float(value) for name, value in said.items()})
+        except (TypeError, ValueError, AttributeError):
+            price = None
+        if price is None or min(price.task, price.shot) < 0 or not price.circuits >= 1:
+            raise SetupError(
+                f"The price {said} in configs/quantum.yaml is none: it names `task`, `shot` and `circuits`, in numbers."
+            )
+        return price
 
     @property
     def is_free(self) -> bool:

@@ -479,6 +479,12 @@ def test_each_basis_of_each_parameter_set_is_a_circuit_that_costs(together, task
     assert price.cost(work.circuits, work.shots) == pytest.approx(tasks * 0.3 + 0.6)
 
 
+@pytest.mark.parametrize("price", [{"tsk": 1}, {"task": "much"}, {"shot": -1}, {"circuits": 0}, 3])
+def test_a_price_that_is_none_is_refused(price):
+    with pytest.raises(SetupError, match="`circuits`"):
+        Price.of({"price": price})
+
+
 def test_how_often_kept_jobs_were_asked_for_is_measured(store, ours):
     for _ in range(3):
         submit(store, work_of(), ["aer"], vendors=ours)
