@@ -1,8 +1,6 @@
 """A stand-in for Azure Quantum on loopback: it checks requests by the SDK's own models, and runs IonQ's circuits."""
 
 import json
-import threading
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
@@ -135,15 +133,3 @@ def run(asked):
         getattr(circuit, _GATES[gate["gate"]])(*angles, target)
     chances = np.abs(Statevector(circuit).data) ** 2
     return {"histogram": {str(n): float(p) for n, p in enumerate(chances) if p > 1e-12}}
-
-
-@contextmanager
-def azure_stub():
-    stub = Stub()
-    thread = threading.Thread(target=stub.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield stub
-    finally:
-        stub.shutdown()
-        stub.server_close()

@@ -5,7 +5,6 @@ The client has checked each request by the service's own model before it comes h
 
 import json
 import threading
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
@@ -123,15 +122,3 @@ class _Handler(BaseHTTPRequestHandler):
             "deviceStatus": "ONLINE",
             "deviceCapabilities": json.dumps(can),
         }
-
-
-@contextmanager
-def braket_stub():
-    stub = Stub()
-    thread = threading.Thread(target=stub.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield stub
-    finally:
-        stub.shutdown()
-        stub.server_close()

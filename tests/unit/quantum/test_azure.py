@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from azure.core.credentials import AzureKeyCredential
 from azure.quantum import Workspace
-from azure_stub import azure_stub
+from azure_stub import Stub
 from dead_worker import assert_nothing_is_sent_twice
 from qiskit import QuantumCircuit
 from qiskit.quantum_info import SparsePauliOp, Statevector
+from served import served
 
 from qfundus.errors import SetupError
 from qfundus.quantum import chain_ansatz
@@ -24,7 +25,7 @@ SHOTS = 4096
 
 @pytest.fixture
 def stub():
-    with azure_stub() as running:
+    with served(Stub()) as running:
         yield running
 
 

@@ -4,9 +4,10 @@ import time
 
 import numpy as np
 import pytest
-from braket_stub import ARN, BUCKET, braket_stub
+from braket_stub import ARN, BUCKET, Stub
 from dead_worker import assert_nothing_is_sent_twice
 from qiskit.quantum_info import SparsePauliOp, Statevector
+from served import served
 
 from qfundus.errors import SetupError
 from qfundus.quantum import backends, chain_ansatz
@@ -22,7 +23,7 @@ from qfundus.quantum.transpile import compile_circuit
 
 @pytest.fixture
 def stub(monkeypatch):
-    with braket_stub() as running:
+    with served(Stub()) as running:
         for name in ("BRAKET_ENDPOINT", "AWS_ENDPOINT_URL_S3"):
             monkeypatch.setenv(name, running.url)
         monkeypatch.setenv("AMZN_BRAKET_OUT_S3_BUCKET", BUCKET)
