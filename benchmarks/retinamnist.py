@@ -4,7 +4,7 @@
 
 RetinaMNIST holds several photographs of a patient and does not say which. Those of like colours are kept in one fold,
 as one camera takes them on one day: a network must not be measured on a patient it knows. Each choice changes one
-setting; `together` averages them. Takes about four minutes a choice on two cores.
+setting; `together` averages them. Takes four to eight minutes a choice on two cores.
 """
 
 import argparse
