@@ -1,13 +1,14 @@
 """A stand-in for Azure Quantum on loopback: it checks requests by the SDK's own models, and runs IonQ's circuits."""
 
 import json
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 from azure.quantum._client.models import BlobDetails, JobDetails, ProviderStatus, SasUriResponse
 from qiskit import QuantumCircuit
 from qiskit.quantum_info import Statevector
+from served import Answers
 
 _GATES = {
     "ry": "ry",
@@ -37,23 +38,8 @@ class Stub(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Answers):
     server: Stub
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
-
-    def _answer(self, status, body=b"", kind="application/json", **headers):
-        data = json.dumps(body).encode() if isinstance(body, dict | list) else body
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(data)))
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
 
     def _handle(self):
         path = urlsplit(self.path).path

@@ -6,11 +6,12 @@ The client has checked each request by the service's own model before it comes h
 import json
 import threading
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
 from braket.default_simulator import StateVectorSimulator
 from braket.ir.openqasm import Program, ProgramSet
+from served import Answers
 
 ARN = "arn:aws:braket:::device/quantum-simulator/amazon/sv1"
 BUCKET = "amazon-braket-results"
@@ -60,43 +61,31 @@ class Stub(ThreadingHTTPServer):
             return self.made[token]
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Answers):
     server: Stub
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
-
-    def _answer(self, status, body):
-        data = json.dumps(body).encode() if isinstance(body, dict) else body
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        if status >= 400:
-            self.send_header("x-amzn-ErrorType", body["code"])
-        self.end_headers()
-        self.wfile.write(data)
 
     def _handle(self):
         path = unquote(urlsplit(self.path).path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.server.expired or "AWS4-HMAC-SHA256" not in self.headers.get("Authorization", ""):
-            self._answer(403, {"code": "AccessDeniedException", "message": "The key has expired."})
+            self._refuse(403, "AccessDeniedException", "The key has expired.")
         elif path in self.server.results:
             self._answer(200, self.server.results[path])
         elif path == f"/device/{ARN}":
             self._answer(200, self._device())
         elif path == "/quantum-task":
             made = self.server.create(json.loads(body))
-            broken = {"code": "InternalServiceException", "message": "It breaks off."}
-            self._answer(201 if made else 400, {"quantumTaskArn": made["quantumTaskArn"]} if made else broken)
+            if made:
+                self._answer(201, {"quantumTaskArn": made["quantumTaskArn"]})
+            else:
+                self._refuse(400, "InternalServiceException", "It breaks off.")
         elif path == "/quantum-tasks":
             wanted = {one["name"]: one["values"] for one in json.loads(body)["filters"]}
             found = [task for task in self.server.made.values() if task["deviceArn"] in wanted["deviceArn"]]
             self._answer(200, {"quantumTasks": [task for task in found if task["createdAt"] > wanted["createdAt"][0]]})
         elif path.startswith("/quantum-task/") and self.server.unwell:
             self.server.unwell -= 1
-            self._answer(500, {"code": "InternalServiceException", "message": "It is unwell."})
+            self._refuse(500, "InternalServiceException", "It is unwell.")
         elif path.endswith("/cancel"):
             [task] = [one for one in self.server.made.values() if path.endswith(f"{one['quantumTaskArn']}/cancel")]
             task["status"] = "CANCELLED"
@@ -105,9 +94,12 @@ class _Handler(BaseHTTPRequestHandler):
             [task] = [one for one in self.server.made.values() if path.endswith(one["quantumTaskArn"])]
             self._answer(200, task)
         else:
-            self._answer(404, {"code": "ResourceNotFoundException", "message": path})
+            self._refuse(404, "ResourceNotFoundException", path)
 
     do_GET = do_PUT = do_POST = do_HEAD = _handle  # noqa: N815  (the library's names)
+
+    def _refuse(self, status, code, message):
+        self._answer(status, {"code": code, "message": message}, x_amzn_ErrorType=code)
 
     def _device(self):
         can = json.loads(StateVectorSimulator().properties.json())
