@@ -22,7 +22,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 
 from qfundus.classical.engine import Objective, open_engine, open_optimiser, open_schedule
@@ -31,14 +30,14 @@ from qfundus.classical.loader import Order, Photographs, load_steps
 from qfundus.classical.network import Network
 from qfundus.classical.parallel import Layout
 from qfundus.classical.place import Place
-from qfundus.classical.quantise import write_dynamic, write_static
 from qfundus.classical.recipe import NetworkRecipe
 from qfundus.classical.shards import read_table, write_shards
 from qfundus.classical.train import Job
 from qfundus.classical.watch import LogFile, Watch
 from qfundus.hospital.photographs import draw_phantoms
 from qfundus.imaging.labelled import Labelled
-from qfundus.onnx_export import export_module
+from qfundus.onnx_export import export_module, time_graph
+from qfundus.onnx_quantise import write_dynamic, write_static
 
 NAMES = "overhead, precision, scaling, variants, gpu"
 SIDE, BATCH, ROUNDS = 96, 32, 5
@@ -309,28 +308,19 @@ def variants(folder: Path) -> None:
     pictures = np.stack(draw_phantoms(32, LARGE).images)
     write_dynamic(files["float32"], files["int8-dynamic"])
     write_static(files["float32"], files["int8"], pictures)
-    plain, large = time_graph(files["float32"], pictures), files["float32"].stat().st_size
+    plain, large = time_batches(files["float32"], pictures), files["float32"].stat().st_size
     print(f"{LARGE} x {LARGE}, against float32, which takes {plain[1]:.1f} ms alone and {plain[16]:.1f} ms in 16:")
     for name, file in files.items():
-        times = time_graph(file, pictures)
+        times = time_batches(file, pictures)
         print(
             f"  {name:12} latency {times[1] / plain[1]:.2f} x, throughput {plain[16] / times[16]:.2f} x, "
             f"size {file.stat().st_size / large:.2f} x"
         )
 
 
-def time_graph(file: Path, pictures: np.ndarray) -> dict[int, float]:
-    """Return milliseconds a photograph by batch, the least of ten."""
-    session = onnxruntime.InferenceSession(str(file))
-    found: dict[int, float] = {}
-    for batch in (1, 16):
-        taken: list[float] = []
-        for _ in range(10):
-            begun = time.perf_counter()
-            session.run(None, {"image": pictures[:batch]})
-            taken.append(1000 * (time.perf_counter() - begun) / batch)
-        found[batch] = min(taken)
-    return found
+def time_batches(file: Path, pictures: np.ndarray) -> dict[int, float]:
+    """Return milliseconds a photograph by batch."""
+    return {batch: time_graph(file, pictures[:batch]) / batch for batch in (1, 16)}
 
 
 if __name__ == "__main__":

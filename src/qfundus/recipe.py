@@ -71,6 +71,16 @@ class Gate(Part):
     floor: float = Field(ge=-1, le=1)
 
 
+class Serving(Part):
+    """How the grader is served: in whole numbers of 8 bits only where that costs `most_lost` at most.
+
+    That is of accuracy and of kappa on the test split, to the end of the interval.
+    """
+
+    form: Literal["float32", "int8"] = "float32"
+    most_lost: float = Field(default=0.05, ge=0)
+
+
 def _form(said: Any) -> str:
     """Tell which form of the classical part is meant."""
     keys: Any = said if isinstance(said, dict) else getattr(said, "__dict__", {})
@@ -93,6 +103,7 @@ class Recipe(Part):
     quantum: Quantum
     evaluation: Evaluation
     gate: Gate
+    serving: Serving = Serving()
 
     @field_validator("classical", mode="before")
     @classmethod

@@ -367,7 +367,7 @@ class TestNothingOfThePoisonedStudyIsAnywhere:
 
 @pytest.fixture(scope="module")
 def network_plan(night, settings, store):
-    """The night's eyes with a network on photographs for the classical form: two folds, an epoch."""
+    """The night's eyes with a network on photographs for the classical form, served as int8: two folds, an epoch."""
     from qfundus.features.snapshot import latest_knowledge
 
     tiny = load_recipe(recipe_file("tiny"))
@@ -381,7 +381,10 @@ def network_plan(night, settings, store):
         "fitting": fitting,
         "grading": {"folds": 2},
     }
-    recipe = Recipe.model_validate({**tiny.model_dump(), "name": "tiny_network", "classical": network})
+    recipe = Recipe.model_validate(
+        tiny.model_dump()
+        | {"name": "tiny_network", "classical": network, "serving": {"form": "int8", "most_lost": 1.0}}
+    )
     as_of = latest_knowledge(store, settings)
     return {"recipe": recipe.to_json(), "as_of": as_of.isoformat(), "champion": night[0].promoted["version"]}
 
@@ -430,3 +433,35 @@ def test_a_network_in_service_is_asked_about_photographs(network_trained, networ
     # The same grader against itself.
     assert verdict.champion_version == network_trained["version"]
     assert verdict.difference == pytest.approx(0, abs=1e-6)
+
+
+def test_whole_numbers_are_judged_and_served_as_they_were_measured(network_trained, network_plan, settings, tmp_path):
+    from qfundus.onnx_quantise import is_quantised
+    from qfundus.registry.promote import promote_version
+    from qfundus.registry.triton import grade_over_http
+    from qfundus.registry.versions import connect, download_file, download_report, read_version
+
+    version = network_trained["version"]
+    recorded = read_version(settings, version)
+    assert connect(settings).get_run(recorded.run_id).data.params["served"] == "int8"
+    assert "Served as int8. int8 was kept: it costs" in download_report(settings, recorded.run_id, tmp_path).read_text()
+    assert is_quantised(download_file(settings, version, "model.onnx", tmp_path))
+    try:
+        assert promote_version(settings, version).succeeded
+        with np.load(download_file(settings, version, "smoke.npz", tmp_path)) as smoke:
+            answer = grade_over_http(settings, smoke["images"])
+            assert answer.version == version
+            assert np.allclose(answer.probabilities, smoke["probabilities"], atol=1e-4)
+    finally:
+        assert promote_version(settings, network_plan["champion"]).succeeded
+
+
+def test_int8_on_a_gpu_is_refused_before_anything_is_trained(night, settings, monkeypatch, tmp_path):
+    from qfundus.errors import SetupError
+
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(recipe_file("tiny").read_text() + "serving: {form: int8}\n")
+    monkeypatch.setattr(nightly, "recipe_file", lambda _: recipe)
+    monkeypatch.setenv("QFUNDUS_TRITON_ACCELERATOR", "gpu")
+    with pytest.raises(SetupError, match=r"serves int8, which is for the CPU.*set `serving\.form` to float32"):
+        nightly.plan_retraining("small")

@@ -1,27 +1,24 @@
 """The grader in whole numbers of 8 bits, and what that costs."""
 
-import logging
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
 
 from qfundus.classical.evaluate import Shown, measure, read_pictures
 from qfundus.classical.grader import GRADER_FILE, Grader, open_grader
 from qfundus.errors import SetupError
-from qfundus.hybrid.metrics import Estimate, accuracy, interval, patient_resamples, quadratic_weighted_kappa
-from qfundus.imaging.labelled import Labelled, read_labelled
-from qfundus.onnx_export import open_session
+from qfundus.hybrid.gate import judge_form
+from qfundus.imaging.labelled import read_labelled
+from qfundus.onnx_export import open_session, time_graph
+from qfundus.onnx_quantise import is_quantised, spread, write_dynamic, write_static
+from qfundus.recipe import Evaluation
 
 DYNAMIC_FILE, STATIC_FILE = "model.int8-dynamic.onnx", "model.int8.onnx"
-_CALIBRATED_ON, _TIMED = 128, 20  # photographs, runs
 _FASTER, _LARGEST = 1.1, 0.9  # of float32's speed and file: less is not called faster, nor more smaller
-_RESAMPLES, _CONFIDENCE = 2000, 0.95
+_HOW = Evaluation(resamples=2000, confidence=0.95, specificity=0.9)
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,9 @@ def quantise_grader(folder: Path, data: Path, split: str, most_lost: float) -> l
     with tempfile.TemporaryDirectory(dir=folder, prefix=".int8-") as scratch:
         drafts = Path(scratch)
         write_dynamic(folder / GRADER_FILE, drafts / DYNAMIC_FILE)
-        write_static(folder / GRADER_FILE, drafts / STATIC_FILE, calibration_pictures(others, grader))
+        write_static(
+            folder / GRADER_FILE, drafts / STATIC_FILE, read_pictures(spread(others), grader.card.pictures).images
+        )
         return [plain, *_judge_drafts(drafts, folder, grader, shown, plain, told, most_lost)]
 
 
@@ -68,8 +67,8 @@ def _judge_drafts(
     for name, file in (("int8, dynamic", DYNAMIC_FILE), ("int8, static", STATIC_FILE)):
         form = Grader(open_session(drafts / file), grader.card)
         variant, told_by_form = measure_variant(form, name, drafts / file, shown)
-        verdict = judge(told_by_form, told, shown.grades, shown.patients, most_lost)
-        variant = replace(variant, speed=plain.milliseconds / variant.milliseconds, verdict=verdict)
+        loss = judge_form(told_by_form, told, shown.grades, shown.patients, most_lost, _HOW, seed=0)
+        variant = replace(variant, speed=plain.milliseconds / variant.milliseconds, verdict=str(loss))
         if not is_quantised(drafts / file):
             variant = replace(variant, verdict="left out: there is nothing in it to quantise")
         elif variant.speed < _FASTER and variant.megabytes > _LARGEST * plain.megabytes:
@@ -81,100 +80,10 @@ def _judge_drafts(
         yield variant
 
 
-def is_quantised(file: Path) -> bool:
-    """Tell whether any operation of a graph is on whole numbers."""
-    graph = onnx.load(file, load_external_data=False).graph
-    return any("Integer" in node.op_type or node.op_type == "DequantizeLinear" for node in graph.node)
-
-
-def write_dynamic(source: Path, target: Path) -> None:
-    """Quantise the weights of matrix products; convolutions stay as they are."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    with tempfile.TemporaryDirectory() as scratch:
-        prepared = _prepare(source, Path(scratch))
-        quantize_dynamic(prepared, target, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"])
-
-
-def write_static(source: Path, target: Path, pictures: np.ndarray) -> None:
-    """Quantise weights and activations, whose ranges are read off photographs `(n, side, side, 3)` of uint8."""
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
-
-    class Photographs(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.left: Iterator[np.ndarray] = iter(pictures[:, None])
-
-        def get_next(self) -> dict[str, Any]:
-            image = next(self.left, None)
-            return {} if image is None else {"image": image}
-
-    with tempfile.TemporaryDirectory() as scratch:
-        quantize_static(
-            _prepare(source, Path(scratch)),
-            target,
-            Photographs(),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv"],  # the rest takes little time, and its rounding costs accuracy
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
-        )
-
-
-def calibration_pictures(labelled: list[Labelled], grader: Grader) -> np.ndarray:
-    """Take photographs evenly from all there are."""
-    step = max(1, len(labelled) // _CALIBRATED_ON)
-    return read_pictures(labelled[::step][:_CALIBRATED_ON], grader.card.pictures).images
-
-
 def measure_variant(form: Grader, name: str, file: Path, shown: Shown) -> tuple[Variant, np.ndarray]:
     """Grade and time one form; return it as the measure of others, and its probabilities `(n, 5)`."""
     told = form.grade(shown.images)
     measured = measure(told, shown.grades, form.card.refer_below, "")
-    milliseconds = time_one(form, shown.images[:1])
+    milliseconds = time_graph(file, shown.images[:1])
     megabytes = file.stat().st_size / 2**20
     return Variant(name, measured.acc, measured.kappa, milliseconds, 1.0, megabytes, "the measure"), told
-
-
-def judge(form: np.ndarray, plain: np.ndarray, grades: np.ndarray, patients: np.ndarray, most_lost: float) -> str:
-    """Refuse a form where the paired loss in accuracy or kappa may be more than is allowed, patients resampled.
-
-    `form` and `plain` are probabilities `(n, 5)` of the same photographs.
-    """
-    whole, resampled = np.ones((1, len(grades))), patient_resamples(patients, _RESAMPLES, seed=0)
-    losses: list[Estimate] = []
-    for metric in (accuracy, quadratic_weighted_kappa):
-        value, lost = (metric(plain, grades, w) - metric(form, grades, w) for w in (whole, resampled))
-        losses.append(Estimate(float(value[0]), *interval(lost, _CONFIDENCE)))
-    # A kappa is not defined where all photographs are of one grade: then accuracy decides.
-    worst = max(losses, key=lambda loss: -np.inf if np.isnan(loss.high) else loss.high)
-    if worst.high > most_lost:
-        return f"refused: it costs {worst}; measured on more photographs, the interval is narrower"
-    return f"kept: it costs {worst}"
-
-
-def time_one(grader: Grader, picture: np.ndarray) -> float:
-    """Return the milliseconds that one photograph takes: the least of twenty, as others only add to it."""
-    times: list[float] = []
-    for _ in range(_TIMED):
-        begun = time.perf_counter()
-        grader.grade(picture)
-        times.append(time.perf_counter() - begun)
-    return 1000 * min(times)
-
-
-def _prepare(source: Path, scratch: Path) -> Path:
-    """Fold what can be folded, as ONNX Runtime's quantiser asks for."""
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    logging.getLogger().setLevel(max(logging.getLogger().level, logging.WARNING))
-    prepared = scratch / "prepared.onnx"
-    quant_pre_process(source, prepared, skip_symbolic_shape=True)
-    return prepared

@@ -141,14 +141,17 @@ def predict(
     names = [name_eye(*pair) for pair in zip(validation.rows["eye_id"], validation.rows["study_id"], strict=True)]
     seen = np.array([name in place for name in names])
     told = held.probabilities[[place[name] for name in names if name in place]]
-    logits, there = grade_photographs(folder / GRADER_FILE, test, store, settings)
-    return _logarithms(told), validation.only(seen), _logarithms(logits), test.only(there)
+    (told_test,), there = grade_photographs(folder / GRADER_FILE, test, store, settings)
+    return _logarithms(told), validation.only(seen), _logarithms(told_test), test.only(there)
 
 
 def grade_photographs(
-    graph: Path, split: Split, store: ObjectStore, settings: Settings
+    graph: Path, split: Split, store: ObjectStore, settings: Settings, outputs: Sequence[str] = ("probabilities",)
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Grade a split's photographs by a graph of images; return probabilities, and which of the eyes are there."""
+    """Grade a split's photographs by a graph of images.
+
+    Returns probabilities `(outputs, eyes there, 5)`, and which of the eyes are there.
+    """
     there: list[bool] = []
 
     def present() -> Iterator[np.ndarray]:
@@ -157,7 +160,7 @@ def grade_photographs(
             if disc is not None:
                 yield disc
 
-    told = run_graph(graph, present())
+    told = run_graph(graph, present(), outputs)
     return told, np.array(there)
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from qfundus.hybrid.metrics import Estimate, interval, patient_resamples, quadratic_weighted_kappa
+from qfundus.hybrid.metrics import Estimate, accuracy, interval, patient_resamples, quadratic_weighted_kappa
 from qfundus.recipe import Evaluation, Gate
 
 
@@ -68,6 +68,42 @@ def judge(
         f"{'above' if passed else 'not above'} the margin of -{gate.margin} with its whole interval."
     )
     return Verdict(passed, reason, own.value, champion_version, other.value, difference.value, low, high)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a cheaper form of a grader costs, and whether the gate bears it."""
+
+    lost: Estimate
+    borne: bool
+
+    def __str__(self) -> str:
+        if self.borne:
+            return f"kept: it costs {self.lost}"
+        return f"refused: it costs {self.lost}; measured on more photographs, the interval is narrower"
+
+
+def judge_form(
+    form: np.ndarray,
+    plain: np.ndarray,
+    grades: np.ndarray,
+    patients: np.ndarray,
+    most_lost: float,
+    how: Evaluation,
+    seed: int,
+) -> Loss:
+    """Judge probabilities `(n, 5)` of a cheaper form of a grader against its own, of the same photographs.
+
+    It may cost `most_lost` of accuracy and of kappa, to the end of the interval of the paired loss, patients resampled.
+    """
+    whole, resampled = np.ones((1, len(grades))), patient_resamples(patients, how.resamples, seed)
+    losses: list[Estimate] = []
+    for metric in (accuracy, quadratic_weighted_kappa):
+        value, lost = (metric(plain, grades, w) - metric(form, grades, w) for w in (whole, resampled))
+        losses.append(Estimate(float(value[0]), *interval(lost, how.confidence)))
+    # A kappa is not defined where all photographs are of one grade: then accuracy decides.
+    worst = max(losses, key=lambda loss: -np.inf if np.isnan(loss.high) else loss.high)
+    return Loss(worst, borne=worst.high <= most_lost)
 
 
 def _kappa(probabilities: np.ndarray, grades: np.ndarray, weights: np.ndarray, confidence: float) -> Estimate:

@@ -1,7 +1,7 @@
 """The served grader: backbone, both forms and their mixture in one ONNX graph."""
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -95,10 +95,10 @@ def export_network_grader(backbone: bytes, network: Path, quantum: nn.Module, mi
         file = Path(scratch) / HEAD_FILE
         export_module(HeadBesideNetwork(quantum, mixture), examples, file, OUTPUTS)
         head = onnx.load(file)
-    head = onnx.compose.merge_models(
+    head = _merge(
         onnx.compose.add_prefix(onnx.load(network), "network/"),
         onnx.compose.add_prefix(head, "head/", rename_inputs=False, rename_outputs=False),
-        io_map=[("network/probabilities", "network")],
+        ("network/probabilities", "network"),
     )
     joined = _join_backbone(backbone, head)
     _share_input(joined.graph, "network/image", "image")
@@ -111,13 +111,22 @@ def _example() -> torch.Tensor:
 
 
 def _join_backbone(backbone: bytes, head: onnx.ModelProto) -> onnx.ModelProto:
-    return onnx.compose.merge_models(
+    return _merge(
         onnx.compose.add_prefix(
             onnx.load_from_string(backbone), "backbone/", rename_inputs=False, rename_outputs=False
         ),
         onnx.compose.add_prefix(head, "head/", rename_inputs=False, rename_outputs=False),
-        io_map=[("embedding", "embedding")],
+        ("embedding", "embedding"),
     )
+
+
+def _merge(first: onnx.ModelProto, second: onnx.ModelProto, joint: tuple[str, str]) -> onnx.ModelProto:
+    merged = onnx.compose.merge_models(first, second, io_map=[joint])
+    # Both bring their operators' version, and a graph that names it twice cannot be quantised.
+    versions = {one.domain: one.version for one in merged.opset_import}
+    del merged.opset_import[:]
+    merged.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in versions.items())
+    return merged
 
 
 def _share_input(graph: onnx.GraphProto, one: str, other: str) -> None:
@@ -133,10 +142,14 @@ def run_head(file: Path, embeddings: np.ndarray) -> Graded:
     return Graded(*(np.asarray(a) for a in answer))
 
 
-def run_graph(file: Path, images: Iterable[np.ndarray], output: str = "probabilities") -> np.ndarray:
-    """Grade cropped discs `(224, 224, 3)` of uint8, a few at a time, by a graph of images; return `(images, 5)`."""
+def run_graph(file: Path, images: Iterable[np.ndarray], outputs: Sequence[str] = OUTPUTS[:1]) -> np.ndarray:
+    """Grade cropped discs `(224, 224, 3)` of uint8, a few at a time, by a graph of images.
+
+    Returns probabilities `(outputs, images, 5)`.
+    """
     session, left = open_session(file), iter(images)
-    told: list[np.ndarray] = []
+    told: list[np.ndarray] = [np.empty((len(outputs), 0, GRADES), np.float32)]
     while group := list(islice(left, _BATCH)):
-        told.append(np.asarray(session.run([output], {"image": np.stack(group)})[0]))
-    return np.concatenate(told) if told else np.empty((0, GRADES), np.float32)
+        answers = session.run(list(outputs), {"image": np.stack(group)})
+        told.append(np.stack([np.asarray(answer) for answer in answers]))
+    return np.concatenate(told, axis=1)

@@ -21,6 +21,7 @@ from qfundus.hybrid.metrics import (
     referable_score,
     roc_curve,
 )
+from qfundus.hybrid.serving import Served
 from qfundus.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def write_report(
         eyes=summary["eyes"],
         phantom="PHANTOM" in str(summary["eyes"]["cameras"]),
         mixture=summary["mixture"],
+        served=Served(**summary["served"]),
         names=NAMES,
         figures={
             form: {name: str(Estimate(**value)) for name, value in summary["figures"][form].items()} for form in FORMS

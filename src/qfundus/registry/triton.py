@@ -17,7 +17,8 @@ from qfundus.layout import checkout
 from qfundus.settings import SERVED_MODEL, Settings
 
 _log = structlog.get_logger()
-SMOKE_TOLERANCE = 1e-4
+# Where rounding is coarse, another processor may round the other way.
+SMOKE_TOLERANCE, COARSE_TOLERANCE = 1e-4, 0.02
 _TIMEOUT = 60.0
 # Engines are built for a GPU once and kept: building takes minutes.
 _TENSORRT = """optimization { execution_accelerators { gpu_execution_accelerator [ {
@@ -113,6 +114,7 @@ def smoke_test(settings: Settings, version: str, smoke: Path) -> None:
         SmokeTestError: where an answer differs, or another version gave it.
     """
     kept = np.load(smoke)
+    coarse = settings.triton_accelerator == "tensorrt" or kept.get("form", "float32") == "int8"
     for ask in (grade_over_http, grade_over_grpc):
         try:
             answer = ask(settings, kept["images"])
@@ -121,7 +123,7 @@ def smoke_test(settings: Settings, version: str, smoke: Path) -> None:
         if answer.version != version:
             raise SmokeTestError(f"Version {answer.version} answers in place of {version}.")
         worst = float(np.abs(answer.probabilities - kept["probabilities"]).max())
-        if not worst <= SMOKE_TOLERANCE:
+        if not worst <= (COARSE_TOLERANCE if coarse else SMOKE_TOLERANCE):
             raise SmokeTestError(f"A probability differs by {worst:.1e} from what it was when the version was made.")
     _log.info("Smoke test passed", version=version)
 

@@ -27,6 +27,12 @@ def plan_retraining(recipe_name: str | None = None, *, force: bool = False) -> d
     file = recipe_file(recipe_name)
     if not file.exists():
         raise SetupError(f"There is no recipe {recipe_name}: put it into configs/recipes/.")
+    recipe = load_recipe(file)
+    if recipe.serving.form == "int8" and settings.triton_accelerator != "cpu":
+        raise SetupError(
+            f"The recipe {recipe_name} serves int8, which is for the CPU, and QFUNDUS_TRITON_ACCELERATOR is "
+            f"{settings.triton_accelerator}: set `serving.form` to float32, or the accelerator to cpu."
+        )
     store = ObjectStore(settings)
     # A run of ingestion that failed before its search has left its invented patients behind.
     forget_planted(store, settings, SiteKey.from_hex(settings.site_key.get_secret_value()))
@@ -39,7 +45,7 @@ def plan_retraining(recipe_name: str | None = None, *, force: bool = False) -> d
     if not force and trained is not None and trained["as_of"] == as_of.isoformat():
         return None
     return {
-        "recipe": load_recipe(file).to_json(),
+        "recipe": recipe.to_json(),
         "as_of": as_of.isoformat(),
         "champion": champion_version(settings),
     }

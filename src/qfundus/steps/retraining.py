@@ -3,7 +3,9 @@
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,8 @@ from qfundus.storage import ObjectStore, digest
 
 if TYPE_CHECKING:
     from qfundus.features.snapshot import Split
+    from qfundus.hybrid.ensemble import Mixture
+    from qfundus.hybrid.serving import Served
 
 SUMMARY_FILE, PREDICTIONS_FILE = "summary.json", "predictions.parquet"
 # What decides which photographs a network is trained on.
@@ -88,74 +92,148 @@ def train_quantum(recipe: str, dataset: str, model: str, figures: str) -> dict[s
 def evaluate_ensemble(
     recipe: str, dataset: str, classical: str, quantum: str, grader: str, figures: str
 ) -> dict[str, float]:
-    """Fit the mixture on the validation split, measure all three forms on the test split, and export the grader.
+    """Fit the mixture on the validation split, export the grader, and measure all three forms on the test split.
 
-    Writes into the folder `grader`: the ONNX graphs, the circuit with its angles, the test split's predictions, a
-    smoke test and `summary.json`.
+    What is measured is what will be served: the int8 form's own answers, where the recipe asks for it and the gate
+    bears what it costs. Writes into the folder `grader`: the ONNX graphs, the circuit with its angles, the test split's
+    predictions, a smoke test and `summary.json`.
+    """
+    from qfundus.hybrid.serving import Served
+
+    plan, folder = Recipe.from_json(recipe), Path(grader)
+    mixture, told = _export_mixture(plan, dataset, classical, quantum, folder)
+    served = Served()
+    if plan.serving.form == "int8":
+        told, served = _serve_int8(plan, dataset, folder, told)
+    _write_smoke_test(folder, served)
+    _write_predictions(folder, told)
+    table = pd.read_parquet(dataset, columns=["split", "patient_id", "camera"])
+    measured = _measure_forms(plan, told)
+    summary = {
+        "figures": measured,
+        "mixture": mixture.to_dict(),
+        "served": asdict(served),
+        "occlusion": _map_occlusion(plan, folder, told),
+        "eyes": {**_sizes(table), "cameras": ", ".join(sorted(table["camera"].unique()))},
+    }
+    (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=1, sort_keys=True))
+    return _write_figures(figures, flatten_figures(measured) | mixture.to_dict())
+
+
+@dataclass(frozen=True)
+class Told:
+    """What each form tells of the test split's eyes: probabilities `(eyes, 5)` by form."""
+
+    eyes: "Split"
+    by_form: dict[str, np.ndarray]
+
+    def only(self, chosen: np.ndarray) -> "Told":
+        """Return what is told of the eyes where `chosen` `(eyes,)` is true."""
+        return Told(self.eyes.only(chosen), {form: told[chosen] for form, told in self.by_form.items()})
+
+
+def _export_mixture(plan: Recipe, dataset: str, classical: str, quantum: str, folder: Path) -> tuple["Mixture", Told]:
+    """Mix both forms, write graphs and circuit, and tell the test split's grades.
+
+    An eye that photographs are needed of and whose photograph has been erased since the snapshot is left out.
     """
     from scipy.special import softmax
 
     from qfundus.classical.model import load_classical
     from qfundus.classical.retrain import predict
     from qfundus.features.embed import load_backbone
-    from qfundus.features.photographs import read_discs
     from qfundus.features.snapshot import read_split
     from qfundus.hybrid.ensemble import fit_mixture
     from qfundus.hybrid.grader import GRADER_FILE, export_grader, export_network_grader
-    from qfundus.hybrid.metrics import evaluate
-    from qfundus.hybrid.occlusion import choose_eyes, map_occlusion
     from qfundus.quantum.kept import CIRCUIT_FILE, KeptCircuit
     from qfundus.quantum.model import load_quantum
     from qfundus.training import predict_logits
 
-    plan, folder = Recipe.from_json(recipe), Path(grader)
     settings = load_settings()
     store = ObjectStore(settings)
-    warm = load_classical(classical) if Path(classical).is_file() else None
-    cold = load_quantum(quantum)
+    backbone, cold = load_backbone(store, settings), load_quantum(quantum)
     held, test = read_split(dataset, "validation"), read_split(dataset, "test")
-    if warm is not None:
+    if Path(classical).is_file():
+        warm = load_classical(classical)
         classical_held, classical_test = predict_logits(warm, held.embeddings), predict_logits(warm, test.embeddings)
+        export = partial(export_grader, backbone, warm)
     else:
         classical_held, held, classical_test, test = predict(Path(classical), held, test, store, settings)
+        export = partial(export_network_grader, backbone, Path(classical) / GRADER_FILE)
     mixture = fit_mixture(classical_held, predict_logits(cold, held.embeddings), held.grades)
-    logits = classical_test, predict_logits(cold, test.embeddings)
+    export(cold, mixture, folder)
+    KeptCircuit.of(cold, plan.quantum, test.embeddings).save(folder / CIRCUIT_FILE)
+    quantum_test = predict_logits(cold, test.embeddings)
     told = {
-        "classical": softmax(logits[0] / mixture.classical_temperature, axis=1),
-        "quantum": softmax(logits[1] / mixture.quantum_temperature, axis=1),
-        "hybrid": mixture.mix(*logits),
+        "classical": softmax(classical_test / mixture.classical_temperature, axis=1),
+        "quantum": softmax(quantum_test / mixture.quantum_temperature, axis=1),
+        "hybrid": mixture.mix(classical_test, quantum_test),
     }
-    measured = {
+    return mixture, Told(test, told)
+
+
+def _serve_int8(plan: Recipe, dataset: str, folder: Path, told: Told) -> tuple[Told, "Served"]:
+    """Choose the form that is served; return what it tells, of the eyes whose photographs are still there."""
+    from qfundus.classical.retrain import grade_photographs
+    from qfundus.features.photographs import read_discs
+    from qfundus.hybrid.gate import judge_form
+    from qfundus.hybrid.grader import OUTPUTS
+    from qfundus.hybrid.serving import choose_form, quantise_grader
+    from qfundus.onnx_quantise import spread
+
+    settings = load_settings()
+    store = ObjectStore(settings)
+    trained = pd.read_parquet(dataset, columns=["instance_digest"], filters=[("split", "==", "train")])
+    read = read_discs(store, settings, spread(list(trained["instance_digest"])))
+    discs = np.stack([disc for disc in read if disc is not None])
+    (hybrid, classical, quantum), there = grade_photographs(
+        quantise_grader(folder, discs), told.eyes, store, settings, OUTPUTS
+    )
+    told = told.only(there)
+    loss = judge_form(
+        hybrid,
+        told.by_form["hybrid"],
+        told.eyes.grades,
+        told.eyes.patients,
+        plan.serving.most_lost,
+        plan.evaluation,
+        plan.seed,
+    )
+    served = choose_form(folder, loss, discs[:1])
+    if served.form == "int8":
+        told = Told(told.eyes, {"classical": classical, "quantum": quantum, "hybrid": hybrid})
+    return told, served
+
+
+def _measure_forms(plan: Recipe, told: Told) -> dict[str, dict[str, dict[str, float]]]:
+    from qfundus.hybrid.metrics import evaluate
+
+    return {
         form: {
             name: estimate.to_dict()
-            for name, estimate in evaluate(told[form], test.grades, test.patients, plan.evaluation, plan.seed).items()
+            for name, estimate in evaluate(
+                told.by_form[form], told.eyes.grades, told.eyes.patients, plan.evaluation, plan.seed
+            ).items()
         }
         for form in FORMS
     }
-    backbone = load_backbone(store, settings)
-    if warm is not None:
-        export_grader(backbone, warm, cold, mixture, folder)
-    else:
-        export_network_grader(backbone, Path(classical) / GRADER_FILE, cold, mixture, folder)
-    KeptCircuit.of(cold, plan.quantum, test.embeddings).save(folder / CIRCUIT_FILE)
-    _write_smoke_test(folder)
-    _write_predictions(folder, test.rows, told)
-    table = pd.read_parquet(dataset, columns=["split", "patient_id", "camera"])
-    chosen = choose_eyes(told["hybrid"], plan.evaluation.explained)
-    shown = test.rows.iloc[chosen]
-    summary = {
-        "figures": measured,
-        "mixture": mixture.to_dict(),
-        "occlusion": map_occlusion(
-            folder / GRADER_FILE,
-            read_discs(store, settings, shown["instance_digest"]),
-            told["hybrid"][chosen].argmax(axis=1),
-            shown["eye_id"].str.endswith("-L"),
-        ),
-        "eyes": {**_sizes(table), "cameras": ", ".join(sorted(table["camera"].unique()))},
-    }
-    (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=1, sort_keys=True))
-    return _write_figures(figures, flatten_figures(measured) | mixture.to_dict())
+
+
+def _map_occlusion(plan: Recipe, folder: Path, told: Told) -> dict[str, dict[str, object]]:
+    """Show where on the disc the grades of the surest eyes come from."""
+    from qfundus.features.photographs import read_discs
+    from qfundus.hybrid.grader import GRADER_FILE
+    from qfundus.hybrid.occlusion import choose_eyes, map_occlusion
+
+    settings, hybrid = load_settings(), told.by_form["hybrid"]
+    chosen = choose_eyes(hybrid, plan.evaluation.explained)
+    shown = told.eyes.rows.iloc[chosen]
+    return map_occlusion(
+        folder / GRADER_FILE,
+        read_discs(ObjectStore(settings), settings, shown["instance_digest"]),
+        hybrid[chosen].argmax(axis=1),
+        shown["eye_id"].str.endswith("-L"),
+    )
 
 
 def judge_candidate(recipe: str, grader: str, champion: str, dataset: str, report: str) -> str:
@@ -203,7 +281,7 @@ def _ask_champion(champion: str, test: "Split") -> np.ndarray:
             head = download_file(settings, champion, HEAD_FILE, Path(folder))
             return run_head(head, test.embeddings).probabilities
         graph = download_file(settings, champion, GRADER_FILE, Path(folder))
-        told, there = grade_photographs(graph, test, ObjectStore(settings), settings)
+        (told,), there = grade_photographs(graph, test, ObjectStore(settings), settings)
     if not there.all():
         raise SetupError(f"{(~there).sum()} photographs of the test split are gone: start the retraining again.")
     return told
@@ -235,7 +313,12 @@ def register_candidate(
             folder=Path(grader),
             report=named,
             verdict=Verdict.from_json(verdict),
-            parameters={**flatten_recipe(plan), "as_of": as_of, "champion": champion or "none"},
+            parameters={
+                **flatten_recipe(plan),
+                "as_of": as_of,
+                "champion": champion or "none",
+                "served": summary["served"]["form"],
+            },
             metrics={
                 **_flatten_training(trained),
                 **flatten_figures(summary["figures"]),
@@ -280,7 +363,7 @@ def _write_figures(path: str, figures: dict[str, float]) -> dict[str, float]:
     return figures
 
 
-def _write_smoke_test(folder: Path) -> None:
+def _write_smoke_test(folder: Path, served: "Served") -> None:
     """Keep a few images and the graph's own answers, for Triton to repeat before it serves."""
     from qfundus.hybrid.grader import GRADER_FILE, OUTPUTS, SMOKE_FILE
     from qfundus.imaging.normalise import SIDE
@@ -288,12 +371,12 @@ def _write_smoke_test(folder: Path) -> None:
 
     images = np.random.default_rng(0).integers(0, 256, (4, SIDE, SIDE, 3), dtype=np.uint8)
     answers = open_session(folder / GRADER_FILE).run(list(OUTPUTS), {"image": images})
-    np.savez_compressed(folder / SMOKE_FILE, images=images, probabilities=np.asarray(answers[0]))
+    np.savez_compressed(folder / SMOKE_FILE, images=images, probabilities=np.asarray(answers[0]), form=served.form)
 
 
-def _write_predictions(folder: Path, rows: pd.DataFrame, told: dict[str, np.ndarray]) -> None:
-    columns = {f"{form}_{grade}": told[form][:, grade] for form in FORMS for grade in range(5)}
-    rows.drop(columns="instance_digest").assign(**columns).to_parquet(folder / PREDICTIONS_FILE, index=False)
+def _write_predictions(folder: Path, told: Told) -> None:
+    columns = {f"{form}_{grade}": told.by_form[form][:, grade] for form in FORMS for grade in range(5)}
+    told.eyes.rows.drop(columns="instance_digest").assign(**columns).to_parquet(folder / PREDICTIONS_FILE, index=False)
 
 
 def _probabilities(predictions: pd.DataFrame, form: str) -> np.ndarray:

@@ -22,10 +22,12 @@ from qfundus.classical.explain import load_networks
 from qfundus.classical.grader import Held, average_by_row, cross_fit, fit_scales, open_grader, turn
 from qfundus.classical.parallel import Layout
 from qfundus.classical.place import Place
-from qfundus.classical.quantise import is_quantised, judge, write_dynamic
 from qfundus.classical.session import Watcher, digest_data, read_log, warn_of_constant
 from qfundus.classical.train import Job, alone_in
 from qfundus.errors import SetupError, TrainingError
+from qfundus.hybrid.gate import Loss
+from qfundus.hybrid.metrics import Estimate
+from qfundus.onnx_quantise import is_quantised, write_dynamic
 
 RECIPE = f"""
 name: small
@@ -325,7 +327,8 @@ def test_data_that_is_not_there_does_not_claim_the_folder(npz, recipe, tmp_path)
 
 def test_int8_that_costs_too_much_is_deleted_and_the_command_fails(trained, npz, monkeypatch):
     out, _ = trained
-    monkeypatch.setattr("qfundus.classical.quantise.judge", lambda *_: "refused: it costs 0.500")
+    lost = Loss(Estimate(0.5, 0.4, 0.6), borne=False)
+    monkeypatch.setattr("qfundus.classical.quantise.judge_form", lambda *_, **__: lost)
     done = call("quantise", out, "--data", npz, "--split", "test", "--json")
     assert done.exit_code == 1
     assert not (out / "model.int8.onnx").exists()
@@ -450,25 +453,6 @@ def test_a_graph_without_whole_numbers_is_not_called_quantised(trained, tmp_path
     assert not is_quantised(out / "model.onnx")
     write_dynamic(out / "model.onnx", tmp_path / "dynamic.onnx")
     assert is_quantised(tmp_path / "dynamic.onnx")
-
-
-def test_a_quantised_grader_that_grades_worse_is_refused():
-    grades = np.arange(200) % 5
-    patients = np.arange(200).astype(str)
-    plain, worse = np.eye(5)[grades], np.eye(5)[np.where(np.arange(200) < 10, (grades + 1) % 5, grades)]
-    assert judge(plain, plain, grades, patients, 0.0) == "kept: it costs 0.000 (0.000 to 0.000)"
-    # 5 % are lost in these eyes; in others it may be more.
-    assert judge(worse, plain, grades, patients, 0.06).startswith("refused: it costs 0.0")
-    assert judge(worse, plain, grades, patients, 0.3).startswith("kept")
-
-
-def test_a_quantised_grader_is_judged_by_patients():
-    """The same ten photographs are less evidence where they are one patient's."""
-    grades = np.arange(200) % 5
-    plain, worse = np.eye(5)[grades], np.eye(5)[np.where(np.arange(200) < 10, (grades + 1) % 5, grades)]
-    alone, together = (np.arange(200) // eyes for eyes in (1, 10))
-    highest = [judge(worse, plain, grades, who.astype(str), 1.0).split(" to ")[1] for who in (alone, together)]
-    assert float(highest[0].rstrip(")")) < float(highest[1].rstrip(")"))
 
 
 def test_explain_writes_a_picture_of_each_photograph(trained, tmp_path):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from qfundus.hybrid.gate import Verdict, judge
+from qfundus.hybrid.gate import Verdict, judge, judge_form
 from qfundus.recipe import Evaluation, Gate
 
 HOW = Evaluation(resamples=500, confidence=0.95, specificity=0.9)
@@ -48,3 +48,31 @@ def test_the_champion_itself_is_not_worse_than_itself(grades):
 def test_a_verdict_survives_travel(grades):
     verdict = judge(grader(grades, 0.6, 0), None, grades, PATIENTS, GATE, HOW, 0)
     assert Verdict.from_json(verdict.to_json()) == verdict
+
+
+def spoil_ten(grades):
+    return np.eye(5)[np.where(np.arange(len(grades)) < 10, (grades + 1) % 5, grades)]
+
+
+def test_a_form_that_grades_worse_is_refused():
+    grades = np.arange(200) % 5
+    plain, worse = np.eye(5)[grades], spoil_ten(grades)
+
+    def judged(form, most_lost):
+        return judge_form(form, plain, grades, PATIENTS[:200], most_lost, HOW, seed=0)
+
+    assert str(judged(plain, 0.0)) == "kept: it costs 0.000 (0.000 to 0.000)"
+    # 5 % are lost in these eyes; in others it may be more.
+    assert str(judged(worse, 0.06)).startswith("refused: it costs 0.0")
+    assert judged(worse, 0.3).borne
+
+
+def test_a_form_is_judged_by_patients():
+    """The same ten photographs are less evidence where they are one patient's."""
+    grades = np.arange(200) % 5
+    alone, together = ((np.arange(200) // eyes).astype(str) for eyes in (1, 10))
+    highest = [
+        judge_form(spoil_ten(grades), np.eye(5)[grades], grades, patients, 1.0, HOW, seed=0).lost.high
+        for patients in (alone, together)
+    ]
+    assert highest[0] < highest[1]

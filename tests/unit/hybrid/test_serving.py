@@ -1,0 +1,55 @@
+import shutil
+
+import numpy as np
+import pytest
+
+from qfundus.hospital.photographs import draw_phantoms
+from qfundus.hybrid.gate import Loss
+from qfundus.hybrid.grader import GRADER_FILE, HEAD_FILE, OUTPUTS, run_graph
+from qfundus.hybrid.metrics import Estimate
+from qfundus.hybrid.serving import INT8_FILE, choose_form, quantise_grader
+from qfundus.onnx_quantise import is_quantised
+
+
+@pytest.fixture(scope="module")
+def discs():
+    return np.stack(draw_phantoms(8, 224).images)
+
+
+@pytest.fixture(scope="module")
+def quantised(exported, discs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quantised") / "grader"
+    shutil.copytree(exported[0], folder)
+    quantise_grader(folder, discs)
+    return folder
+
+
+@pytest.fixture
+def folder(quantised, tmp_path):
+    return shutil.copytree(quantised, tmp_path / "grader")
+
+
+def test_int8_tells_nearly_what_the_grader_tells_by_each_form(quantised, discs):
+    plain, small = (run_graph(quantised / file, discs, OUTPUTS) for file in (GRADER_FILE, INT8_FILE))
+    assert plain.shape == small.shape == (3, 8, 5)
+    assert 0 < np.abs(plain - small).max() < 0.1
+
+
+def test_a_form_whose_loss_is_borne_takes_the_graders_place(folder, discs):
+    large = (folder / GRADER_FILE).stat().st_size
+    served = choose_form(folder, Loss(Estimate(0.01, -0.01, 0.03), borne=True), discs[:1])
+    assert served.form == "int8"
+    assert "it costs 0.010 (-0.010 to 0.030)" in str(served)
+    assert is_quantised(folder / GRADER_FILE)
+    assert (folder / GRADER_FILE).stat().st_size < large / 2
+    # What tells grades of stored embeddings would tell others than are served.
+    assert not (folder / HEAD_FILE).exists()
+
+
+def test_a_form_that_costs_too_much_is_not_served(folder, discs):
+    served = choose_form(folder, Loss(Estimate(0.1, 0.05, 0.2), borne=False), discs[:1])
+    assert served.form == "float32"
+    assert "refused" in str(served)
+    assert not is_quantised(folder / GRADER_FILE)
+    assert (folder / HEAD_FILE).exists()
+    assert not (folder / INT8_FILE).exists()
