@@ -10,6 +10,8 @@ import numpy as np
 import onnx
 
 _CALIBRATED_ON = 128  # photographs
+# From the input on: their ranges are wide, and what they round off every later layer sees.
+_WHOLE_CONVOLUTIONS = 6
 T = TypeVar("T")
 
 
@@ -52,17 +54,33 @@ def write_static(source: Path, target: Path, pictures: np.ndarray) -> None:
             return {} if image is None else {"image": image}
 
     with tempfile.TemporaryDirectory() as scratch:
+        prepared = _prepare(source, Path(scratch))
         quantize_static(
-            _prepare(source, Path(scratch)),
+            prepared,
             target,
             Photographs(),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv"],  # the rest takes little time, and its rounding costs accuracy
+            nodes_to_exclude=first_convolutions(onnx.load(prepared).graph),
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
         )
+
+
+def first_convolutions(graph: onnx.GraphProto) -> list[str]:
+    """Name the convolutions that have fewer than six before them, in each of the networks that a graph holds."""
+    depths: dict[str, int] = {}  # of a value: the most convolutions on a way to it
+    first: list[str] = []
+    for node in graph.node:  # in order: what a node reads is known
+        depth = max((depths.get(value, 0) for value in node.input), default=0)
+        if node.op_type == "Conv":
+            if depth < _WHOLE_CONVOLUTIONS:
+                first.append(node.name)
+            depth += 1
+        depths.update(dict.fromkeys(node.output, depth))
+    return first
 
 
 def _prepare(source: Path, scratch: Path) -> Path:

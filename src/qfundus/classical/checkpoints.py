@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import structlog
 import torch
@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 # One process alone is no mistake; it is said in the thread that writes, too.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+# Of a try that was cut off: what is half written is written anew.
+warnings.filterwarnings("ignore", message="Detected an existing checkpoint")
 _COMPLETE = "complete.json"
+_GRACE = 20.0  # seconds: a pod that is ended has thirty
 _NAME = re.compile(r"\d{5}-\d{6}")  # a position's: whatever else lies beside checkpoints is somebody's own
 
 
@@ -88,26 +91,57 @@ class Checkpoints:
     layout: Layout
     training: str = ""
     lost: int = field(default=0, init=False)  # how many could not be written
-    _written: tuple[Position, "Future[None] | None"] | None = field(default=None, init=False)
+    _writing: "tuple[Position, Future[None] | None] | None" = field(default=None, init=False)
+    _looked: bool = field(default=False, init=False)
+    _counts: bool = field(default=False, init=False)  # what was being written
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # Ended from outside: what is nearly written must not be lost, and the others may be gone already.
+        if kind is not None and self._writing is not None:
+            with suppress(Exception, CheckpointException):
+                self._settle(_GRACE)
 
     def save(self, engine: Kept, position: Position) -> None:
         """Begin to write a checkpoint; the one begun before is finished first."""
         self.finish()
         with self._forgiven(position):
-            self._written = (position, engine.save(f"{self.folder}/{position.name}"))
+            self._writing = position, engine.save(f"{self.folder}/{position.name}")
+            self._looked = self._counts = False
+
+    def look(self) -> None:
+        """Let the checkpoint that is being written count as soon as it is; what fails is `finish`'s to tell."""
+        if self._writing is None or self._looked:
+            return
+        writing = self._writing[1]
+        if writing is None or writing.done():
+            self._looked = True  # once: each try to reach a store that is away takes its time
+            with suppress(Exception, CheckpointException):
+                self._settle()
 
     def finish(self) -> None:
         """Wait for the checkpoint that is being written, let it count, and drop those that need not be kept."""
-        if self._written is None:
+        if self._writing is None:
             return
-        (position, writing), self._written = self._written, None
-        with self._forgiven(position):
-            if writing is not None:
-                writing.result()
+        with self._forgiven(self._writing[0]):
+            self._settle()
             if self.layout.leads:
-                Place(f"{self.folder}/{position.name}").write(_COMPLETE, json.dumps(asdict(position)).encode())
                 self._prune(*open_folder(self.folder))
+        self._writing = None
         self.layout.wait()
+
+    def _settle(self, seconds: float | None = None) -> None:
+        """Wait until all processes' parts are written, as the leading one's end says, and let them count."""
+        if self._writing is None or self._counts:
+            return
+        position, writing = self._writing
+        if writing is not None:
+            writing.result(seconds)
+        if self.layout.leads:
+            Place(f"{self.folder}/{position.name}").write(_COMPLETE, json.dumps(asdict(position)).encode())
+        self._counts = True
 
     def resume(self, engine: Kept) -> Position:
         """Load the newest checkpoint that counts and can be read; return where training goes on.
@@ -163,10 +197,10 @@ class Checkpoints:
             yield
         except (Exception, CheckpointException) as error:  # noqa: BLE001
             self.lost += 1
-            _log.warning("A checkpoint could not be written", name=position.name, why=_last_line(error))
             if self.layout.leads:  # what there is of it would fill the disk for the next one
                 with suppress(Exception):
                     forget(f"{self.folder}/{position.name}")
+            _log.warning("A checkpoint could not be written", name=position.name, why=_last_line(error))
 
     def _prune(self, fs: "AbstractFileSystem", root: str) -> None:
         there = self.complete()

@@ -315,7 +315,7 @@ class ZeroEngine:
             if wrote != self.layout.world:
                 raise TrainingError(
                     f"{folder} was written by {wrote} processes, and DeepSpeed's files need as many: start "
-                    f"{wrote}, or take `strategy: fsdp2`, which goes on with any number."
+                    f"{wrote}, or begin anew in another folder with `strategy: fsdp2`, which goes on with any number."
                 )
             _, client = self.engine.load_checkpoint(local, tag="zero")
         self.taken = int(cast("dict[str, int]", client)["taken"])

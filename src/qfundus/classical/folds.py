@@ -20,15 +20,18 @@ def split_fold(table: Table, folds: int, fold: int) -> tuple[np.ndarray, np.ndar
     The test split is in neither. The folds hold out a share each, together everything once.
 
     Raises:
-        SetupError: where there is too little to divide, or all is of one grade.
+        SetupError: where there is too little to divide, all is of one grade, or a patient is in two splits.
     """
     rows = np.flatnonzero(table.splits != "test")
     _check_grades(table.grades[rows])
     given = np.isin(table.splits, _HELD)
+    _check_patients(table, np.where(table.splits == "test", 2, given & (folds == 1)))
     if folds == 1 and given.any():
         trained = np.flatnonzero(~given & (table.splits != "test"))
         if not len(trained):
-            raise SetupError("All photographs are of the validation split: give a train split, or set folds: 2.")
+            raise SetupError(
+                "All photographs are of the validation split: give a train split, or set `grading.folds: 2`."
+            )
         _check_grades(table.grades[trained])
         return trained, np.flatnonzero(given)
     parts = _fold(table, rows, folds if folds > 1 else _ALONE_HELD)
@@ -61,6 +64,17 @@ def _fold(table: Table, rows: np.ndarray, parts: int) -> np.ndarray:
         for part, (_, held) in enumerate(folds.split(rows, table.grades[rows], patients)):
             part_of[held] = part
     return part_of
+
+
+def _check_patients(table: Table, parts: np.ndarray) -> None:
+    """Refuse a patient with photographs in two `parts` `(photographs,)`: what is measured would be known already."""
+    known = table.patients != ""
+    pairs = np.unique(np.stack([np.unique(table.patients[known], return_inverse=True)[1], parts[known]]), axis=1)
+    if both := int((np.bincount(pairs[0]) > 1).sum()):
+        raise SetupError(
+            f"{both} patient{'s have' if both > 1 else ' has'} photographs in more than one split: put all of a "
+            "patient's into one."
+        )
 
 
 def _check_grades(grades: np.ndarray) -> None:

@@ -1,7 +1,7 @@
 """What to train of a network on photographs: the part of a recipe that `qfundus train` reads."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -152,6 +152,10 @@ class NetworkRecipe(Part):
             except ValidationError as error:
                 raise ValueError(f"A variant cannot be: {error.errors()[0]['msg']}") from None
         return self
+
+    def what_is_learnt(self) -> dict[str, Any]:
+        """Return all that the weights follow from: a training whose other settings change goes on."""
+        return self.model_dump(mode="json", exclude={"fitting": {"workers", "checkpoint_every", "keep"}})
 
     def members(self) -> "list[tuple[NetworkRecipe, int]]":
         """Return the recipe of each network to train, and the fold that it does not see."""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -27,7 +28,7 @@ from qfundus.classical.place import Place, open_folder
 from qfundus.classical.publish import publish_grader
 from qfundus.classical.recipe import NetworkRecipe
 from qfundus.classical.shards import Table, open_shards, read_table, write_shards
-from qfundus.classical.train import TRAINED_FILE, Job, alone_in
+from qfundus.classical.train import TRAINED_FILE, Job, alone_in, flatten
 from qfundus.classical.watch import LOG_FILE
 from qfundus.errors import SetupError
 from qfundus.imaging.labelled import SHEET, Labelled, read_labelled
@@ -110,7 +111,7 @@ def train_grader(
     labelled = [] if is_shards(data) else read_labelled(Path(data))
     table = read_table(data, recipe.pictures) if is_shards(data) else list_table(labelled)
     divide(recipe, table, seed, launcher.processes)
-    check_tracker(track)
+    check_trackers(track)
     if checkpoints:
         open_folder(checkpoints)
     folder.mkdir(parents=True, exist_ok=True)
@@ -176,18 +177,40 @@ def list_table(labelled: Sequence[Labelled]) -> Table:
     return Table(names, np.array([one.grade for one in labelled]), splits, patients, "")
 
 
-def check_tracker(track: str) -> None:
-    """Refuse an MLflow server that does not answer: its client would try for minutes, and say nothing.
+def check_trackers(track: str) -> None:
+    """Refuse an MLflow server that does not answer, as its client would try for minutes, and say nothing.
 
     Raises:
-        SetupError: naming the server.
+        SetupError: naming the server, or what Weights & Biases lacks.
     """
-    if not track.startswith(("http://", "https://")):
+    check_wandb()
+    if not track:
         return
+    if not track.startswith(("http://", "https://")):
+        raise SetupError(f"--track {track} is no address of an MLflow server: it begins with http:// or https://.")
     try:
         httpx.get(f"{track.rstrip('/')}/health", timeout=10).raise_for_status()
     except httpx.HTTPError as error:
         raise SetupError(f"MLflow does not answer at {track} ({type(error).__name__}): is --track right?") from None
+
+
+def check_wandb() -> None:
+    """Refuse Weights & Biases that is asked for and knows nobody: it would end each training.
+
+    Raises:
+        SetupError: saying how to log in, or how to do without.
+    """
+    if not os.environ.get("WANDB_PROJECT") or os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
+        return
+    try:
+        import wandb
+    except ImportError:
+        raise SetupError("WANDB_PROJECT is set, and wandb is not installed: `pip install qfundus[wandb]`.") from None
+    if not wandb.api.api_key:
+        raise SetupError(
+            "WANDB_PROJECT is set, and Weights & Biases knows nobody here: set WANDB_API_KEY, or WANDB_MODE=offline, "
+            "or unset WANDB_PROJECT."
+        )
 
 
 def is_shards(data: str) -> bool:
@@ -210,7 +233,7 @@ def prepare_shards(recipe: NetworkRecipe, labelled: list[Labelled], folder: str)
 def claim_folder(folder: Path, recipe: NetworkRecipe, data: str, seed: int, checkpoints: str = "") -> None:
     """Note what is trained here, and where its checkpoints go; a folder holds one training."""
     wanted = {
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": recipe.what_is_learnt(),
         "data": digest_data(data, recipe),  # wherever they lie
         "seed": seed,
         "checkpoints": checkpoints,
@@ -221,9 +244,17 @@ def claim_folder(folder: Path, recipe: NetworkRecipe, data: str, seed: int, chec
         return
     there = _read_claim(file)
     if differs := ", ".join(name for name, value in wanted.items() if there.get(name) != value):
+        settings = describe_changes(there.get("recipe", {}), recipe.what_is_learnt())
         raise SetupError(
-            f"{folder} holds a training with another {differs}: name another folder for --out, or delete it."
+            f"{folder} holds a training with another {differs}{settings}: name another folder for --out, or delete it."
         )
+
+
+def describe_changes(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Say in brackets which of a recipe's settings were others before, '' where none were."""
+    old, new = flatten(before), flatten(now)
+    changed = [f"{name} was {old.get(name)} and is {value}" for name, value in new.items() if old.get(name) != value]
+    return f" ({', '.join(changed)})" if changed else ""
 
 
 def _read_claim(file: Path) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from qfundus.classical.parallel import Layout, joined_processes
 from qfundus.classical.place import Place
 from qfundus.classical.recipe import Fitting, NetworkRecipe
 from qfundus.classical.shards import read_table
-from qfundus.classical.watch import LogFile, MlflowRun, Tracker, WandbRun, Watch, describe_environment
+from qfundus.classical.watch import Forgiving, LogFile, MlflowRun, Tracker, WandbRun, Watch, describe_environment
 from qfundus.errors import SetupError, TrainingError
 from qfundus.logs import set_up_logs
 
@@ -68,7 +68,7 @@ class Job:
 
     def fingerprint(self, photographs: str) -> str:
         """Name what is trained, on photographs of a digest: checkpoints of anything else are none of its own."""
-        said = f"{self.recipe.model_dump_json()} {self.seed} {self.fold} {photographs}"
+        said = f"{json.dumps(self.recipe.what_is_learnt())} {self.seed} {self.fold} {photographs}"
         return hashlib.sha256(said.encode()).hexdigest()[:32]
 
     def to_json(self) -> str:
@@ -166,12 +166,13 @@ def fit(
     steps = load_steps(course.examples, ahead, how.workers)
     trackers = track(position.epoch * order.steps + position.step)
     # Opened last: a run that something else kept from beginning would stay open.
-    with Watch(trackers, order.steps, how.epochs, position.seconds) as watch:
+    with Watch(trackers, order.steps, how.epochs, position.seconds) as watch, checkpoints:
         while position.epoch < how.epochs and not is_stale(position, how.patience):
             position, losses = take_steps(engine, steps, order, how, position, watch, checkpoints, course.names)
-            held_loss = measure_held(engine, course, layout, how.batch)
-            if len(course.held) and not math.isfinite(held_loss):
+            held_loss, skipped = measure_held(engine, course, layout, how.batch)
+            if not math.isfinite(held_loss):
                 raise_not_finite(position, [], checkpoints, course.names)
+            position = replace(position, skipped=position.skipped + skipped)
             position = end_epoch(position, float(np.mean(losses)) if losses else float("nan"), held_loss)
             watch.epoch_ended(position.epoch * order.steps, position.epoch - 1, position.train_losses[-1], held_loss)
             checkpoints.save(engine, position)
@@ -216,6 +217,7 @@ def take_steps(
         skipped = position.skipped + order.batch - step.photographs
         position = replace(position, step=position.step + 1, skipped=skipped, seconds=watch.seconds)
         watch.stepped(position.epoch * order.steps + position.step, step)
+        checkpoints.look()
         if how.checkpoint_every and position.step % how.checkpoint_every == 0 and position.step < order.steps:
             checkpoints.save(engine, position)
     return position, losses
@@ -245,8 +247,12 @@ def is_stale(position: Position, patience: int) -> bool:
     return position.step == 0 and position.epoch - 1 - position.best_epoch >= patience and position.epoch > 0
 
 
-def measure_held(engine: Engine, course: Course, layout: Layout, batch: int) -> float:
-    """Return the mean cross-entropy of the held-out photographs against their grades as they are."""
+def measure_held(engine: Engine, course: Course, layout: Layout, batch: int) -> tuple[float, int]:
+    """Return the mean cross-entropy of the held-out photographs, and how many of them cannot be read.
+
+    Raises:
+        TrainingError: where that is all of them.
+    """
     # Every process looks at as many: sharded weights are put together for each batch.
     each = -(-len(course.held) // layout.world)
     mine = np.resize(course.held, each * layout.world).reshape(layout.world, each)[layout.rank]
@@ -257,7 +263,9 @@ def measure_held(engine: Engine, course: Course, layout: Layout, batch: int) -> 
         here = piece.weights * torch.from_numpy(counted[number * batch :][: len(piece.rows)])
         summed, weight = summed + float((losses * here).sum()), weight + float(here.sum())
     summed, weight = layout.total(summed, weight)
-    return summed / max(weight, 1)
+    if len(course.held) and not weight:
+        raise TrainingError("None of the photographs held out can be read: prepare the shards again.")
+    return summed / max(weight, 1), len(course.held) - round(weight)
 
 
 def raise_not_finite(position: Position, pieces: list[Batch], checkpoints: Checkpoints, names: np.ndarray) -> None:
@@ -267,9 +275,14 @@ def raise_not_finite(position: Position, pieces: list[Batch], checkpoints: Check
     rows = checkpoints.layout.gather(torch.tensor([row for piece in pieces for row in piece.rows])).tolist()
     last = checkpoints.complete()
     kept = f"the checkpoint {last[-1].name} is kept" if last else "no checkpoint had been written yet"
-    where = f"on the photographs {', '.join(names[rows])}" if rows else "on the photographs held out"
+    if not rows:
+        raise TrainingError(
+            f"The loss of the photographs held out is no number after epoch {position.epoch + 1}; {kept}. "
+            "Lower `learning_rate` and train into another folder."
+        )
     raise TrainingError(
-        f"The loss is no number at step {position.step + 1} of epoch {position.epoch + 1}, {where}; {kept}. "
+        f"The loss is no number at step {position.step + 1} of epoch {position.epoch + 1}, on the photographs "
+        f"{', '.join(names[rows])}; {kept}. "
         "Lower `learning_rate` and train into another folder, or look at these photographs."
     )
 
@@ -324,9 +337,10 @@ def open_trackers(job: Job, digest: str, after: int) -> list[Tracker]:
     known, texts = describe_training(job, digest)
     trackers: list[Tracker] = [LogFile(job.place, after)]
     if job.track:
-        trackers.append(MlflowRun(job.track, name, known, texts, job.place))
+        trackers.append(Forgiving(MlflowRun(job.track, name, known, texts, job.place)))
     if os.environ.get("WANDB_PROJECT"):
-        trackers.append(WandbRun(f"{name.replace(' ', '-')}-{job.fingerprint(digest)[:8]}", known, job.place))
+        run = f"{name.replace(' ', '-')}-{job.fingerprint(digest)[:8]}"
+        trackers.append(Forgiving(WandbRun(run, known, job.place)))
     return trackers
 
 

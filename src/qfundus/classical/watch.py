@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,6 +25,7 @@ from qfundus.classical.place import Place
 
 _log = structlog.get_logger()
 _TOLD_EVERY, _WRITTEN_EVERY = 10, 15.0  # steps; seconds, to S3
+_SILENT = 60.0  # seconds
 LOG_FILE, _MLFLOW_RUN = "log.jsonl", "mlflow_run"
 EXPERIMENT = "training"
 
@@ -85,11 +86,41 @@ def _step_of(line: str) -> float:
         return math.inf
 
 
+class Forgiving:
+    """Lets a training go on where a tracker cannot be reached: its figures lie in the log, too."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker, self._silent_until = tracker, -math.inf
+
+    def log(self, step: int, figures: dict[str, float]) -> None:
+        """Keep figures, but for a minute after it could not be done."""
+        if time.monotonic() > self._silent_until:
+            self._try(lambda: self._tracker.log(step, figures))
+
+    def close(self, *, failed: bool) -> None:
+        """Close it, if that can be done."""
+        self._try(lambda: self._tracker.close(failed=failed))
+
+    def _try(self, do: Callable[[], None]) -> None:
+        try:
+            do()
+        except Exception as error:  # noqa: BLE001  (each tracker's client has its own)
+            self._silent_until = time.monotonic() + _SILENT
+            _log.warning("Figures are kept in the log alone", tracker=type(self._tracker).__name__, why=_first(error))
+
+
+def _first(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
 class MlflowRun:
     """A run in MLflow, with system metrics; one that was cut off is gone on with."""
 
     def __init__(self, uri: str, name: str, known: dict[str, str], texts: dict[str, str], place: Place) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        # A server that is away holds a training up at each figure: as it stands, for four minutes.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         import mlflow
 
         mlflow.set_tracking_uri(uri)
@@ -104,8 +135,8 @@ class MlflowRun:
                 mlflow.log_text(text, file)
 
     def log(self, step: int, figures: dict[str, float]) -> None:
-        """Send figures, without waiting for the server."""
-        self._mlflow.log_metrics(figures, step=step, synchronous=False)
+        """Send figures."""
+        self._mlflow.log_metrics(figures, step=step)
 
     def close(self, *, failed: bool) -> None:
         """End the run."""
@@ -122,14 +153,8 @@ class WandbRun:
     """A run in Weights & Biases, where `WANDB_PROJECT` names a project."""
 
     def __init__(self, name: str, known: dict[str, str], place: Place) -> None:
-        try:
-            import wandb
-        except ImportError:
-            from qfundus.errors import SetupError
+        import wandb
 
-            raise SetupError(
-                "WANDB_PROJECT is set, and wandb is not installed: `pip install qfundus[wandb]`."
-            ) from None
         folder = tempfile.mkdtemp(prefix="qfundus-wandb-") if place.remote else place.address
         self._run = wandb.init(
             project=os.environ["WANDB_PROJECT"], name=name, id=name, resume="allow", config=known, dir=folder

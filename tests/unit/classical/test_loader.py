@@ -173,7 +173,7 @@ def test_a_single_network_holds_out_the_validation_split():
 
 
 def test_nothing_but_a_validation_split_is_refused_with_the_remedy():
-    with pytest.raises(SetupError, match="give a train split, or set folds: 2"):
+    with pytest.raises(SetupError, match="give a train split, or set `grading.folds: 2`"):
         split_fold(table([n % 5 for n in range(20)], splits=["val"] * 20), 1, 0)
 
 
@@ -227,3 +227,20 @@ def test_balanced_weights_give_each_grade_the_same_say():
     weights = grade_weights(grades, 1.0).numpy()
     assert np.allclose(weights * np.bincount(grades), 20)
     assert np.allclose(grade_weights(grades, 0.0), 1)
+
+
+@pytest.mark.parametrize(
+    ("splits", "folds"),
+    [(["train", "val"] * 10, 1), (["train", "test"] * 10, 1), (["train", "test"] * 10, 2)],
+)
+def test_a_patient_in_two_splits_is_refused(splits, folds):
+    """What is measured on somebody who was trained on says nothing of others."""
+    known = table([n % 5 for n in range(20)], ["same"] * 4 + [f"p{n}" for n in range(16)], splits)
+    with pytest.raises(SetupError, match="1 patient has photographs in more than one split"):
+        split_fold(known, folds, 0)
+
+
+def test_folds_may_divide_anew_what_was_divided_for_training_and_validation():
+    known = table([n % 5 for n in range(20)], [f"p{n // 2}" for n in range(20)], ["train", "val"] * 10)
+    rows, held = split_fold(known, 2, 0)
+    assert not set(known.patients[rows]) & set(known.patients[held])

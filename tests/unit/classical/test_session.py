@@ -295,6 +295,7 @@ def test_what_lies_beside_the_photographs_is_not_among_them(tmp_path):
     ("words", "said"),
     [
         (("--track", "http://127.0.0.1:9"), "MLflow does not answer"),
+        (("--track", "htp://127.0.0.1:9"), "begins with http:// or https://"),
         (("--checkpoints", "gs://bucket/run"), "begins with s3://"),
         (("--processes", "70"), "cannot be divided among 70 processes"),
     ],
@@ -470,3 +471,22 @@ def test_explain_writes_a_picture_of_each_photograph(trained, tmp_path):
     assert not (tmp_path / "other").exists()
     again = call("explain", out, file, "--to", tmp_path / "shown")
     assert "pictures of an earlier call" in str(again.exception)
+
+
+def test_settings_that_change_no_weight_may_change_and_others_are_named(trained, npz, tmp_path):
+    other = tmp_path / "small.yaml"
+    other.write_text(RECIPE.replace("workers: 0", "workers: 1, keep: 3, checkpoint_every: 7"))
+    assert call("train", other, "--data", npz, "--out", trained[0]).exit_code == 0
+    other.write_text(RECIPE.replace("epochs: 2", "epochs: 3"))
+    said = str(call("train", other, "--data", npz, "--out", trained[0]).exception)
+    assert "another recipe (fitting.epochs was 2 and is 3)" in said
+
+
+def test_weights_and_biases_without_a_name_is_said_before_the_folder_is_claimed(npz, recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_PROJECT", "fundus")
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    done = call("train", recipe, "--data", npz, "--out", tmp_path / "out")
+    assert "set WANDB_API_KEY, or WANDB_MODE=offline" in str(done.exception)
+    assert not (tmp_path / "out").exists()

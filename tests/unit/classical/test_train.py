@@ -2,19 +2,28 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 
+import lance
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from training import alike, changed, kill_after, losses, run_job, train_here, weights
 
+from qfundus.classical.checkpoints import Checkpoints, Position
+from qfundus.classical.folds import split_fold
 from qfundus.classical.launch import Torchrun, train_all
 from qfundus.classical.loader import Order
 from qfundus.classical.parallel import Layout
+from qfundus.classical.shards import read_table
 from qfundus.classical.train import alone_in, train
+from qfundus.classical.watch import Forgiving
 from qfundus.errors import SetupError, TrainingError
+from qfundus.logs import Unfailing
 
 NONE = {"turn": False, "mirror": False, "zoom": 0, "shift": 0, "brightness": 0, "contrast": 0, "tint": 0}
 TOLERANCE = 2e-4  # of a loss near 1.5: sums of float32 in another order
@@ -277,3 +286,94 @@ def test_the_module_says_its_error_in_one_message(job, tmp_path):
     done = run_job(broken, check=False)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
+
+
+class Written:
+    """What a checkpoint is of, written by nobody: a test says when it is."""
+
+    def __init__(self):
+        self.writing = Future()
+
+    def save(self, folder):
+        Path(folder).mkdir(parents=True)
+        return self.writing
+
+    def load(self, folder):
+        raise NotImplementedError
+
+
+@pytest.fixture
+def kept(tmp_path):
+    return Checkpoints(str(tmp_path / "checkpoints"), 2, Layout(0, 1, torch.device("cpu")))
+
+
+def test_a_checkpoint_counts_as_soon_as_it_is_written(kept):
+    engine = Written()
+    kept.save(engine, Position(0, 1))
+    kept.look()
+    assert kept.complete() == []
+    engine.writing.set_result(None)
+    kept.look()
+    assert [position.step for position in kept.complete()] == [1]
+
+
+def test_a_training_that_is_ended_waits_for_the_checkpoint_that_is_being_written(kept):
+    engine = Written()
+
+    def end_while_it_is_written():
+        with kept:
+            kept.save(engine, Position(0, 1))
+            Timer(0.2, engine.writing.set_result, [None]).start()
+            sys.exit(143)
+
+    with pytest.raises(SystemExit):
+        end_while_it_is_written()
+    assert [position.step for position in kept.complete()] == [1]
+
+
+def test_photographs_held_out_that_cannot_be_read_are_counted_and_all_of_them_end_it(job, tmp_path):
+    _, held = split_fold(read_table(job.shards, job.recipe.pictures), job.recipe.grading.folds, job.fold)
+    some = spoil(job.shards, tmp_path / "some.lance", held[:1])
+    assert train_here(replace(job, shards=some)).skipped == job.recipe.fitting.epochs
+    every = replace(job, shards=spoil(job.shards, tmp_path / "every.lance", held), folder=str(tmp_path / "every"))
+    with pytest.raises(TrainingError, match="None of the photographs held out can be read: prepare the shards again"):
+        train_here(every)
+
+
+def spoil(shards, to, rows):
+    """Copy shards with photographs that are none in some rows."""
+    table = lance.dataset(shards).to_table()
+    images = [b"x" if row in rows else image.as_py() for row, image in enumerate(table["image"])]
+    column = table.schema.get_field_index("image")
+    field = table.schema.field(column)
+    lance.write_dataset(table.set_column(column, field, pa.array(images, field.type)), to)
+    lance.dataset(to).update_metadata(lance.dataset(shards).metadata)
+    return str(to)
+
+
+def test_a_tracker_that_cannot_be_reached_is_left_alone_for_a_minute_and_stops_nothing(capsys):
+    class Away:
+        tries = 0
+
+        def log(self, step, figures):
+            self.tries += 1
+            raise ConnectionError("nobody is there")
+
+        def close(self, *, failed):
+            raise ConnectionError("nobody is there")
+
+    away = Away()
+    forgiving = Forgiving(away)
+    for step in range(3):
+        forgiving.log(step, {"loss": 1.0})
+    forgiving.close(failed=False)
+    assert away.tries == 1
+    assert "Figures are kept in the log alone" in "".join(capsys.readouterr())
+
+
+def test_logs_to_a_full_disk_stop_nothing():
+    with Path("/dev/full").open("w") as full:
+        stream = Unfailing(full)
+        stream.write("a line")
+        stream.flush()
+        full.close = lambda: None  # it would try once more
