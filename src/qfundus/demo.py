@@ -138,7 +138,9 @@ def _grading_table(settings: Settings, hospital: Hospital) -> Table:
     over_http = grade_files(settings, files, protocol="http")
     over_grpc = grade_files(settings, files, protocol="grpc")
     given = _given_grades(hospital.held_out / SHEET_NAME)
-    table = Table("held-out eye", "given", "HTTP", "gRPC", "sure", "version", title="Graded through Triton")
+    table = Table(
+        "held-out eye", "given", "HTTP", "gRPC", "sure", "to a person", "version", title="Graded through Triton"
+    )
     for one, other in zip(over_http, over_grpc, strict=True):
         table.add_row(*_grading_row(one, other, given))
     return table
@@ -146,9 +148,10 @@ def _grading_table(settings: Settings, hospital: Hospital) -> Table:
 
 def _grading_row(one: GradedEye, other: GradedEye, given: dict[str, str]) -> tuple[str, ...]:
     if one.refused:
-        return one.eye, "", one.refused, "", "", ""
+        return one.eye, "", one.refused, "", "", "yes", ""
     sure = f"{max(one.probabilities):.0%}"
-    return one.eye, given.get(one.sop_instance_uid, "?"), str(one.grade), str(other.grade), sure, one.version
+    referred = "yes" if one.referred else ""
+    return one.eye, given.get(one.sop_instance_uid, "?"), str(one.grade), str(other.grade), sure, referred, one.version
 
 
 def _given_grades(sheet: Path) -> dict[str, str]:

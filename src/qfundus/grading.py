@@ -17,13 +17,14 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class GradedEye:
-    """One eye as Triton grades it; `refused` says why where it was not asked."""
+    """One eye as Triton grades it; where it is not sure, a person should look. `refused` says why it was not asked."""
 
     eye: str
     sop_instance_uid: str
     grade: int
     probabilities: tuple[float, ...]
     version: str
+    referred: bool = False
     refused: str = ""
 
 
@@ -41,7 +42,7 @@ def grade_files(settings: Settings, files: list[Path], *, protocol: str = "http"
             named.append((f"{patient_of(eye, key)}-{laterality(eye)}", str(eye.SOPInstanceUID)))
         except Discard as why:
             # The file's name may hold a person's: it is called by its place.
-            refused.append(GradedEye(f"file {number}", "", -1, (), "", str(why)))
+            refused.append(GradedEye(f"file {number}", "", -1, (), "", refused=str(why)))
     graded: list[GradedEye] = []
     for first in range(0, len(images), _BATCH):
         answer = ask(settings, np.stack(images[first : first + _BATCH]))
@@ -51,6 +52,6 @@ def grade_files(settings: Settings, files: list[Path], *, protocol: str = "http"
 
 def _to_eyes(answer: Answer, named: list[tuple[str, str]]) -> list[GradedEye]:
     return [
-        GradedEye(eye, uid, int(told.argmax()), tuple(float(p) for p in told), answer.version)
-        for (eye, uid), told in zip(named, answer.probabilities, strict=True)
+        GradedEye(eye, uid, int(told.argmax()), tuple(float(p) for p in told), answer.version, bool(referred))
+        for (eye, uid), told, referred in zip(named, answer.probabilities, answer.referred, strict=True)
     ]

@@ -74,11 +74,13 @@ class Gate(Part):
 class Serving(Part):
     """How the grader is served: in whole numbers of 8 bits only where that costs `most_lost` at most.
 
-    That is of accuracy and of kappa on the test split, to the end of the interval.
+    That is of accuracy and of kappa on the test split, to the end of the interval. `referred` is the share of the
+    validation split's eyes, the least certain ones, of which the grader says that a person should look.
     """
 
     form: Literal["float32", "int8"] = "float32"
     most_lost: float = Field(default=0.05, ge=0)
+    referred: float = Field(default=0.1, ge=0, lt=1)
 
 
 def _form(said: Any) -> str:

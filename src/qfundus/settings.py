@@ -67,6 +67,7 @@ class Settings(BaseSettings):
     triton_repository: Path
     triton_backend: str = "python"
     triton_accelerator: Literal["cpu", "gpu", "tensorrt"] = "cpu"
+    triton_engines: str = "/tmp/tensorrt"  # noqa: S108  (on Triton's machine, in its container)
 
     @property
     def online_store(self) -> Path:

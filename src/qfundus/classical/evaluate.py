@@ -56,18 +56,20 @@ class Shown:
 
 @dataclass(frozen=True)
 class Told:
-    """Probabilities `(n, 5)` of photographs beside their grades and names `(n,)`."""
+    """Probabilities `(n, 5)` of photographs beside their grades and names, and whether a person should look `(n,)`."""
 
     probabilities: np.ndarray
     grades: np.ndarray
     names: np.ndarray
+    referred: np.ndarray
 
 
 def evaluate_grader(grader: Grader, data: Path, split: str = "") -> tuple[Measured, Told]:
     """Grade a split, the test split where none is named and there is one; return figures and what was told."""
     labelled, chosen = choose_split(read_labelled(data), split)
     shown = read_pictures(labelled, grader.card.pictures)
-    told = Told(grader.grade(shown.images), shown.grades, shown.names)
+    probabilities = grader.grade(shown.images)
+    told = Told(probabilities, shown.grades, shown.names, grader.refers(probabilities))
     below = grader.card.refer_below
     return measure(told.probabilities, told.grades, below, chosen, shown.unreadable, shown.without_disc), told
 
@@ -75,11 +77,11 @@ def evaluate_grader(grader: Grader, data: Path, split: str = "") -> tuple[Measur
 def measure(
     probabilities: np.ndarray, grades: np.ndarray, refer_below: float, split: str, unreadable: int = 0, without: int = 0
 ) -> Measured:
-    """Measure probabilities `(n, 5)` against grades `(n,)`."""
-    from medmnist.evaluator import getACC, getAUC
+    """Measure probabilities `(n, 5)` against grades `(n,)`; a NaN to `refer_below` refers to nobody."""
+    from medmnist.evaluator import getAUC
 
     whole, targets = np.ones((1, len(grades))), grades[:, None]
-    kept = probabilities.max(axis=1) >= refer_below
+    kept = ~(probabilities.max(axis=1) < refer_below)
     right = probabilities.argmax(axis=1) == grades
     return Measured(
         photographs=len(grades),
@@ -87,10 +89,10 @@ def measure(
         auc=float(getAUC(targets, probabilities, "ordinal-regression"))
         if len(np.unique(grades)) == 5
         else float("nan"),
-        acc=float(getACC(targets, probabilities, "ordinal-regression")),
+        acc=float(right.mean()),
         kappa=float(quadratic_weighted_kappa(probabilities, grades, whole)[0]),
         calibration_error=float(calibration_error(probabilities, grades, whole)[0]),
-        referred=float(1 - kept.mean()),
+        referred=float("nan") if math.isnan(refer_below) else float(1 - kept.mean()),
         acc_kept=float(right[kept].mean()) if kept.any() else float("nan"),
         unreadable=unreadable,
         without_disc=without,
@@ -118,6 +120,8 @@ def read_pictures(labelled: list[Labelled], how: Pictures) -> Shown:
         image, found = prepare_whole(pixels, how)
         without += not found
         read.append((one, image))
+    if not labelled:
+        raise SetupError("There are no photographs to grade: the split is empty.")
     if not read:
         raise SetupError("None of the photographs can be read.")
     return Shown(

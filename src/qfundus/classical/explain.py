@@ -1,7 +1,7 @@
 """Show where on a photograph a grade comes from."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from qfundus.errors import SetupError
 from qfundus.imaging.labelled import UNREADABLE, read_file
 
 PICTURES = "*-grade-*.png"
-_STEPS, _BLUR, _LARGEST = 24, 0.03, 0.98
+_STEPS, _BLUR, _LARGEST, _UNLIT = 24, 0.03, 0.98, 12
 _SHOWN = 512  # pixels of a picture's side
 
 
@@ -41,37 +41,56 @@ def explain_photograph(networks: list[nn.Module], image: np.ndarray, grade: int)
 
 
 def draw_overlay(image: np.ndarray, attribution: np.ndarray) -> Image.Image:
-    """Lay what speaks for the grade over the photograph in red, and what speaks against it in blue."""
+    """Lay what speaks for the grade over the photograph in red, and what speaks against it in blue.
+
+    The photograph is drawn in grey, for a fundus is red itself; the black around it says nothing.
+    """
+    lit = image.max(axis=2, keepdims=True) > _UNLIT
+    image = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
     smooth = ndimage.gaussian_filter(attribution, _BLUR * len(image))
     scale = np.quantile(np.abs(smooth), _LARGEST) + 1e-12
     share = np.clip(smooth / scale, -1, 1)[..., None]
     colour = np.where(share > 0, [255.0, 0.0, 0.0], [0.0, 80.0, 255.0])
-    strength = 0.6 * np.abs(share)
+    strength = 0.6 * np.abs(share) * lit
     mixed = (1 - strength) * image + strength * colour
     picture = Image.fromarray(np.rint(mixed).astype(np.uint8))
     return picture.resize((_SHOWN, _SHOWN), Image.Resampling.BICUBIC)
 
 
-def explain_files(folder: Path, photographs: list[Path], to: Path) -> list[tuple[Path, int, float]]:
-    """Grade photographs and write an overlay of each; return the picture, the grade and its probability.
+@dataclass(frozen=True)
+class Explained:
+    """The overlay of a photograph, its grade and probability, whether a person should look, and a disc was found."""
+
+    picture: Path
+    grade: int
+    probability: float
+    referred: bool
+    disc: bool
+
+
+def explain_files(folder: Path, photographs: list[Path], to: Path) -> list[Explained]:
+    """Grade photographs and write an overlay of each.
 
     Raises:
         SetupError: where the grader's networks are not there, a photograph cannot be read, or `to` holds pictures.
     """
+    if to.is_file():
+        raise SetupError(f"{to} is a file: name a folder for --to.")
     if any(to.glob(PICTURES)):
         raise SetupError(f"{to} holds pictures of an earlier call, which nobody could tell apart: name another folder.")
     grader = open_grader(str(folder))
     networks = load_networks(folder)
     read = [_read(file, number) for number, file in enumerate(photographs, 1)]  # all, before anything is written
     to.mkdir(parents=True, exist_ok=True)
-    written: list[tuple[Path, int, float]] = []
+    written: list[Explained] = []
     for number, pixels in enumerate(read, 1):
-        image, _ = prepare_whole(pixels, grader.card.pictures)
-        probabilities = grader.grade(image[None])[0]
+        image, disc = prepare_whole(pixels, grader.card.pictures)
+        (probabilities,) = told = grader.grade(image[None])
         grade = int(probabilities.argmax())
         picture = to / f"{number:03d}-grade-{grade}.png"
         draw_overlay(image, explain_photograph(networks, image, grade)).save(picture)
-        written.append((picture, grade, float(probabilities[grade])))
+        referred = bool(grader.refers(told)[0])
+        written.append(Explained(picture, grade, float(probabilities[grade]), referred, disc))
     return written
 
 

@@ -24,6 +24,7 @@ from qfundus.classical.recipe import NetworkRecipe, Pictures
 from qfundus.classical.shards import Table, read_table
 from qfundus.classical.train import WEIGHTS_FILE, Job
 from qfundus.errors import SetupError
+from qfundus.hybrid.metrics import find_threshold
 from qfundus.onnx_export import export_module, open_session
 
 GRADER_FILE, CARD_FILE, HELD_FILE = "model.onnx", "grader.json", "held_out.npz"
@@ -73,7 +74,7 @@ class Held:
 class Card:
     """What belongs to a grader beside its graph.
 
-    `refer_below` is the probability of the likeliest grade below which a person should look.
+    `refer_below` is the probability of the likeliest grade below which a person should look; NaN, there is no rule.
     """
 
     recipe: dict[str, Any]
@@ -98,6 +99,10 @@ class Grader:
         pieces = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
         told = [np.asarray(self.session.run(["probabilities"], {"image": piece})[0]) for piece in pieces]
         return np.concatenate(told) if told else np.empty((0, 5), np.float32)
+
+    def refers(self, probabilities: np.ndarray) -> np.ndarray:
+        """Tell of which photographs `(n,)` with probabilities `(n, 5)` a person should look."""
+        return probabilities.max(axis=1) < self.card.refer_below
 
 
 def turn(images: torch.Tensor, views: int) -> Iterator[torch.Tensor]:
@@ -133,7 +138,7 @@ def assemble(recipe: NetworkRecipe, jobs: list[Job], folder: Path) -> tuple[Card
     probabilities = softmax(logits, axis=1)
     card = Card(
         recipe=recipe.model_dump(mode="json"),
-        refer_below=float(np.quantile(probabilities.max(axis=1), recipe.grading.referred)),
+        refer_below=find_threshold(probabilities, recipe.grading.referred),
         photographs=table.digest,
     )
     side = recipe.pictures.side
@@ -276,7 +281,8 @@ def _open_registered(model: str) -> Grader:
         raise SetupError(f"MLflow has no model {model} ({str(error)[:200]}); is MLFLOW_TRACKING_URI right?") from None
     if info.metadata and "card" in info.metadata:
         return Grader(session, Card(**json.loads(info.metadata["card"])))
-    # The nightly's grader: its photographs are cut to the disc, and it has no rule of referral of its own.
+    # The nightly's grader: its photographs are cut to the disc.
     side = int(session.get_inputs()[0].shape[1])
     pictures = Pictures(side=side, preparation=("disc",)).model_dump()
-    return Grader(session, Card({"name": model, "pictures": pictures}, 0.0, ""))
+    refer_below = float((info.metadata or {}).get("refer_below", "nan"))
+    return Grader(session, Card({"name": model, "pictures": pictures}, refer_below, ""))

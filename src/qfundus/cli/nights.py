@@ -45,8 +45,9 @@ def grade(
     from qfundus.grading import grade_files
     from qfundus.settings import load_settings
 
-    table = Table("eye", "grade", "probabilities 0-4", "version")
+    table = Table("eye", "grade", "probabilities 0-4", "a person should look", "version")
     for eye in grade_files(load_settings(), files, protocol=protocol):
         told = eye.refused or " ".join(f"{p:.2f}" for p in eye.probabilities)
-        table.add_row(eye.eye, "-" if eye.refused else str(eye.grade), told, eye.version)
+        looked_at = "yes" if eye.referred or eye.refused else ""
+        table.add_row(eye.eye, "-" if eye.refused else str(eye.grade), told, looked_at, eye.version)
     console.print(table)

@@ -105,7 +105,8 @@ def evaluate(
     split: Annotated[str, typer.Option(help="The split to grade; without it test, where there is one.")] = "",
     form: Annotated[str, typer.Option(help="What `qfundus quantise` kept: int8 or int8-dynamic.")] = "",
     predictions: Annotated[
-        Path | None, typer.Option(help="An npz file for names, grades and probabilities.", dir_okay=False)
+        Path | None,
+        typer.Option(help="An npz file for names, grades, probabilities, and who is referred.", dir_okay=False),
     ] = None,
     curve: Annotated[
         Path | None, typer.Option(help="A picture of the accuracy when the least certain are left to a person.")
@@ -188,8 +189,11 @@ def explain(
     """Show where on photographs a grade comes from: red speaks for it, blue against it."""
     from qfundus.classical.explain import explain_files
 
-    for picture, grade_told, probability in explain_files(model, photographs, to):
-        console.print(f"{picture}: grade {grade_told}, probability {probability:.2f}", soft_wrap=True)
+    for one in explain_files(model, photographs, to):
+        referred = "; a person should look" if one.referred else ""
+        console.print(f"{one.picture}: grade {one.grade}, probability {one.probability:.2f}{referred}", soft_wrap=True)
+        if not one.disc:
+            typer.echo("No disc was found on it: it was graded whole.", err=True)
 
 
 def _print_measured(measured: "Measured", *, as_json: bool) -> None:
@@ -205,4 +209,9 @@ def _print_measured(measured: "Measured", *, as_json: bool) -> None:
     if math.isnan(measured.auc):
         typer.echo("There is no AUC: not every grade is among them.")
     typer.echo(f"quadratic weighted kappa {measured.kappa:.4f}  calibration error {measured.calibration_error:.4f}")
-    typer.echo(f"a person should look at {measured.referred:.1%}; ACC on the others {measured.acc_kept:.4f}")
+    if math.isnan(measured.kappa):
+        typer.echo("There is no kappa: all of them are of one grade, or graded so.")
+    if math.isnan(measured.referred):
+        typer.echo("The grader has no rule by which it refers to a person.")
+    else:
+        typer.echo(f"a person should look at {measured.referred:.1%}; ACC on the others {measured.acc_kept:.4f}")

@@ -47,6 +47,11 @@ def evaluate(
     return estimates
 
 
+def find_threshold(probabilities: np.ndarray, referred: float) -> float:
+    """Return the likeliest grade's probability below which a share `referred` of probabilities `(eyes, 5)` lies."""
+    return float(np.quantile(probabilities.max(axis=1), referred))
+
+
 def accuracy_by_coverage(probabilities: np.ndarray, grades: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return shares of eyes, the surest first, and the accuracy on each share `(eyes,)`.
 

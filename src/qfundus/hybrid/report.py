@@ -63,6 +63,7 @@ def write_report(
         phantom="PHANTOM" in str(summary["eyes"]["cameras"]),
         mixture=summary["mixture"],
         served=Served(**summary["served"]),
+        referral=_describe_referral(told["hybrid"], grades, summary["refer_below"]),
         names=NAMES,
         figures={
             form: {name: str(Estimate(**value)) for name, value in summary["figures"][form].items()} for form in FORMS
@@ -72,6 +73,15 @@ def write_report(
         tested=len(predictions),
     )
     path.write_text(page)
+
+
+def _describe_referral(told: np.ndarray, grades: np.ndarray, refer_below: float) -> str:
+    kept = told.max(axis=1) >= refer_below
+    right = f"{(told.argmax(axis=1) == grades)[kept].mean():.3f}" if kept.any() else "of none"
+    return (
+        f"Where the likeliest grade's probability is below {refer_below:.2f}, the grader says that a person should "
+        f"look: at {1 - kept.mean():.0%} of the eyes measured here; its accuracy on the others is {right}."
+    )
 
 
 def _measure_subgroups(

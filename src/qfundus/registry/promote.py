@@ -16,7 +16,7 @@ from qfundus.registry.triton import (
     stop_serving,
     write_version,
 )
-from qfundus.registry.versions import champion_version, download_file, move_alias
+from qfundus.registry.versions import champion_version, download_file, move_alias, read_version
 from qfundus.settings import Settings
 
 _log = structlog.get_logger()
@@ -47,7 +47,7 @@ def promote_version(settings: Settings, version: str) -> Promotion:
         smoke = download_file(settings, version, SMOKE_FILE, Path(folder))
         write_version(settings, version, graph)
         try:
-            serve_version(settings, version)
+            serve_version(settings, version, read_version(settings, version).refer_below)
             smoke_test(settings, version, smoke)
         except (SmokeTestError, Retry) as failure:
             _roll_back(settings, version, champion)
@@ -60,7 +60,7 @@ def promote_version(settings: Settings, version: str) -> Promotion:
 
 def _roll_back(settings: Settings, version: str, champion: str) -> None:
     if champion and champion != version:
-        serve_version(settings, champion)
+        serve_version(settings, champion, read_version(settings, champion).refer_below)
         remove_version(settings, version)
     elif not champion:
         stop_serving(settings)

@@ -19,16 +19,9 @@ from qfundus.settings import SERVED_MODEL, Settings
 _log = structlog.get_logger()
 # Where rounding is coarse, another processor may round the other way.
 SMOKE_TOLERANCE, COARSE_TOLERANCE = 1e-4, 0.02
-_TIMEOUT = 60.0
-# Engines are built for a GPU once and kept: building takes minutes.
-_TENSORRT = """optimization { execution_accelerators { gpu_execution_accelerator [ {
-  name: "tensorrt"
-  parameters { key: "precision_mode" value: "FP16" }
-  parameters { key: "max_workspace_size_bytes" value: "1073741824" }
-  parameters { key: "trt_engine_cache_enable" value: "true" }
-  parameters { key: "trt_engine_cache_path" value: "/tmp/trt" }
-} ] } }
-"""
+_TIMEOUT, _BUILDING = 60.0, 1800.0  # seconds; TensorRT's engines take minutes
+_LARGEST_BATCH = 32
+_REFER_BELOW = "refer_below"
 
 
 class SmokeTestError(Exception):
@@ -37,12 +30,18 @@ class SmokeTestError(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """Triton's probabilities `(eyes, 5)` by each form, and which version gave them."""
+    """Triton's probabilities `(eyes, 5)` by each form, which version gave them, and of whom a person should look."""
 
     probabilities: np.ndarray
     classical: np.ndarray
     quantum: np.ndarray
     version: str
+    refer_below: float
+
+    @property
+    def referred(self) -> np.ndarray:
+        """Whether a person should look, `(eyes,)`."""
+        return self.probabilities.max(axis=1) < self.refer_below
 
 
 def write_version(settings: Settings, version: str, graph: Path) -> None:
@@ -64,18 +63,20 @@ def remove_version(settings: Settings, version: str) -> None:
     shutil.rmtree(settings.triton_repository / SERVED_MODEL / version, ignore_errors=True)
 
 
-def serve_version(settings: Settings, version: str) -> None:
+def serve_version(settings: Settings, version: str, refer_below: float) -> None:
     """Let Triton load one version in place of what it serves; it answers from the old one until the new one is up.
+
+    Below a likeliest grade's probability of `refer_below` a person should look, as Triton tells whoever asks it.
 
     Raises:
         Retry: where Triton does not load it.
     """
     config = settings.triton_repository / SERVED_MODEL / "config.pbtxt"
     draft = config.with_suffix(".draft")
-    draft.write_text(model_config(version, settings.triton_backend, settings.triton_accelerator))
+    draft.write_text(model_config(version, settings, refer_below))
     draft.replace(config)
     with _retryable(f"load version {version}"):
-        _http(settings).load_model(SERVED_MODEL)
+        _http(settings, _BUILDING if settings.triton_accelerator == "tensorrt" else _TIMEOUT).load_model(SERVED_MODEL)
 
 
 def stop_serving(settings: Settings) -> None:
@@ -85,26 +86,47 @@ def stop_serving(settings: Settings) -> None:
         _http(settings).unload_model(SERVED_MODEL)
 
 
-def model_config(version: str, backend: str, accelerator: str = "cpu") -> str:
+def model_config(version: str, settings: Settings, refer_below: float) -> str:
     """Write the configuration that serves one version, on the CPU, on a GPU, or on a GPU by TensorRT in half precision.
 
     Raises:
         SetupError: where the backend is not one that can use a GPU.
     """
+    backend, accelerator = settings.triton_backend, settings.triton_accelerator
     if accelerator != "cpu" and backend != "onnxruntime":
         raise SetupError(f"{accelerator} needs QFUNDUS_TRITON_BACKEND=onnxruntime: {backend} runs on the CPU.")
     outputs = ",\n".join(f'  {{ name: "{name}" data_type: TYPE_FP32 dims: [ 5 ] }}' for name in OUTPUTS)
     return f"""name: "{SERVED_MODEL}"
 backend: "{backend}"
-max_batch_size: 32
+max_batch_size: {_LARGEST_BATCH}
 input [ {{ name: "image" data_type: TYPE_UINT8 dims: [ {SIDE}, {SIDE}, 3 ] }} ]
 output [
 {outputs}
 ]
+parameters: {{ key: "{_REFER_BELOW}" value: {{ string_value: "{refer_below}" }} }}
 version_policy: {{ specific: {{ versions: [ {version} ] }} }}
 dynamic_batching {{ max_queue_delay_microseconds: 1000 }}
 instance_group [ {{ kind: {"KIND_CPU" if accelerator == "cpu" else "KIND_GPU"} count: 1 }} ]
-{_TENSORRT if accelerator == "tensorrt" else ""}"""
+{_tensorrt(settings.triton_engines) if accelerator == "tensorrt" else ""}"""
+
+
+def _tensorrt(engines: str) -> str:
+    """Let engines be built once, before the version serves, for all batches between the least and the largest."""
+    warm_up = "\n".join(
+        f"""model_warmup [ {{ name: "{batch}" batch_size: {batch} inputs {{
+  key: "image" value {{ data_type: TYPE_UINT8 dims: [ {SIDE}, {SIDE}, 3 ] zero_data: true }}
+}} }} ]"""
+        for batch in (1, _LARGEST_BATCH)
+    )
+    return f"""optimization {{ execution_accelerators {{ gpu_execution_accelerator [ {{
+  name: "tensorrt"
+  parameters {{ key: "precision_mode" value: "FP16" }}
+  parameters {{ key: "max_workspace_size_bytes" value: "1073741824" }}
+  parameters {{ key: "trt_engine_cache_enable" value: "true" }}
+  parameters {{ key: "trt_engine_cache_path" value: "{engines}" }}
+}} ] }} }}
+{warm_up}
+"""
 
 
 def smoke_test(settings: Settings, version: str, smoke: Path) -> None:
@@ -159,7 +181,19 @@ def _grade(client: Any, protocol: Any, images: np.ndarray) -> Answer:
         answer = client.infer(SERVED_MODEL, [question], outputs=wanted)
     said = answer.get_response()
     version = said["model_version"] if isinstance(said, dict) else said.model_version
-    return Answer(*(answer.as_numpy(name) for name in OUTPUTS), version=str(version))
+    return Answer(
+        *(answer.as_numpy(name) for name in OUTPUTS), version=str(version), refer_below=_read_rule(client, str(version))
+    )
+
+
+def _read_rule(client: Any, version: str) -> float:
+    """Ask what belongs to a version: NaN where it has no rule by which eyes are referred."""
+    with _retryable("say its configuration"):
+        said = client.get_model_config(SERVED_MODEL, version)
+    if isinstance(said, dict):
+        return float(said.get("parameters", {}).get(_REFER_BELOW, {}).get("string_value", "nan"))
+    parameters = said.config.parameters
+    return float(parameters[_REFER_BELOW].string_value if _REFER_BELOW in parameters else "nan")
 
 
 @contextmanager
@@ -174,7 +208,7 @@ def _retryable(what: str) -> Generator[None]:
         raise Retry(f"Triton did not {what}: {str(error)[:300]} See `qfundus status`.") from None
 
 
-def _http(settings: Settings) -> Any:
+def _http(settings: Settings, timeout: float = _TIMEOUT) -> Any:
     from tritonclient import http
 
-    return http.InferenceServerClient(settings.triton_http, network_timeout=_TIMEOUT, connection_timeout=_TIMEOUT)
+    return http.InferenceServerClient(settings.triton_http, network_timeout=timeout, connection_timeout=_TIMEOUT)

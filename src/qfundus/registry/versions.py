@@ -1,6 +1,7 @@
 """Model versions in MLflow: each retraining is a run, each candidate a version, aliases say which one serves."""
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class Recorded:
     eyes: dict[str, int]
     recipe: str
     as_of: str
+    refer_below: float  # the likeliest grade's probability; NaN for a version that has no such rule
 
     @property
     def cameras(self) -> str:
@@ -197,6 +199,7 @@ def _register(folder: Path) -> str:
         signature=signature,
         registered_model_name=MODEL,
         pip_requirements=["onnxruntime", "numpy"],
+        metadata={"refer_below": str(json.loads((folder / "summary.json").read_text())["refer_below"])},
         await_registration_for=60,
     )
     return str(logged.registered_model_version)
@@ -227,4 +230,5 @@ def _read(client: "MlflowClient", run: "Run") -> Recorded:
         eyes=read["eyes"],
         recipe=run.data.params.get("name", ""),
         as_of=run.data.params.get("as_of", ""),
+        refer_below=read.get("refer_below", math.nan),
     )

@@ -101,7 +101,7 @@ def evaluate_ensemble(
     from qfundus.hybrid.serving import Served
 
     plan, folder = Recipe.from_json(recipe), Path(grader)
-    mixture, told = _export_mixture(plan, dataset, classical, quantum, folder)
+    mixture, told, refer_below = _export_mixture(plan, dataset, classical, quantum, folder)
     served = Served()
     if plan.serving.form == "int8":
         told, served = _serve_int8(plan, dataset, folder, told)
@@ -112,6 +112,7 @@ def evaluate_ensemble(
     summary = {
         "figures": measured,
         "mixture": mixture.to_dict(),
+        "refer_below": refer_below,
         "served": asdict(served),
         "occlusion": _map_occlusion(plan, folder, told),
         "eyes": {**_sizes(table), "cameras": ", ".join(sorted(table["camera"].unique()))},
@@ -132,10 +133,13 @@ class Told:
         return Told(self.eyes.only(chosen), {form: told[chosen] for form, told in self.by_form.items()})
 
 
-def _export_mixture(plan: Recipe, dataset: str, classical: str, quantum: str, folder: Path) -> tuple["Mixture", Told]:
+def _export_mixture(
+    plan: Recipe, dataset: str, classical: str, quantum: str, folder: Path
+) -> tuple["Mixture", Told, float]:
     """Mix both forms, write graphs and circuit, and tell the test split's grades.
 
-    An eye that photographs are needed of and whose photograph has been erased since the snapshot is left out.
+    Returns as well the probability of the likeliest grade below which a person should look. An eye that photographs are
+    needed of and whose photograph has been erased since the snapshot is left out.
     """
     from scipy.special import softmax
 
@@ -145,6 +149,7 @@ def _export_mixture(plan: Recipe, dataset: str, classical: str, quantum: str, fo
     from qfundus.features.snapshot import read_split
     from qfundus.hybrid.ensemble import fit_mixture
     from qfundus.hybrid.grader import GRADER_FILE, export_grader, export_network_grader
+    from qfundus.hybrid.metrics import find_threshold
     from qfundus.quantum.kept import CIRCUIT_FILE, KeptCircuit
     from qfundus.quantum.model import load_quantum
     from qfundus.training import predict_logits
@@ -160,16 +165,17 @@ def _export_mixture(plan: Recipe, dataset: str, classical: str, quantum: str, fo
     else:
         classical_held, held, classical_test, test = predict(Path(classical), held, test, store, settings)
         export = partial(export_network_grader, backbone, Path(classical) / GRADER_FILE)
-    mixture = fit_mixture(classical_held, predict_logits(cold, held.embeddings), held.grades)
+    quantum_held, quantum_test = predict_logits(cold, held.embeddings), predict_logits(cold, test.embeddings)
+    mixture = fit_mixture(classical_held, quantum_held, held.grades)
     export(cold, mixture, folder)
     KeptCircuit.of(cold, plan.quantum, test.embeddings).save(folder / CIRCUIT_FILE)
-    quantum_test = predict_logits(cold, test.embeddings)
     told = {
         "classical": softmax(classical_test / mixture.classical_temperature, axis=1),
         "quantum": softmax(quantum_test / mixture.quantum_temperature, axis=1),
         "hybrid": mixture.mix(classical_test, quantum_test),
     }
-    return mixture, Told(test, told)
+    refer_below = find_threshold(mixture.mix(classical_held, quantum_held), plan.serving.referred)
+    return mixture, Told(test, told), refer_below
 
 
 def _serve_int8(plan: Recipe, dataset: str, folder: Path, told: Told) -> tuple[Told, "Served"]:

@@ -173,7 +173,7 @@ def test_a_single_network_holds_out_the_validation_split():
 
 
 def test_nothing_but_a_validation_split_is_refused_with_the_remedy():
-    with pytest.raises(SetupError, match="give a train split, or set `grading.folds: 2`"):
+    with pytest.raises(SetupError, match=r"give a train split, or set `grading\.folds: 2`"):
         split_fold(table([n % 5 for n in range(20)], splits=["val"] * 20), 1, 0)
 
 
