@@ -36,7 +36,7 @@ from qfundus.classical.train import Job
 from qfundus.classical.watch import LogFile, Watch
 from qfundus.hospital.photographs import draw_phantoms
 from qfundus.imaging.labelled import Labelled
-from qfundus.onnx_export import export_module, time_graph
+from qfundus.onnx_export import export_module, time_graphs
 from qfundus.onnx_quantise import write_dynamic, write_static
 
 NAMES = "overhead, precision, scaling, variants, gpu"
@@ -308,19 +308,15 @@ def variants(folder: Path) -> None:
     pictures = np.stack(draw_phantoms(32, LARGE).images)
     write_dynamic(files["float32"], files["int8-dynamic"])
     write_static(files["float32"], files["int8"], pictures)
-    plain, large = time_batches(files["float32"], pictures), files["float32"].stat().st_size
-    print(f"{LARGE} x {LARGE}, against float32, which takes {plain[1]:.1f} ms alone and {plain[16]:.1f} ms in 16:")
-    for name, file in files.items():
-        times = time_batches(file, pictures)
+    large = files["float32"].stat().st_size
+    times = {batch: np.array(time_graphs(list(files.values()), pictures[:batch])) / batch for batch in (1, 16)}
+    alone, many = times[1][0], times[16][0]
+    print(f"{LARGE} x {LARGE}, against float32, which takes {alone:.1f} ms alone and {many:.1f} ms in 16:")
+    for number, (name, file) in enumerate(files.items()):
         print(
-            f"  {name:12} latency {times[1] / plain[1]:.2f} x, throughput {plain[16] / times[16]:.2f} x, "
+            f"  {name:12} latency {times[1][number] / alone:.2f} x, throughput {many / times[16][number]:.2f} x, "
             f"size {file.stat().st_size / large:.2f} x"
         )
-
-
-def time_batches(file: Path, pictures: np.ndarray) -> dict[int, float]:
-    """Return milliseconds a photograph by batch."""
-    return {batch: time_graph(file, pictures[:batch]) / batch for batch in (1, 16)}
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The grader in whole numbers of 8 bits, and what that costs."""
 
+import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,11 +13,12 @@ from qfundus.classical.grader import GRADER_FILE, Grader, open_grader
 from qfundus.errors import SetupError
 from qfundus.hybrid.gate import judge_form
 from qfundus.imaging.labelled import read_labelled
-from qfundus.onnx_export import open_session, time_graph
+from qfundus.onnx_export import open_session, time_graphs
 from qfundus.onnx_quantise import is_quantised, spread, write_dynamic, write_static
 from qfundus.recipe import Evaluation
 
 DYNAMIC_FILE, STATIC_FILE = "model.int8-dynamic.onnx", "model.int8.onnx"
+_NAMES = ("float32", "int8, dynamic", "int8, static")
 _FASTER, _LARGEST = 1.1, 0.9  # of float32's speed and file: less is not called faster, nor more smaller
 _HOW = Evaluation(resamples=2000, confidence=0.95, specificity=0.9)
 
@@ -48,42 +50,46 @@ def quantise_grader(folder: Path, data: Path, split: str, most_lost: float) -> l
     measured_on = [one for one in labelled if one.split == split]
     others = [one for one in labelled if one.split not in (split, "test")]
     if not measured_on or not others:
-        raise SetupError(f"There must be a split {split} to measure on, and another one to calibrate on.")
+        raise SetupError(
+            f"There must be a split {split} to measure on, and another one to calibrate on: name one by --split. "
+            "On photographs that it was trained on, a form looks better than it is."
+        )
     shown = read_pictures(measured_on, grader.card.pictures)
-    plain, told = measure_variant(grader, "float32", folder / GRADER_FILE, shown)
+    ranges = read_pictures(spread(others), grader.card.pictures)
     # Beside the grader, and not in its place, until it is judged.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".int8-") as scratch:
-        drafts = Path(scratch)
-        write_dynamic(folder / GRADER_FILE, drafts / DYNAMIC_FILE)
-        write_static(
-            folder / GRADER_FILE, drafts / STATIC_FILE, read_pictures(spread(others), grader.card.pictures).images
-        )
-        return [plain, *_judge_drafts(drafts, folder, grader, shown, plain, told, most_lost)]
+        files = [folder / GRADER_FILE, *(Path(scratch) / name for name in (DYNAMIC_FILE, STATIC_FILE))]
+        write_dynamic(files[0], files[1])
+        write_static(files[0], files[2], ranges.images)
+        told = [Grader(open_session(file), grader.card).grade(shown.images) for file in files]
+        measured = measure_variants(files, told, shown)
+        return [measured[0], *_keep(folder, files[1:], told, measured, shown, most_lost)]
 
 
-def _judge_drafts(
-    drafts: Path, folder: Path, grader: Grader, shown: Shown, plain: Variant, told: np.ndarray, most_lost: float
+def measure_variants(files: list[Path], told: list[np.ndarray], shown: Shown) -> list[Variant]:
+    """Measure and time the forms that told probabilities `(n, 5)`; the first is what the others are measured by."""
+    times = time_graphs(files, shown.images[:1])
+    figures = [measure(probabilities, shown.grades, math.nan, "") for probabilities in told]
+    return [
+        Variant(name, its.acc, its.kappa, took, times[0] / took, file.stat().st_size / 2**20, "the measure")
+        for name, its, took, file in zip(_NAMES, figures, times, files, strict=True)
+    ]
+
+
+def _keep(
+    folder: Path, drafts: list[Path], told: list[np.ndarray], measured: list[Variant], shown: Shown, most_lost: float
 ) -> Iterator[Variant]:
-    for name, file in (("int8, dynamic", DYNAMIC_FILE), ("int8, static", STATIC_FILE)):
-        form = Grader(open_session(drafts / file), grader.card)
-        variant, told_by_form = measure_variant(form, name, drafts / file, shown)
-        loss = judge_form(told_by_form, told, shown.grades, shown.patients, most_lost, _HOW, seed=0)
-        variant = replace(variant, speed=plain.milliseconds / variant.milliseconds, verdict=str(loss))
-        if not is_quantised(drafts / file):
-            variant = replace(variant, verdict="left out: there is nothing in it to quantise")
+    """Put what the gate bears, and what brings something, beside the grader."""
+    plain, plain_told = measured[0], told[0]
+    for draft, form_told, variant in zip(drafts, told[1:], measured[1:], strict=True):
+        loss = judge_form(form_told, plain_told, shown.grades, shown.patients, most_lost, _HOW, seed=0)
+        verdict = str(loss)
+        if not is_quantised(draft):
+            verdict = "left out: there is nothing in it to quantise"
         elif variant.speed < _FASTER and variant.megabytes > _LARGEST * plain.megabytes:
-            variant = replace(variant, verdict="left out: it is neither faster nor smaller")
-        if variant.verdict.startswith("kept"):
-            (drafts / file).replace(folder / file)
+            verdict = "left out: it is neither faster nor smaller"
+        if verdict.startswith("kept"):
+            draft.replace(folder / draft.name)
         else:
-            (folder / file).unlink(missing_ok=True)  # what an earlier run had kept
-        yield variant
-
-
-def measure_variant(form: Grader, name: str, file: Path, shown: Shown) -> tuple[Variant, np.ndarray]:
-    """Grade and time one form; return it as the measure of others, and its probabilities `(n, 5)`."""
-    told = form.grade(shown.images)
-    measured = measure(told, shown.grades, form.card.refer_below, "")
-    milliseconds = time_graph(file, shown.images[:1])
-    megabytes = file.stat().st_size / 2**20
-    return Variant(name, measured.acc, measured.kappa, milliseconds, 1.0, megabytes, "the measure"), told
+            (folder / draft.name).unlink(missing_ok=True)  # what an earlier run had kept
+        yield replace(variant, verdict=verdict)

@@ -139,7 +139,7 @@ def evaluate(
 def quantise(
     model: Annotated[Path, typer.Argument(help="What `qfundus train` wrote.", exists=True)],
     data: Annotated[Path, typer.Option(help="A MedMNIST npz, or a folder with labels.csv.", exists=True)],
-    split: Annotated[str, typer.Option(help="The split to measure on; the others are calibrated on.")] = "val",
+    split: Annotated[str, typer.Option(help="The split to measure on; the others are calibrated on.")] = "test",
     most_lost: Annotated[
         float, typer.Option(min=0, help="How much accuracy or kappa int8 may cost, at the end of the interval.")
     ] = 0.05,

@@ -72,15 +72,23 @@ def judge(
 
 @dataclass(frozen=True)
 class Loss:
-    """What a cheaper form of a grader costs, and whether the gate bears it."""
+    """By how much a figure falls with a cheaper form of a grader, and by how much it may."""
 
+    figure: str
     lost: Estimate
-    borne: bool
+    allowed: float
+
+    @property
+    def borne(self) -> bool:
+        """Whether it falls by no more than is allowed, to the end of the interval."""
+        return self.lost.high <= self.allowed
 
     def __str__(self) -> str:
         if self.borne:
-            return f"kept: it costs {self.lost}"
-        return f"refused: it costs {self.lost}; measured on more photographs, the interval is narrower"
+            return f"kept: {self.figure} falls by {self.lost}"
+        said = f"refused: {self.figure} falls by {self.lost}, and {self.allowed} is allowed"
+        more = "; on more photographs the interval is narrower" if self.lost.value <= self.allowed else ""
+        return said + more
 
 
 def judge_form(
@@ -97,13 +105,12 @@ def judge_form(
     It may cost `most_lost` of accuracy and of kappa, to the end of the interval of the paired loss, patients resampled.
     """
     whole, resampled = np.ones((1, len(grades))), patient_resamples(patients, how.resamples, seed)
-    losses: list[Estimate] = []
-    for metric in (accuracy, quadratic_weighted_kappa):
+    losses: list[Loss] = []
+    for name, metric in (("accuracy", accuracy), ("kappa", quadratic_weighted_kappa)):
         value, lost = (metric(plain, grades, w) - metric(form, grades, w) for w in (whole, resampled))
-        losses.append(Estimate(float(value[0]), *interval(lost, how.confidence)))
+        losses.append(Loss(name, Estimate(float(value[0]), *interval(lost, how.confidence)), most_lost))
     # A kappa is not defined where all photographs are of one grade: then accuracy decides.
-    worst = max(losses, key=lambda loss: -np.inf if np.isnan(loss.high) else loss.high)
-    return Loss(worst, borne=worst.high <= most_lost)
+    return max(losses, key=lambda loss: -np.inf if np.isnan(loss.lost.high) else loss.lost.high)
 
 
 def _kappa(probabilities: np.ndarray, grades: np.ndarray, weights: np.ndarray, confidence: float) -> Estimate:

@@ -7,7 +7,7 @@ import numpy as np
 
 from qfundus.hybrid.gate import Loss
 from qfundus.hybrid.grader import GRADER_FILE, HEAD_FILE
-from qfundus.onnx_export import time_graph
+from qfundus.onnx_export import time_graphs
 from qfundus.onnx_quantise import write_static
 
 INT8_FILE = "model.int8.onnx"
@@ -36,9 +36,9 @@ def choose_form(folder: Path, loss: Loss, disc: np.ndarray) -> Served:
     `disc` `(1, 224, 224, 3)` of uint8 is what both are timed on.
     """
     plain, small = folder / GRADER_FILE, folder / INT8_FILE
-    speed = time_graph(plain, disc) / time_graph(small, disc)
+    before, after = time_graphs((plain, small), disc)
     size = small.stat().st_size / plain.stat().st_size
-    reason = f"{loss}; it takes 1/{speed:.2f} of float32's time and {size:.2f} of its size"
+    reason = f"{loss}; it takes {after / before:.2f} of float32's time and {size:.2f} of its size"
     if not loss.borne:
         small.unlink()
         return Served("float32", reason)

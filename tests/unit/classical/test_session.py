@@ -328,7 +328,7 @@ def test_data_that_is_not_there_does_not_claim_the_folder(npz, recipe, tmp_path)
 
 def test_int8_that_costs_too_much_is_deleted_and_the_command_fails(trained, npz, monkeypatch):
     out, _ = trained
-    lost = Loss(Estimate(0.5, 0.4, 0.6), borne=False)
+    lost = Loss("kappa", Estimate(0.5, 0.4, 0.6), allowed=0.05)
     monkeypatch.setattr("qfundus.classical.quantise.judge_form", lambda *_, **__: lost)
     done = call("quantise", out, "--data", npz, "--split", "test", "--json")
     assert done.exit_code == 1

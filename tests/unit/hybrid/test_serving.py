@@ -37,9 +37,9 @@ def test_int8_tells_nearly_what_the_grader_tells_by_each_form(quantised, discs):
 
 def test_a_form_whose_loss_is_borne_takes_the_graders_place(folder, discs):
     large = (folder / GRADER_FILE).stat().st_size
-    served = choose_form(folder, Loss(Estimate(0.01, -0.01, 0.03), borne=True), discs[:1])
+    served = choose_form(folder, Loss("kappa", Estimate(0.01, -0.01, 0.03), allowed=0.05), discs[:1])
     assert served.form == "int8"
-    assert "it costs 0.010 (-0.010 to 0.030)" in str(served)
+    assert "kept: kappa falls by 0.010 (-0.010 to 0.030); it takes " in str(served)
     assert is_quantised(folder / GRADER_FILE)
     assert (folder / GRADER_FILE).stat().st_size < large / 2
     # What tells grades of stored embeddings would tell others than are served.
@@ -47,7 +47,7 @@ def test_a_form_whose_loss_is_borne_takes_the_graders_place(folder, discs):
 
 
 def test_a_form_that_costs_too_much_is_not_served(folder, discs):
-    served = choose_form(folder, Loss(Estimate(0.1, 0.05, 0.2), borne=False), discs[:1])
+    served = choose_form(folder, Loss("kappa", Estimate(0.1, 0.05, 0.2), allowed=0.05), discs[:1])
     assert served.form == "float32"
     assert "refused" in str(served)
     assert not is_quantised(folder / GRADER_FILE)
