@@ -13,6 +13,31 @@ from pydantic_core import ErrorDetails
 from qfundus.errors import SetupError
 
 LARGEST_SEED = 2**32 - 1  # what NumPy's and torch's generators both take, with room for a network's number
+# What other libraries call settings that are here.
+_ALSO_CALLED = {
+    "amp": "precision",
+    "batch_size": "batch",
+    "bf16": "precision",
+    "early_stopping": "patience",
+    "flip": "mirror",
+    "fp16": "precision",
+    "gradient_accumulation": "accumulate",
+    "gradient_clip": "clip",
+    "image_size": "side",
+    "lr": "learning_rate",
+    "max_grad_norm": "clip",
+    "num_workers": "workers",
+    "rotate": "turn",
+    "rotation": "turn",
+    "scheduler": "schedule",
+    "soft_labels": "soften",
+    "tta": "views",
+}
+_SAID_OTHERWISE = {  # of YAML, and not of Python
+    "tuple_type": "{where} must be a list, such as [one, other].",
+    "model_type": "{where} must hold settings, each on a line of its own; where there are none, write {{}}.",
+    "model_attributes_type": "{where} must hold settings, each on a line of its own; where there are none, write {{}}.",
+}
 R = TypeVar("R", bound=BaseModel)
 
 
@@ -62,8 +87,10 @@ class _EachOnce(yaml.SafeLoader):
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """Name what was probably meant, as a question to end an error message with; '' where nothing is near."""
-    near = get_close_matches(name, list(names), n=1)
-    return f" Did you mean {near[0]}?" if near else ""
+    by_lower = {one.lower(): one for one in names}
+    asked = _ALSO_CALLED.get(name.lower(), name.lower())
+    near = get_close_matches(asked, list(by_lower), n=1)
+    return f" Did you mean {by_lower[near[0]]}?" if near else ""
 
 
 def _explain(error: ValidationError, kind: type[BaseModel]) -> str:
@@ -76,7 +103,9 @@ def _explain_one(one: ErrorDetails, kind: type[BaseModel]) -> str:
     where = ".".join((*parts, name)).strip(".")
     match one["type"]:
         case "extra_forbidden":
-            return f"There is no setting {where}.{nearest(name, _settings(kind, parts))}"
+            there = _settings(kind, parts)
+            known = nearest(name, there) or f" There are {', '.join(there)}."
+            return f"There is no setting {where}.{known}"
         case "missing":
             return f"The setting {where} is missing."
         case "literal_error":
@@ -85,6 +114,8 @@ def _explain_one(one: ErrorDetails, kind: type[BaseModel]) -> str:
             return f"{where} may be {allowed}.{nearest(str(one['input']), quoted)}"
         case "value_error":
             return one["msg"].removeprefix("Value error, ")
+        case kind_of_error if kind_of_error in _SAID_OTHERWISE:
+            return _SAID_OTHERWISE[kind_of_error].format(where=where)
         case _:
             return f"{where}: {one['msg']}."
 

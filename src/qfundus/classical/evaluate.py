@@ -102,7 +102,8 @@ def measure(
 def choose_split(labelled: list[Labelled], split: str) -> tuple[list[Labelled], str]:
     """Take a split by its name; where none is named the test split, else that of validation, else all."""
     there = sorted({one.split for one in labelled})
-    wanted = split or next((name for name in ("test", "val", "validation") if name in there), "")
+    alone = there[0] if len(there) == 1 else ""
+    wanted = split or next((name for name in ("test", "val", "validation") if name in there), alone)
     if split and split not in there:
         raise SetupError(f"There is no split {split}; there are {', '.join(filter(None, there)) or 'none'}.")
     return [one for one in labelled if not wanted or one.split == wanted], wanted or "all"

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import structlog
 import torch
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf
 from scipy.optimize import minimize
@@ -27,6 +28,7 @@ from qfundus.errors import SetupError
 from qfundus.hybrid.metrics import find_threshold
 from qfundus.onnx_export import export_module, open_session
 
+_log = structlog.get_logger()
 GRADER_FILE, CARD_FILE, HELD_FILE = "model.onnx", "grader.json", "held_out.npz"
 _BATCH, _PARTS = 32, 5
 
@@ -130,6 +132,7 @@ def assemble(recipe: NetworkRecipe, jobs: list[Job], folder: Path) -> tuple[Card
     """Calibrate trained networks on what they had not seen, and write their grader; return its card, and that."""
     if (folder / CARD_FILE).exists():  # it is written last
         return read_card(folder), read_held_out(folder)
+    _log.info("Calibrating on what each network had not seen")
     networks = [load_network(job) for job in jobs]
     told = [predict_held(network, job) for network, job in zip(networks, jobs, strict=True)]
     scales = calibrate(jobs, told)
@@ -141,14 +144,22 @@ def assemble(recipe: NetworkRecipe, jobs: list[Job], folder: Path) -> tuple[Card
         refer_below=find_threshold(probabilities, recipe.grading.referred),
         photographs=table.digest,
     )
-    side = recipe.pictures.side
-    noise = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    _log.info("Exporting the grader")
     ensemble = Ensemble(networks, recipe.grading.views, torch.from_numpy(scales))
-    export_module(ensemble, {"image": noise}, folder / GRADER_FILE, ("probabilities",))
+    export_module(ensemble, {"image": examples_of(jobs[0], table)}, folder / GRADER_FILE, ("probabilities",))
     held_out = HeldOut(probabilities, grades, table.names[rows], table.splits[rows])
     np.savez_compressed(folder / HELD_FILE, **vars(held_out))
     Place(str(folder)).write(CARD_FILE, json.dumps(asdict(card), indent=1).encode())
     return card, held_out
+
+
+def examples_of(job: Job, table: Table) -> torch.Tensor:
+    """Return what an exported graph is compared on with its networks: photographs and noise, `(4, side, side, 3)`."""
+    side = job.recipe.pictures.side
+    noise = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    photographs = Photographs(job.shards, table.grades, job.seed, None)
+    real = next(iter(load_in_order(photographs, np.arange(2), 2))).inputs
+    return torch.cat([real, noise])
 
 
 def read_held_out(folder: Path) -> HeldOut:
@@ -234,11 +245,15 @@ def open_grader(model: str, form: str = "") -> Grader:
     Raises:
         SetupError: where it is neither, or there is no such form.
     """
+    if "://" in model:
+        raise SetupError(f"{model} is no grader: name a folder that `qfundus train` wrote, or an MLflow model.")
     if ":/" in model:
         if form:
             raise SetupError("A model in MLflow has one form: name the folder that `qfundus quantise` wrote into.")
         return _open_registered(model)
     folder, name = Path(model), f"model.{form}.onnx" if form else GRADER_FILE
+    if folder.is_file():
+        raise SetupError(f"{folder} is a file: name its folder, where {CARD_FILE} lies beside it.")
     if not (folder / name).exists():
         wrote = "`qfundus quantise` kept it in" if form else "`qfundus train` wrote, or an MLflow model"
         raise SetupError(f"{folder} holds no {name}: name the folder that {wrote}.")
@@ -273,6 +288,7 @@ def _open_registered(model: str) -> Grader:
     from mlflow import onnx as mlflow_onnx
     from mlflow.exceptions import MlflowException
 
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # among the figures
     _name_server()
     try:
         info = mlflow_models.get_model_info(model)

@@ -125,12 +125,12 @@ class Order(Sampler[list[Key]]):
         if not self.batch:
             raise SetupError(
                 f"{len(self.rows)} photographs to train on cannot be divided among {self.layout.world} processes, "
-                f"each with {self.accumulate} parts of a step: take fewer processes, or lower `accumulate`."
+                f"each with {self.accumulate} of a step's pieces: take fewer processes, or lower `accumulate`."
             )
         if self.batch % self.pieces:
             raise SetupError(
                 f"A batch of {self.batch} does not divide into {self.layout.world} processes times `accumulate` "
-                f"{self.accumulate}: change `batch` to a multiple of {self.pieces}."
+                f"{self.accumulate}: take another number of processes, or a multiple of {self.pieces} for `batch`."
             )
         self.steps = len(self.rows) // self.batch
 

@@ -1,9 +1,9 @@
 """What to train of a network on photographs: the part of a recipe that `qfundus train` reads."""
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from qfundus.errors import SetupError
 from qfundus.layout import network_recipes, recipe_file
@@ -21,14 +21,20 @@ Backbone = Literal[
     "monai-vit",
 ]
 Loss = Literal["likelihood", "ranks"]
+Preparation = Literal["disc", "illumination", "contrast"]
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
 class Pictures(Part):
-    """How a photograph becomes the network's input: `side` in pixels, and what is done to it before."""
+    """How a photograph becomes the network's input: `side` in pixels, and what is done to it before, in this order."""
 
     side: int = Field(default=224, ge=32, le=1024)
-    preparation: tuple[Literal["disc", "illumination", "contrast"], ...] = ()
+    preparation: tuple[Preparation, ...] = ()
+
+    @field_validator("preparation")
+    @classmethod
+    def _in_order(cls, said: tuple[Preparation, ...]) -> tuple[Preparation, ...]:
+        return tuple(step for step in get_args(Preparation) if step in said)
 
 
 class Augmentation(Part):
@@ -150,7 +156,8 @@ class NetworkRecipe(Part):
             try:
                 self._varied(variant)
             except ValidationError as error:
-                raise ValueError(f"A variant cannot be: {error.errors()[0]['msg']}") from None
+                why = error.errors()[0]["msg"].removeprefix("Value error, ")
+                raise ValueError(f"A variant cannot be: {why}") from None
         return self
 
     def what_is_learnt(self) -> dict[str, Any]:
@@ -181,8 +188,11 @@ def find_recipe(named: str) -> NetworkRecipe:
         if not Path(named).exists():
             raise SetupError(f"There is no file {named}.")
         return read_recipe(NetworkRecipe, Path(named))
+    if Path(f"{named}.yaml").is_file():
+        raise SetupError(f"There is no recipe {named}. Did you mean the file {named}.yaml?")
     there = sorted(file.stem for file in network_recipes().glob("*.yaml"))
     if named not in there:
         nightly = " (It is one of the nightly retraining's.)" if recipe_file(named).exists() else ""
-        raise SetupError(f"There is no recipe {named} in configs/recipes/networks/.{nightly or nearest(named, there)}")
+        known = nightly or nearest(named, there) or f" There are {', '.join(there)}."
+        raise SetupError(f"There is no recipe {named} in configs/recipes/networks/.{known}")
     return read_recipe(NetworkRecipe, network_recipes() / f"{named}.yaml")

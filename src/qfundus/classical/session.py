@@ -52,7 +52,7 @@ class Course:
         """Say it in a sentence."""
         done = ", ".join(f"{epoch}/{self.of}" for epoch in self.epochs)
         loss = "" if math.isnan(self.loss) else f"; held-out loss {self.loss:.3f}"
-        left = "" if math.isnan(self.left) else f"; {math.ceil(self.left / 60)} min left at most"
+        left = "" if math.isnan(self.left) or self.share == 1 else f"; {math.ceil(self.left / 60)} min left at most"
         networks = "a network" if len(self.epochs) == 1 else f"{len(self.epochs)} networks"
         return f"Training {networks}, {self.share:.0%}, epochs {done}{loss}{left}"
 

@@ -7,6 +7,7 @@ whatever process reads it, and no shard has to be fetched whole.
 import hashlib
 import io
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -116,7 +117,8 @@ def write_shards(
         # The digest is known when the last photograph is; a table without one was not finished.
         written.update_metadata({_DIGEST.decode(): digest.hexdigest(), "qfundus.pictures": how.model_dump_json()})
     except OSError as error:
-        raise SetupError(f"The shards at {uri} cannot be written: {_first_words(error)}.") from None
+        bucket = f" Is there a bucket {uri.split('/')[2]}, and may you write to it?" if "://" in uri else ""
+        raise SetupError(f"The shards at {uri} cannot be written: {_first_words(error)}.{bucket}") from None
     return skipped
 
 
@@ -166,8 +168,9 @@ def open_shards(uri: str) -> "LanceDataset":
 
 
 def _first_words(error: Exception) -> str:
-    """Return what Lance says before it names its own sources."""
-    return str(error).splitlines()[0].partition(", /")[0][:200]
+    """Return what Lance says, without its own names and sources."""
+    said = str(error).splitlines()[0].partition(", /")[0].removeprefix("External error: ")
+    return re.sub(r"^LanceError\(\w+\): ", "", said)[:200].rstrip(" .")
 
 
 def _prepare_row(one: Labelled, how: Pictures) -> dict[str, Any] | None:

@@ -235,7 +235,7 @@ class Watch:
         steps = [step for step, _, _ in self._recent]
         seconds = sum(took for _, _, took in self._recent)
         return {
-            "loss": sum(step.loss for step in steps) / len(steps),
+            "loss": steps[-1].loss,  # its own: a mean would begin anew where a training goes on
             "gradient_norm": steps[-1].gradient,
             "learning_rate": steps[-1].rate,
             "images_per_second": sum(step.photographs for step in steps) / seconds,

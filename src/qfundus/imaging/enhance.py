@@ -22,14 +22,16 @@ def even_illumination(pixels: np.ndarray) -> np.ndarray:
 
 
 def stretch_contrast(pixels: np.ndarray) -> np.ndarray:
-    """Stretch the local contrast of the lightness alone, colours kept; `(side, side, 3)` of uint8.
+    """Stretch the local contrast of the lightness over its whole range, colours kept; `(side, side, 3)` of uint8.
 
-    CLAHE (S. Pizer et al., 1987), in CIELAB.
+    CLAHE (S. Pizer et al., 1987), in CIELAB. A photograph of one lightness has none to stretch, and stays as it is.
     """
     from skimage.color import lab2rgb, rgb2lab
     from skimage.exposure import equalize_adapthist
 
     lab = rgb2lab(pixels)
+    if np.ptp(lab[..., 0]) < 1:
+        return pixels.copy()
     side = max(8, int(pixels.shape[0] * _TILE))
     lab[..., 0] = 100 * equalize_adapthist(lab[..., 0] / 100, kernel_size=side, clip_limit=_LIMIT)
     return np.rint(255 * np.clip(lab2rgb(lab), 0, 1)).astype(np.uint8)

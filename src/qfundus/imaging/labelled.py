@@ -16,7 +16,7 @@ from qfundus.errors import SetupError
 GRADES = 5
 SHEET = "labels.csv"
 SPLITS = ("train", "val", "validation", "test", "")
-_FIRST_LINE, _LINES_NAMED = 2, 10  # below the sheet's head; in a message
+_FIRST_LINE, _LINES_NAMED, _COLUMNS_NAMED = 2, 10, 8  # below the sheet's head; in a message
 
 # What reading a photograph that cannot be read may raise: PIL calls a PNG's broken chunk a SyntaxError.
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
@@ -54,8 +54,15 @@ def read_npz(path: Path) -> list[Labelled]:
     try:
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
+    except ValueError as error:
+        if str(error).startswith("Object arrays"):
+            raise SetupError(
+                f"{path.name} holds arrays of Python objects, which are not opened, for they may hold code: save them "
+                "as arrays of numbers."
+            ) from None
+        raise SetupError(f"{path.name} is no MedMNIST npz file, or not whole (ValueError).") from None
     # An array alone is no context, and a file that was cut is no zip file.
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise SetupError(f"{path.name} is no MedMNIST npz file, or not whole ({type(error).__name__}).") from None
     splits = [name.removesuffix("_images") for name in arrays if name.endswith("_images")]
     if not splits:
@@ -79,7 +86,8 @@ def read_folder(folder: Path) -> list[Labelled]:
     except ValueError as error:  # no text, no table, nothing at all
         raise SetupError(f"{folder.name}/{SHEET} is no CSV file ({type(error).__name__}).") from None
     if not {"file", "grade"} <= set(table.columns):
-        raise SetupError(f"{folder.name}/{SHEET} needs the columns file and grade.")
+        found = ", ".join(map(str, table.columns[:_COLUMNS_NAMED]))
+        raise SetupError(f"{folder.name}/{SHEET} needs the columns file and grade, apart by commas; it has: {found}.")
     if len(twice := np.flatnonzero(table["file"].duplicated())):
         rows = ", ".join(str(row + _FIRST_LINE) for row in twice[:_LINES_NAMED])
         more = " and more" if len(twice) > _LINES_NAMED else ""

@@ -218,7 +218,11 @@ def test_a_folder_of_another_training_is_refused(trained, npz, recipe):
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("retinamist", "Did you mean retinamnist?"), ("no-such.yaml", "no file")],
+    [
+        ("retinamist", "Did you mean retinamnist?"),
+        ("no-such.yaml", "no file"),
+        ("xyz", "There are fundus, retinamnist."),
+    ],
 )
 def test_a_recipe_that_is_not_there_is_said_with_the_nearest(name, said, npz, tmp_path):
     done = call("train", name, "--data", npz, "--out", tmp_path / "out")
@@ -235,6 +239,11 @@ def test_a_recipe_that_is_not_there_is_said_with_the_nearest(name, said, npz, tm
         ("network: {}", "network: {backbone: monai-vit}|set `pretrained: false`"),
         ("{soften: 0.5}", "{backbone: monai-vit}|A variant cannot be"),
         ("seed: 1", "seed: -1|seed: Input should be greater"),
+        ("epochs: 2", "epochs: 2, lr: 1|no setting fitting.lr. Did you mean learning_rate?"),
+        ("epochs: 2", "epochs: 2, strategy: FSDP2|Did you mean fsdp2?"),
+        ("{soften: 0.5}", "{workers: 2}|There are backbone, pretrained, head, loss, soften, label_smoothing."),
+        ("network: {}", "network:|network must hold settings"),
+        (f"side: {SIDE}", f"side: {SIDE}, preparation: disc|pictures.preparation must be a list"),
         ("workers: 0", "workers: 0, offload: true|Only zero1, zero2 and zero3 offload"),
         ("workers: 0", "workers: 0, strategy: zero2, average: 0.9|keeps no average"),
         ("workers: 0", "workers: 0, epochs: 7|epochs is given twice"),
@@ -269,12 +278,16 @@ def test_what_cannot_be_divided_is_refused_before_a_training_starts(splits, grad
     [
         ({"Test_images": 1, "Test_labels": 1}, "holds Test_images: there are the splits train, val"),
         ({"train_images": 1, "train_labels": 0}, "a single value"),
+        ({"train_images": 1, "train_labels": 1, "train_names": 0}, "arrays of Python objects"),
     ],
 )
 def test_an_npz_file_that_says_it_otherwise_is_refused(arrays, said, recipe, tmp_path):
     labelled = make_labelled(20)
     whole = {"images": np.stack([one.read() for one in labelled]), "labels": np.array([one.grade for one in labelled])}
-    np.savez(tmp_path / "eyes.npz", **{k: whole[k.split("_")[1]] if v else np.array(3) for k, v in arrays.items()})
+    np.savez(
+        tmp_path / "eyes.npz",
+        **{k: whole[k.split("_")[1]] if v else np.array(None if "names" in k else 3) for k, v in arrays.items()},
+    )
     assert said in str(call("train", recipe, "--data", tmp_path / "eyes.npz", "--out", tmp_path / "out").exception)
 
 
@@ -490,3 +503,27 @@ def test_weights_and_biases_without_a_name_is_said_before_the_folder_is_claimed(
     done = call("train", recipe, "--data", npz, "--out", tmp_path / "out")
     assert "set WANDB_API_KEY, or WANDB_MODE=offline" in str(done.exception)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_single_photograph_is_measured_and_a_person_is_sent_for(trained, tmp_path):
+    one = make_labelled(1)[0]
+    np.savez(tmp_path / "one.npz", test_images=one.read()[None], test_labels=np.array([one.grade]))
+    told = tmp_path / "told.npz"
+    done = call("evaluate", "--data", tmp_path / "one.npz", "--model", trained[0], "--predictions", told)
+    assert "1 photographs (test)" in done.stdout
+    assert "There is no AUC" in done.stdout
+    with np.load(told) as kept:
+        card = json.loads((trained[0] / "grader.json").read_text())
+        assert list(kept["referred"]) == [kept["probabilities"].max() < card["refer_below"]]
+
+
+def test_what_is_no_grader_is_said(trained, npz):
+    said = str(call("evaluate", "--data", npz, "--model", trained[0] / "model.onnx").exception)
+    assert "is a file: name its folder" in said
+    assert "s3://x/y is no grader" in str(call("evaluate", "--data", npz, "--model", "s3://x/y").exception)
+
+
+def test_what_is_done_to_photographs_has_one_order():
+    written = (["contrast", "illumination"], ["illumination", "contrast", "contrast"])
+    one, other = (make_recipe(pictures={"side": SIDE, "preparation": said}) for said in written)
+    assert one.pictures == other.pictures
