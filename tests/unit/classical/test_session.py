@@ -278,16 +278,14 @@ def test_what_cannot_be_divided_is_refused_before_a_training_starts(splits, grad
     [
         ({"Test_images": 1, "Test_labels": 1}, "holds Test_images: there are the splits train, val"),
         ({"train_images": 1, "train_labels": 0}, "a single value"),
-        ({"train_images": 1, "train_labels": 1, "train_names": 0}, "arrays of Python objects"),
+        ({"train_images": 1, "train_labels": 1, "train_objects": 1}, "arrays of Python objects"),
     ],
 )
 def test_an_npz_file_that_says_it_otherwise_is_refused(arrays, said, recipe, tmp_path):
     labelled = make_labelled(20)
     whole = {"images": np.stack([one.read() for one in labelled]), "labels": np.array([one.grade for one in labelled])}
-    np.savez(
-        tmp_path / "eyes.npz",
-        **{k: whole[k.split("_")[1]] if v else np.array(None if "names" in k else 3) for k, v in arrays.items()},
-    )
+    whole |= {"objects": np.array(None)}
+    np.savez(tmp_path / "eyes.npz", **{k: whole[k.split("_")[1]] if v else np.array(3) for k, v in arrays.items()})
     assert said in str(call("train", recipe, "--data", tmp_path / "eyes.npz", "--out", tmp_path / "out").exception)
 
 

@@ -51,3 +51,10 @@ def test_any_pixels_give_pixels(seed, side):
         found = enhance(noise)
         assert found.shape == noise.shape
         assert found.dtype == np.uint8
+
+
+@pytest.mark.parametrize("grey", [0, 100])
+def test_a_photograph_of_one_lightness_stays_as_it_is(grey):
+    """The method spreads lightness over its whole range: black would come out white."""
+    plain = np.full((64, 64, 3), grey, np.uint8)
+    assert np.array_equal(stretch_contrast(plain), plain)
