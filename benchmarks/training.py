@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from qfundus.classical.engine import Objective, open_engine, open_optimiser, open_schedule
+from qfundus.classical.job import Job
 from qfundus.classical.launch import command, environment, usable_cpus
 from qfundus.classical.loader import Order, Photographs, load_steps
 from qfundus.classical.network import Network
@@ -32,7 +33,6 @@ from qfundus.classical.parallel import Layout
 from qfundus.classical.place import Place
 from qfundus.classical.recipe import NetworkRecipe
 from qfundus.classical.shards import read_table, write_shards
-from qfundus.classical.train import Job
 from qfundus.classical.watch import LogFile, Watch
 from qfundus.hospital.photographs import draw_phantoms
 from qfundus.imaging.labelled import Labelled

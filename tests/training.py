@@ -12,11 +12,12 @@ import numpy as np
 import psutil
 import torch
 
+from qfundus.classical.job import WEIGHTS_FILE, Job
 from qfundus.classical.launch import command
 from qfundus.classical.place import open_folder
 from qfundus.classical.recipe import NetworkRecipe
 from qfundus.classical.shards import write_shards
-from qfundus.classical.train import WEIGHTS_FILE, Job, Trained, train
+from qfundus.classical.train import Trained, train
 from qfundus.imaging.labelled import Labelled
 
 SIDE = 32

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from qfundus.features.snapshot import Split
+from qfundus.grades import GRADES
 from qfundus.recipe_parts import Training
 
 _log = structlog.get_logger()
-GRADES = 5
 
 
 @dataclass(frozen=True)

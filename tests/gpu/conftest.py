@@ -4,7 +4,7 @@ import pytest
 import torch
 from training import make_recipe, make_shards
 
-from qfundus.classical.train import Job
+from qfundus.classical.job import Job
 
 
 @pytest.fixture(autouse=True)

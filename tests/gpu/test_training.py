@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from training import alike, changed, kill_after, losses, make_recipe, run_job, weights
 
+from qfundus.classical.job import Job
 from qfundus.classical.launch import Torchrun, command, train_all, visible_gpus
-from qfundus.classical.train import Job
 
 pytestmark = pytest.mark.gpu
 HERE = {"CUDA_VISIBLE_DEVICES": ""}  # on the processor
@@ -68,7 +68,7 @@ def test_the_same_seed_gives_the_same_weights(job, tmp_path):
     assert alike(weights(job), weights(twin))
 
 
-OFTEN = {"fitting__epochs": 6, "fitting__checkpoint_every": 1, "fitting__average": 0.9}
+OFTEN = {"fitting__epochs": 6, "fitting__checkpoint_every": 1, "fitting__ema": 0.9}
 
 
 def test_killed_it_goes_on_to_the_weights_of_one_never_stopped(job, tmp_path):

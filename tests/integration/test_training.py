@@ -2,10 +2,14 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import numpy as np
 import psutil
 import pytest
@@ -13,10 +17,11 @@ import torch
 from command_line import call
 from training import losses, make_labelled, make_recipe, run_job
 
+from qfundus.classical.job import Job
 from qfundus.classical.launch import Torchrun
 from qfundus.classical.place import open_folder
 from qfundus.classical.shards import write_shards
-from qfundus.classical.train import Job
+from qfundus.platform.ports import choose_ports
 
 pytestmark = pytest.mark.platform
 AWAY = float(os.environ.get("QFUNDUS_TEST_AWAY", "15"))  # seconds
@@ -104,9 +109,8 @@ def test_a_store_that_is_away_for_a_while_costs_time_and_nothing_else(settings, 
     recipe = make_recipe(fitting__epochs=12, fitting__checkpoint_every=1)
     job = Job(recipe, f"{work}/eyes.lance", f"{work}/00", 0)
     running = Torchrun(1, 2, tmp_path).start(job)  # a thread each, as `run_job` has
-    while not job.place.exists("log.jsonl"):
-        assert not running.has_ended()
-        time.sleep(0.1)
+    wait_for(lambda: job.place.exists("log.jsonl") or running.has_ended(), 120)
+    assert not running.has_ended()
     [weed] = [one for one in psutil.process_iter(["cmdline"]) if is_weed(one, platform)]
     weed.suspend()
     try:
@@ -114,10 +118,7 @@ def test_a_store_that_is_away_for_a_while_costs_time_and_nothing_else(settings, 
         assert not running.has_ended()
     finally:
         weed.resume()
-    until = time.monotonic() + 120
-    while not running.has_ended():
-        assert time.monotonic() < until
-        time.sleep(0.2)
+    wait_for(running.has_ended, 120)
     calm = replace(job, folder=str(tmp_path / "calm"))
     run_job(calm)
     assert losses(job) == losses(calm)
@@ -126,3 +127,50 @@ def test_a_store_that_is_away_for_a_while_costs_time_and_nothing_else(settings, 
 def is_weed(process, platform):
     words = process.info["cmdline"] or []
     return bool(words) and words[0].endswith("/weed") and any(str(platform) in word for word in words)
+
+
+def test_a_tracking_server_that_dies_costs_figures_and_not_the_training(tmp_path):
+    """An MLflow of its own is killed after the first epoch."""
+    port = choose_ports({"mlflow": 25870})["mlflow"]
+    track = f"http://127.0.0.1:{port}"
+    kept = [
+        "--backend-store-uri",
+        f"sqlite:///{tmp_path}/mlflow.db",
+        "--artifacts-destination",
+        str(tmp_path / "kept"),
+    ]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", *kept, "--host", "127.0.0.1", "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_for(lambda: answers(f"{track}/health"), 90)
+        shards = str(tmp_path / "eyes.lance")
+        write_shards(make_labelled(60), make_recipe().pictures, shards)
+        job = Job(make_recipe(fitting__epochs=12), shards, str(tmp_path / "00"), 0, track=track)
+        running = Torchrun(1, 2, tmp_path).start(job)
+        wait_for(lambda: losses(job) or running.has_ended(), 120)
+        assert not running.has_ended()
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+    wait_for(running.has_ended, 150)
+    assert job.is_done
+    assert len(losses(job)) == 12
+    assert "Figures are kept in the log alone" in (tmp_path / "00" / "output.log").read_text()
+
+
+def answers(url):
+    try:
+        return httpx.get(url, timeout=2).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def wait_for(told, seconds):
+    until = time.monotonic() + seconds
+    while not told():
+        assert time.monotonic() < until
+        time.sleep(0.1)

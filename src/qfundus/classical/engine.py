@@ -27,8 +27,8 @@ from qfundus.classical.parallel import Layout
 from qfundus.classical.precision import TYPES, keep_depthwise_whole
 from qfundus.classical.recipe import Fitting
 from qfundus.errors import TrainingError
+from qfundus.grades import GRADES
 
-GRADES = 5
 _PROCESSES = "processes"  # how many wrote a checkpoint of DeepSpeed's
 _SMALLEST_SCALE = 1.0  # of float16's gradients: below it is not their size that makes them no numbers
 
@@ -130,7 +130,7 @@ class TorchEngine:
         self.optimiser = open_optimiser(self.network, how)
         self.schedule = open_schedule(self.optimiser, how, steps)
         self.scaler = torch.amp.GradScaler(layout.device.type, enabled=how.precision == "float16")
-        self.average = Average(self.network, how.average) if how.average else None
+        self.average = Average(self.network, how.ema) if how.ema else None
 
     def step(self, pieces: Sequence[Batch]) -> Step:
         """Take a step."""
@@ -140,7 +140,7 @@ class TorchEngine:
         share = len(pieces) * len(pieces[0].rows)
         summed = torch.zeros((), device=self.layout.device)
         for number, piece in enumerate(pieces):
-            with self._talking(last=number == len(pieces) - 1), self._in_precision():
+            with self._synchronising(last=number == len(pieces) - 1), self._in_precision():
                 here = piece.to(self.layout.device)
                 losses = self.objective(self.model(here.inputs), here.grades) * here.weights
                 # Processes average their gradients: each divides by its own share.
@@ -206,7 +206,7 @@ class TorchEngine:
             return DistributedDataParallel(self.network, broadcast_buffers=False, gradient_as_bucket_view=True)
         return shard_fully(self.network, self.layout)
 
-    def _talking(self, *, last: bool) -> contextlib.AbstractContextManager[Any]:
+    def _synchronising(self, *, last: bool) -> contextlib.AbstractContextManager[Any]:
         """Let the processes exchange gradients after the last piece of a step only."""
         if isinstance(self.model, DistributedDataParallel) and not last:
             return self.model.no_sync()

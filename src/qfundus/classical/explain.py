@@ -12,7 +12,7 @@ from torch import nn
 
 from qfundus.classical.evaluate import prepare_whole
 from qfundus.classical.grader import load_network, open_grader
-from qfundus.classical.train import Job
+from qfundus.classical.job import Job
 from qfundus.errors import SetupError
 from qfundus.imaging.labelled import UNREADABLE, read_file
 

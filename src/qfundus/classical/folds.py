@@ -7,7 +7,7 @@ import structlog
 
 from qfundus.classical.shards import Table
 from qfundus.errors import SetupError
-from qfundus.imaging.labelled import GRADES
+from qfundus.grades import GRADES
 
 _log = structlog.get_logger()
 _HELD = ("val", "validation")

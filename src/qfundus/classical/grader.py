@@ -18,13 +18,14 @@ from scipy.special import log_softmax, softmax
 from torch import nn
 
 from qfundus.classical.folds import split_fold
+from qfundus.classical.job import WEIGHTS_FILE, Job
 from qfundus.classical.loader import Photographs, load_in_order
-from qfundus.classical.network import GRADES, Network
+from qfundus.classical.network import Network
 from qfundus.classical.place import Place
 from qfundus.classical.recipe import NetworkRecipe, Pictures
 from qfundus.classical.shards import Table, read_table
-from qfundus.classical.train import WEIGHTS_FILE, Job
 from qfundus.errors import SetupError
+from qfundus.grades import GRADES
 from qfundus.hybrid.metrics import find_threshold
 from qfundus.onnx_export import export_module, open_session
 
@@ -137,7 +138,7 @@ def assemble(recipe: NetworkRecipe, jobs: list[Job], folder: Path) -> tuple[Card
     told = [predict_held(network, job) for network, job in zip(networks, jobs, strict=True)]
     scales = calibrate(jobs, told)
     table = read_table(jobs[0].shards, recipe.pictures)
-    logits, grades, rows = average_by_row(list(cross_fit(jobs, told, divide(table))))
+    logits, grades, rows = average_by_row(list(cross_fit(jobs, told, part_by_patient(table))))
     probabilities = softmax(logits, axis=1)
     card = Card(
         recipe=recipe.model_dump(mode="json"),
@@ -174,7 +175,7 @@ def calibrate(jobs: Sequence[Job], told: Sequence[Held]) -> np.ndarray:
     return np.stack([fit_scales(*average_by_row(its)[:2]) for its in alike])
 
 
-def divide(table: Table) -> np.ndarray:
+def part_by_patient(table: Table) -> np.ndarray:
     """Divide photographs into a few parts, a patient's into one; return each row's part."""
     patients = np.where(table.patients == "", table.names, table.patients)
     return np.unique(patients, return_inverse=True)[1] % _PARTS

@@ -15,8 +15,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Protocol
 
+from qfundus.classical.job import Job
 from qfundus.classical.place import Place
-from qfundus.classical.train import LAST_WORD, Job, train
+from qfundus.classical.train import LAST_WORD, train
 from qfundus.errors import Retry, SetupError, TrainingError
 
 JOB_FILE, OUTPUT_FILE = "job.json", "output.log"

@@ -8,8 +8,9 @@ from torch import nn
 from qfundus.features.embed import EMBEDDING_SIZE
 from qfundus.features.scaling import fit_scaling
 from qfundus.features.snapshot import Split
+from qfundus.grades import GRADES
 from qfundus.recipe import Classical
-from qfundus.training import GRADES, Trained, fit_head
+from qfundus.training import Trained, fit_head
 
 
 class ClassicalHead(nn.Module):

@@ -9,9 +9,9 @@ from torch import nn
 from torch.nn import functional
 
 from qfundus.classical.recipe import Network as How
+from qfundus.grades import GRADES
 from qfundus.imaging.normalise import MEAN, SPREAD
 
-GRADES = 5
 _SMALLEST_GAP = 1e-2  # two thresholds in one place would leave no room for the grade between them
 
 

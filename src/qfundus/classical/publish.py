@@ -10,8 +10,8 @@ import numpy as np
 
 from qfundus.classical.evaluate import Measured
 from qfundus.classical.grader import GRADER_FILE, open_grader
-from qfundus.classical.train import Job, describe_training
-from qfundus.classical.watch import EXPERIMENT, find_run
+from qfundus.classical.job import Job
+from qfundus.classical.watch import EXPERIMENT, describe_training, find_run
 
 _KEPT = "mlflow_model"
 

@@ -78,7 +78,7 @@ class Fitting(Training):
     whose gradients are summed before the processes talk. `warm_up` is in epochs. `loss` is of the grade's likelihood,
     or of ranks: of "this grade or worse", for each grade. `soften` spreads a grade's target over its neighbours by a
     bell of that width in grades, `label_smoothing` over all. `balance` weighs rare grades up:
-    0 not at all, 1 in full. `average` keeps a moving average of the weights with that decay. `checkpoint_every` is in
+    0 not at all, 1 in full. `ema` keeps a moving average of the weights with that decay. `checkpoint_every` is in
     steps, 0 for the ends of epochs alone; the last `keep` are kept. `take` says whose weights are taken in the end:
     those of the last epoch, or of the one with the least loss on what is held out.
     """
@@ -91,7 +91,7 @@ class Fitting(Training):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     soften: float = Field(default=0.0, ge=0, le=2)
     balance: float = Field(default=0.0, ge=0, le=1)
-    average: float = Field(default=0.0, ge=0, lt=1)
+    ema: float = Field(default=0.0, ge=0, lt=1)
     precision: Precision = "float32"
     strategy: Strategy = "ddp"
     offload: bool = False
@@ -107,8 +107,8 @@ class Fitting(Training):
             raise ValueError(f"The rate would still rise when training ends: lower `warm_up` below {self.epochs}.")
         if self.offload and not self.strategy.startswith("zero"):
             raise ValueError("Only zero1, zero2 and zero3 offload: leave `offload` out, or change `strategy`.")
-        if self.average and self.strategy.startswith("zero"):
-            raise ValueError("DeepSpeed keeps no average of the weights: set `average: 0`, or take ddp or fsdp2.")
+        if self.ema and self.strategy.startswith("zero"):
+            raise ValueError("DeepSpeed keeps no average of the weights: set `ema: 0`, or take ddp or fsdp2.")
         if self.precision == "float16" and self.strategy.startswith("zero"):
             raise ValueError("float16 with DeepSpeed is not offered: take bfloat16.")
         return self

@@ -12,12 +12,12 @@ import pandas as pd
 import structlog
 
 from qfundus.classical.grader import GRADER_FILE, assemble, read_held_out
+from qfundus.classical.job import TRAINED_FILE, Job
 from qfundus.classical.launch import InPlace, Launcher, Torchrun, train_all
 from qfundus.classical.place import forget
 from qfundus.classical.recipe import NetworkRecipe
-from qfundus.classical.session import Course, Watcher, divide, list_jobs, prepare_shards
+from qfundus.classical.session import Progress, Watcher, divide, list_jobs, prepare_shards
 from qfundus.classical.shards import read_table
-from qfundus.classical.train import TRAINED_FILE, Job
 from qfundus.errors import SetupError
 from qfundus.features.photographs import TRAININGS, forget_trainings, read_discs, read_photograph
 from qfundus.features.snapshot import Split
@@ -108,7 +108,7 @@ class Said:
     """Logs how far the networks have come, each time that one has come further."""
 
     watcher: Watcher
-    last: Course | None = None
+    last: Progress | None = None
 
     def __call__(self, jobs: Sequence[Job]) -> None:
         """Look, and say what is new."""

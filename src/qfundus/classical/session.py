@@ -21,6 +21,7 @@ from qfundus.classical.checkpoints import forget_checkpoints
 from qfundus.classical.evaluate import Measured, measure
 from qfundus.classical.folds import split_fold, warn_of_gaps
 from qfundus.classical.grader import assemble
+from qfundus.classical.job import TRAINED_FILE, Job, alone_in
 from qfundus.classical.launch import Launcher, train_all
 from qfundus.classical.loader import Order
 from qfundus.classical.parallel import Layout
@@ -28,8 +29,7 @@ from qfundus.classical.place import Place, open_folder
 from qfundus.classical.publish import publish_grader
 from qfundus.classical.recipe import NetworkRecipe
 from qfundus.classical.shards import Table, open_shards, read_table, write_shards
-from qfundus.classical.train import TRAINED_FILE, Job, alone_in, flatten
-from qfundus.classical.watch import LOG_FILE
+from qfundus.classical.watch import LOG_FILE, flatten
 from qfundus.errors import SetupError
 from qfundus.imaging.labelled import SHEET, Labelled, read_labelled
 
@@ -39,7 +39,7 @@ _TEXTS = ("name", "split", "patient")
 
 
 @dataclass(frozen=True)
-class Course:
+class Progress:
     """How far the networks have come, the last held-out loss, and in how many seconds all may be done, NaN at first."""
 
     epochs: tuple[int, ...]
@@ -64,7 +64,7 @@ class Watcher:
     steps: Sequence[int]
     _first: tuple[float, float] | None = None  # when it looked first, and the share that was done then
 
-    def look(self, jobs: Sequence[Job]) -> Course:
+    def look(self, jobs: Sequence[Job]) -> Progress:
         """Read the logs."""
         of = jobs[0].recipe.fitting.epochs
         taken = 0
@@ -76,7 +76,7 @@ class Watcher:
             loss = told.get("held_loss", loss)
             taken += of * steps if job.is_done else int(last.get("step", 0))
         share = taken / (of * sum(self.steps))
-        return Course(tuple(epochs), of, share, loss, self._left(share))
+        return Progress(tuple(epochs), of, share, loss, self._left(share))
 
     def _left(self, share: float) -> float:
         """Tell the seconds that are left, if it goes on as it did since it was first looked at."""
@@ -96,7 +96,7 @@ def train_grader(
     launcher: Launcher,
     checkpoints: str = "",
     track: str = "",
-    report: Callable[[Course], None] = lambda _: None,
+    report: Callable[[Progress], None] = lambda _: None,
 ) -> Measured:
     """Prepare photographs, train the recipe's networks, calibrate them, and write the grader into `folder`.
 

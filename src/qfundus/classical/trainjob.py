@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from qfundus.classical.job import Job
 from qfundus.classical.launch import JOB_FILE, KEPT_MEMORY, Running, last_words
-from qfundus.classical.train import Job
 from qfundus.errors import Retry, SetupError, TrainingError
 from qfundus.settings import TrainingSettings
 

@@ -13,13 +13,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import psutil
 import structlog
 import torch
 
 from qfundus.classical.engine import Step
+from qfundus.classical.job import Job
 from qfundus.classical.loader import Batch
 from qfundus.classical.place import Place
 
@@ -275,3 +276,31 @@ def describe_environment() -> dict[str, str]:
         "torch": str(torch.__version__),
         "lock": lock.read_text() if lock.exists() else "",
     }
+
+
+def open_trackers(job: Job, digest: str, after: int) -> list[Tracker]:
+    """Open what keeps the figures of this training, which begins or goes on `after` a step."""
+    name = f"{job.recipe.name} seed {job.seed} fold {job.fold}"
+    known, texts = describe_training(job, digest)
+    trackers: list[Tracker] = [LogFile(job.place, after)]
+    if job.track:
+        trackers.append(Forgiving(MlflowRun(job.track, name, known, texts, job.place)))
+    if os.environ.get("WANDB_PROJECT"):
+        run = f"{name.replace(' ', '-')}-{job.fingerprint(digest)[:8]}"
+        trackers.append(Forgiving(WandbRun(run, known, job.place)))
+    return trackers
+
+
+def describe_training(job: Job, digest: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Say what is trained, on photographs of a digest, by what code: values by name, and texts by file."""
+    environment = describe_environment()
+    known = flatten(job.recipe.model_dump())
+    known |= {"recipe": job.recipe.name, "seed": str(job.seed), "fold": str(job.fold), "photographs": digest}
+    known |= {"qfundus": environment["qfundus"], "torch": environment["torch"]}
+    return known, {"recipe.json": job.recipe.model_dump_json(indent=1), "qfundus.lock": environment["lock"]}
+
+
+def flatten(recipe: dict[str, Any]) -> dict[str, str]:
+    """Name each setting of a recipe by its path: `fitting.epochs`."""
+    parts = {part: said for part, said in recipe.items() if isinstance(said, dict)}
+    return {f"{part}.{name}": str(value) for part, said in parts.items() for name, value in said.items()}

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from qfundus.features.embed import EMBEDDING_SIZE
+from qfundus.grades import GRADES
 from qfundus.hybrid.ensemble import Mixture
 from qfundus.onnx_export import export_module, open_session
-from qfundus.training import GRADES
 
 GRADER_FILE = "model.onnx"
 HEAD_FILE = "head.onnx"

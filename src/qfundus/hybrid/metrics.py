@@ -10,10 +10,9 @@ from functools import partial
 
 import numpy as np
 
+from qfundus.grades import GRADES, REFERABLE
 from qfundus.recipe import Evaluation
 
-GRADES = 5
-REFERABLE = 2  # moderate retinopathy and worse is referred
 _BINS = 10
 Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 

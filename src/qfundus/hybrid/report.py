@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, select_autoescape
 
+from qfundus.grades import REFERABLE
 from qfundus.hybrid.gate import Verdict
 from qfundus.hybrid.metrics import (
-    REFERABLE,
     Estimate,
     accuracy_by_coverage,
     interval,

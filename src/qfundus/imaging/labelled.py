@@ -12,8 +12,8 @@ import pandas as pd
 from PIL import Image, ImageOps
 
 from qfundus.errors import SetupError
+from qfundus.grades import GRADES
 
-GRADES = 5
 SHEET = "labels.csv"
 SPLITS = ("train", "val", "validation", "test", "")
 _FIRST_LINE, _LINES_NAMED, _COLUMNS_NAMED = 2, 10, 8  # below the sheet's head; in a message

@@ -5,13 +5,13 @@ import io
 from datetime import date, timedelta
 
 from qfundus.errors import Discard
+from qfundus.grades import GRADES
 from qfundus.ingestion.instances import InstanceIndex
 from qfundus.ingestion.outcome import Outcome
 from qfundus.security.keys import SiteKey, date_shift, pseudonymise_grader, pseudonymise_uid
 
 _FIRST_YEAR = 1900  # dates before it stand for none, and cannot all be moved
 COLUMNS: tuple[str, ...] = ("SOPInstanceUID", "grade", "grader", "date")
-GRADES = range(5)  # International Clinical Diabetic Retinopathy scale: 0 none to 4 proliferative
 
 
 def read_sheet(data: bytes) -> list[dict[str, str]]:
@@ -52,7 +52,7 @@ def resolve_row(row: dict[str, str], source: str, sheet: str, index: InstanceInd
         raise Discard("unreadable_grade_row", "The grade is no whole number or the date no date.") from None
     if graded_on.year < _FIRST_YEAR:
         raise Discard("unreadable_grade_row", f"The date lies before {_FIRST_YEAR}.")
-    if grade not in GRADES:
+    if grade not in range(GRADES):
         raise Discard("grade_out_of_range", "The grade is not one of 0-4.")
     instance = index.find(pseudonymise_uid(key, row["SOPInstanceUID"]))
     if instance is None:

@@ -11,13 +11,14 @@ from torch import nn
 from qfundus.features.embed import EMBEDDING_SIZE
 from qfundus.features.scaling import fit_scaling
 from qfundus.features.snapshot import Split
+from qfundus.grades import GRADES
 from qfundus.quantum.ansatz import build_ansatz
 from qfundus.quantum.entanglement import entanglement_entropy
 from qfundus.quantum.exact import Method
 from qfundus.quantum.gates import split_parameters
 from qfundus.quantum.layer import QuantumLayer
 from qfundus.recipe import Quantum
-from qfundus.training import GRADES, Trained, fit_head
+from qfundus.training import Trained, fit_head
 
 _ENTANGLED = 8  # eyes over which the entanglement is averaged
 

@@ -102,7 +102,7 @@ def test_a_failed_training_is_told_as_failed_to_every_tracker():
 def _job(folder, number):
     from training import make_recipe
 
-    from qfundus.classical.train import Job
+    from qfundus.classical.job import Job
 
     return Job(make_recipe(), shards="none", folder=str(folder / str(number)), seed=0)
 

@@ -20,10 +20,10 @@ from training import SIDE, make_labelled, make_recipe
 from qfundus.classical.evaluate import measure
 from qfundus.classical.explain import load_networks
 from qfundus.classical.grader import Held, average_by_row, cross_fit, fit_scales, open_grader, turn
+from qfundus.classical.job import Job, alone_in
 from qfundus.classical.parallel import Layout
 from qfundus.classical.place import Place
 from qfundus.classical.session import Watcher, digest_data, read_log, warn_of_constant
-from qfundus.classical.train import Job, alone_in
 from qfundus.errors import SetupError, TrainingError
 from qfundus.hybrid.gate import Loss
 from qfundus.hybrid.metrics import Estimate
@@ -245,7 +245,7 @@ def test_a_recipe_that_is_not_there_is_said_with_the_nearest(name, said, npz, tm
         ("network: {}", "network:|network must hold settings"),
         (f"side: {SIDE}", f"side: {SIDE}, preparation: disc|pictures.preparation must be a list"),
         ("workers: 0", "workers: 0, offload: true|Only zero1, zero2 and zero3 offload"),
-        ("workers: 0", "workers: 0, strategy: zero2, average: 0.9|keeps no average"),
+        ("workers: 0", "workers: 0, strategy: zero2, ema: 0.9|keeps no average"),
         ("workers: 0", "workers: 0, epochs: 7|epochs is given twice"),
     ],
 )

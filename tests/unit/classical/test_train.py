@@ -16,11 +16,12 @@ from training import alike, changed, kill_after, losses, run_job, train_here, we
 
 from qfundus.classical.checkpoints import Checkpoints, Position
 from qfundus.classical.folds import split_fold
+from qfundus.classical.job import alone_in
 from qfundus.classical.launch import Torchrun, train_all
 from qfundus.classical.loader import Order
 from qfundus.classical.parallel import Layout
 from qfundus.classical.shards import read_table
-from qfundus.classical.train import alone_in, train
+from qfundus.classical.train import train
 from qfundus.classical.watch import Forgiving
 from qfundus.errors import SetupError, TrainingError
 from qfundus.logs import Unfailing
@@ -54,8 +55,8 @@ def test_training_learns_what_can_be_learned(precision, job, tmp_path):
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_two_processes_take_the_same_course_as_one(strategy, job, tmp_path):
-    two = changed(job, tmp_path / "two", fitting__strategy=strategy, fitting__accumulate=2, fitting__average=0.9)
-    one = changed(job, tmp_path / "one", fitting__average=0.9)
+    two = changed(job, tmp_path / "two", fitting__strategy=strategy, fitting__accumulate=2, fitting__ema=0.9)
+    one = changed(job, tmp_path / "one", fitting__ema=0.9)
     train_here(one)
     run_job(two, processes=2)
     assert losses(two) == [pytest.approx(pair, abs=TOLERANCE) for pair in losses(one)]
@@ -131,7 +132,7 @@ def test_processes_agree_on_the_statistics_of_their_batches(strategy, tmp_path):
 
 
 def test_a_killed_run_goes_on_to_the_weights_of_one_never_stopped(job, tmp_path):
-    settings = {"fitting__epochs": 6, "fitting__checkpoint_every": 1, "fitting__average": 0.9, "network__dropout": 0.2}
+    settings = {"fitting__epochs": 6, "fitting__checkpoint_every": 1, "fitting__ema": 0.9, "network__dropout": 0.2}
     whole, killed = changed(job, tmp_path / "whole", **settings), changed(job, tmp_path / "killed", **settings)
     train_here(whole)
     kill_after(killed, steps=3)
