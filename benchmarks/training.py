@@ -25,15 +25,17 @@ import numpy as np
 import torch
 
 from qfundus.classical.engine import Objective, open_engine, open_optimiser, open_schedule
+from qfundus.classical.grader import Ensemble
 from qfundus.classical.job import Job
 from qfundus.classical.launch import command, environment, usable_cpus
 from qfundus.classical.loader import Order, Photographs, load_steps
 from qfundus.classical.network import Network
 from qfundus.classical.parallel import Layout
 from qfundus.classical.place import Place
-from qfundus.classical.recipe import NetworkRecipe
-from qfundus.classical.shards import read_table, write_shards
+from qfundus.classical.recipe import NetworkRecipe, find_recipe
+from qfundus.classical.shards import prepare, read_table, write_shards
 from qfundus.classical.watch import LogFile, Watch
+from qfundus.grades import GRADES
 from qfundus.hospital.photographs import draw_phantoms
 from qfundus.imaging.labelled import Labelled
 from qfundus.onnx_export import export_module, time_graphs
@@ -300,23 +302,45 @@ class Pinned:
 
 
 def variants(folder: Path) -> None:
-    """Print latency (batch 1), throughput (batch 16) and size of each form of a network at 224 x 224."""
+    """Print latency (batch 1), throughput (batch 16) and size of each form at 224 x 224: of a network and of a grader.
+
+    The grader is the recipe `fundus`'s: it looks at several views of each photograph.
+    """
     network = Network(recipe().network, LARGE).eval()
-    noise = torch.randint(0, 256, (2, LARGE, LARGE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    files = {name: folder / f"{name}.onnx" for name in ("float32", "int8-dynamic", "int8")}
-    export_module(network, {"image": noise}, files["float32"], ("logits",))
+    fundus = find_recipe("fundus")
+    members, views = len(fundus.members()), fundus.grading.views
+    grader = Ensemble([network] * members, views, torch.ones(members, GRADES)).eval()
     pictures = np.stack(draw_phantoms(32, LARGE).images)
+    print(f"against a network's float32 at {LARGE} x {LARGE}:")
+    alone, many = time_forms(network, "a network", folder, pictures, ())
+    time_forms(grader, f"a grader, {members} x {views} views", folder, pictures, (alone, many))
+    photograph = draw_phantoms(1, 1000).images[0]
+    taken: list[float] = []
+    for _ in range(20):
+        begun = time.perf_counter()
+        prepare(photograph, fundus.pictures)
+        taken.append(1000 * (time.perf_counter() - begun))
+    print(f"  cutting the disc out of 1000 x 1000 pixels: {min(taken) / alone:.2f} x the network's latency")
+
+
+def time_forms(
+    network: torch.nn.Module, name: str, folder: Path, pictures: np.ndarray, plain: tuple[float, ...]
+) -> tuple[float, float]:
+    """Print the times of a network's forms as shares of `plain`, or of its own float32; return that one's."""
+    noise = torch.randint(0, 256, (2, LARGE, LARGE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    files = {form: folder / f"{form}.onnx" for form in ("float32", "int8-dynamic", "int8")}
+    export_module(network, {"image": noise}, files["float32"], ("answer",))
     write_dynamic(files["float32"], files["int8-dynamic"])
     write_static(files["float32"], files["int8"], pictures)
-    large = files["float32"].stat().st_size
     times = {batch: np.array(time_graphs(list(files.values()), pictures[:batch])) / batch for batch in (1, 16)}
-    alone, many = times[1][0], times[16][0]
-    print(f"{LARGE} x {LARGE}, against float32, which takes {alone:.1f} ms alone and {many:.1f} ms in 16:")
-    for number, (name, file) in enumerate(files.items()):
+    alone, many = plain or (times[1][0], times[16][0])
+    print(f" {name}: float32 takes {times[1][0]:.1f} ms alone and {times[16][0]:.1f} ms in 16")
+    for number, (form, file) in enumerate(files.items()):
         print(
-            f"  {name:12} latency {times[1][number] / alone:.2f} x, throughput {many / times[16][number]:.2f} x, "
-            f"size {file.stat().st_size / large:.2f} x"
+            f"  {form:12} latency {times[1][number] / alone:.2f} x, throughput {many / times[16][number]:.2f} x, "
+            f"size {file.stat().st_size / files['float32'].stat().st_size:.2f} x"
         )
+    return alone, many
 
 
 if __name__ == "__main__":
