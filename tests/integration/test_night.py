@@ -91,6 +91,8 @@ def test_the_runs_and_what_became_of_each_object_can_be_listed(night, hospital):
 
 
 def test_unseen_eyes_are_graded_over_http_and_grpc_alike(night, settings, photographs, tmp_path):
+    from qfundus.registry.versions import read_version
+
     few = Photographs(photographs.images[100:106], photographs.grades[100:106], "test")
     write_hospital(wrap_photographs(few, seed=5, burned_share=0), tmp_path)
     files = sorted(tmp_path.glob("*.dcm"))
@@ -101,6 +103,10 @@ def test_unseen_eyes_are_graded_over_http_and_grpc_alike(night, settings, photog
     assert np.allclose([e.probabilities for e in over_http[:6]], [e.probabilities for e in over_grpc], atol=1e-6)
     assert np.allclose(np.sum([e.probabilities for e in over_grpc], axis=1), 1, atol=1e-5)
     assert "not_dicom" in over_http[6].refused
+    refer_below = read_version(settings, over_http[0].version).refer_below
+    assert 0.2 < refer_below < 1
+    for eyes in (over_http[:6], over_grpc):
+        assert [eye.referred for eye in eyes] == [max(eye.probabilities) < refer_below for eye in eyes]
 
 
 def test_invented_patients_travelled_with_the_night_and_were_looked_for(night, settings, store):
@@ -306,6 +312,7 @@ def test_the_report_shows_figures_and_the_verdict(night, settings, tmp_path):
     page = download_report(settings, night[0].retrained["run_id"], tmp_path).read_text()
     assert page.count("data:image/png;base64,") == 7
     assert "The gate passed the candidate" in page
+    assert "the grader says that a person should look" in page
 
 
 class TestNothingOfThePoisonedStudyIsAnywhere:

@@ -37,7 +37,7 @@ warnings.filterwarnings("ignore", message="torch.distributed is disabled")
 # Of a try that was cut off: what is half written is written anew.
 warnings.filterwarnings("ignore", message="Detected an existing checkpoint")
 _COMPLETE = "complete.json"
-_GRACE = 20.0  # seconds: a pod that is ended has thirty
+GRACE = 20.0  # seconds: a pod that is ended has thirty
 _NAME = re.compile(r"\d{5}-\d{6}")  # a position's: whatever else lies beside checkpoints is somebody's own
 
 
@@ -102,7 +102,7 @@ class Checkpoints:
         # Ended from outside: what is nearly written must not be lost, and the others may be gone already.
         if kind is not None and self._writing is not None:
             with suppress(Exception, CheckpointException):
-                self._settle(_GRACE)
+                self._settle(GRACE)
 
     def save(self, engine: Kept, position: Position) -> None:
         """Begin to write a checkpoint; the one begun before is finished first."""

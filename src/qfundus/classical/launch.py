@@ -15,6 +15,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Protocol
 
+from qfundus.classical.checkpoints import GRACE
 from qfundus.classical.job import Job
 from qfundus.classical.place import Place
 from qfundus.classical.train import LAST_WORD, train
@@ -222,7 +223,7 @@ class Processes:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, how)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(10)
+                self.process.wait(GRACE + 5)
 
 
 def usable_cpus() -> int:

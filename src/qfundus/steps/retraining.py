@@ -191,9 +191,11 @@ def _serve_int8(plan: Recipe, dataset: str, folder: Path, told: Told) -> tuple[T
     store = ObjectStore(settings)
     trained = pd.read_parquet(dataset, columns=["instance_digest"], filters=[("split", "==", "train")])
     read = read_discs(store, settings, spread(list(trained["instance_digest"])))
-    discs = np.stack([disc for disc in read if disc is not None])
+    discs = [disc for disc in read if disc is not None]
+    if not discs:
+        raise SetupError("The photographs of the training split are gone: start the retraining again.")
     (hybrid, classical, quantum), there = grade_photographs(
-        quantise_grader(folder, discs), told.eyes, store, settings, OUTPUTS
+        quantise_grader(folder, np.stack(discs)), told.eyes, store, settings, OUTPUTS
     )
     told = told.only(there)
     loss = judge_form(
@@ -205,7 +207,7 @@ def _serve_int8(plan: Recipe, dataset: str, folder: Path, told: Told) -> tuple[T
         plan.evaluation,
         plan.seed,
     )
-    served = choose_form(folder, loss, discs[:1])
+    served = choose_form(folder, loss, discs[0][None])
     if served.form == "int8":
         told = Told(told.eyes, {"classical": classical, "quantum": quantum, "hybrid": hybrid})
     return told, served
