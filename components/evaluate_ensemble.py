@@ -14,7 +14,9 @@ def evaluate_ensemble(
     grader: dsl.Output[dsl.Model],
     figures: dsl.Output[dsl.Metrics],
 ):
-    """Mix both heads on the validation split, measure all three forms on the test split, export the grader.
+    """Mix both heads on the validation split, export the grader, and measure all three forms on the test split.
+
+    Where the recipe asks for it and the gate bears what it costs, the grader is int8, and that is what is measured.
 
     Args:
         recipe: What to train, as JSON.

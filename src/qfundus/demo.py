@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from qfundus.grading import GradedEye, grade_files
+from qfundus.grading import GradedEye, describe_referral, grade_files
 from qfundus.hospital.landing import land_folder
 from qfundus.hospital.photographs import Photographs, find_photographs
 from qfundus.hospital.wrap import SHEET_NAME, WrappedEye, wrap_photographs, write_hospital
@@ -150,7 +150,7 @@ def _grading_row(one: GradedEye, other: GradedEye, given: dict[str, str]) -> tup
     if one.refused:
         return one.eye, "", one.refused, "", "", "yes", ""
     sure = f"{max(one.probabilities):.0%}"
-    referred = "yes" if one.referred else ""
+    referred = describe_referral(one.referred)
     return one.eye, given.get(one.sop_instance_uid, "?"), str(one.grade), str(other.grade), sure, referred, one.version
 
 

@@ -17,15 +17,23 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class GradedEye:
-    """One eye as Triton grades it; where it is not sure, a person should look. `refused` says why it was not asked."""
+    """One eye as Triton grades it; `refused` says why it was not asked.
+
+    A person should look at what is `referred`; None, the model in service has no such rule.
+    """
 
     eye: str
     sop_instance_uid: str
     grade: int
     probabilities: tuple[float, ...]
     version: str
-    referred: bool = False
+    referred: bool | None = None
     refused: str = ""
+
+
+def describe_referral(referred: bool | None) -> str:  # noqa: FBT001  (a cell's value)
+    """Say in a table's cell whether a person should look."""
+    return {True: "yes", False: "", None: "no rule"}[referred]
 
 
 def grade_files(settings: Settings, files: list[Path], *, protocol: str = "http") -> list[GradedEye]:
@@ -52,6 +60,6 @@ def grade_files(settings: Settings, files: list[Path], *, protocol: str = "http"
 
 def _to_eyes(answer: Answer, named: list[tuple[str, str]]) -> list[GradedEye]:
     return [
-        GradedEye(eye, uid, int(told.argmax()), tuple(float(p) for p in told), answer.version, bool(referred))
-        for (eye, uid), told, referred in zip(named, answer.probabilities, answer.referred, strict=True)
+        GradedEye(eye, uid, int(told.argmax()), tuple(float(p) for p in told), answer.version, answer.refers(told))
+        for (eye, uid), told in zip(named, answer.probabilities, strict=True)
     ]

@@ -16,6 +16,7 @@ LARGEST_SEED = 2**32 - 1  # what NumPy's and torch's generators both take, with 
 # What other libraries call settings that are here.
 _ALSO_CALLED = {
     "amp": "precision",
+    "average": "ema",
     "batch_size": "batch",
     "bf16": "precision",
     "early_stopping": "patience",
@@ -24,8 +25,10 @@ _ALSO_CALLED = {
     "gradient_accumulation": "accumulate",
     "gradient_clip": "clip",
     "image_size": "side",
+    "ema_decay": "ema",
     "lr": "learning_rate",
     "max_grad_norm": "clip",
+    "moving_average": "ema",
     "num_workers": "workers",
     "rotate": "turn",
     "rotation": "turn",

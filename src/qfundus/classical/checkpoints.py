@@ -127,8 +127,8 @@ class Checkpoints:
             return
         with self._forgiven(self._writing[0]):
             self._settle()
-            if self.layout.leads:
-                self._prune(*open_folder(self.folder))
+        if self.layout.leads and self._counts:
+            self._tidy()
         self._writing = None
         self.layout.wait()
 
@@ -202,7 +202,14 @@ class Checkpoints:
                     forget(f"{self.folder}/{position.name}")
             _log.warning("A checkpoint could not be written", name=position.name, why=_last_line(error))
 
-    def _prune(self, fs: "AbstractFileSystem", root: str) -> None:
+    def _tidy(self) -> None:
+        try:
+            self._prune()
+        except Exception as error:  # noqa: BLE001  (a store that is away for a moment)
+            _log.warning("Old checkpoints could not be deleted: the next one tries again", why=_last_line(error))
+
+    def _prune(self) -> None:
+        fs, root = open_folder(self.folder)
         there = self.complete()
         best = [p for p in there if p.is_best][-1:]
         kept = {p.name for p in there[-self.keep :] + best}

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -102,8 +103,9 @@ def train_all(
         running.clear()  # they go on by themselves: the next try finds them
         raise
     finally:
-        for one in running:
-            one.end()
+        if running:  # together: whoever ends this process does not wait long
+            with ThreadPoolExecutor(len(running)) as pool:
+                list(pool.map(lambda one: one.end(), running))
 
 
 @dataclass(frozen=True)

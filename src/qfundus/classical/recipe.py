@@ -161,7 +161,7 @@ class NetworkRecipe(Part):
         return self
 
     def what_is_learnt(self) -> dict[str, Any]:
-        """Return all that the weights follow from: a training whose other settings change goes on."""
+        """Return all but what no weight and no grade follows from: a training goes on though that is changed."""
         return self.model_dump(mode="json", exclude={"fitting": {"workers", "checkpoint_every", "keep"}})
 
     def members(self) -> "list[tuple[NetworkRecipe, int]]":
@@ -188,11 +188,10 @@ def find_recipe(named: str) -> NetworkRecipe:
         if not Path(named).exists():
             raise SetupError(f"There is no file {named}.")
         return read_recipe(NetworkRecipe, Path(named))
-    if Path(f"{named}.yaml").is_file():
-        raise SetupError(f"There is no recipe {named}. Did you mean the file {named}.yaml?")
     there = sorted(file.stem for file in network_recipes().glob("*.yaml"))
     if named not in there:
         nightly = " (It is one of the nightly retraining's.)" if recipe_file(named).exists() else ""
-        known = nightly or nearest(named, there) or f" There are {', '.join(there)}."
+        file = f" Did you mean the file {named}.yaml?" if Path(f"{named}.yaml").is_file() else ""
+        known = nightly or file or nearest(named, there) or f" There are {', '.join(there)}."
         raise SetupError(f"There is no recipe {named} in configs/recipes/networks/.{known}")
     return read_recipe(NetworkRecipe, network_recipes() / f"{named}.yaml")

@@ -46,7 +46,7 @@ def retrain(
         TrainingError: where a network's training failed.
     """
     eyes = snapshot.query("split != 'test'")
-    key = digest(f"{recipe.model_dump_json()}\n{eyes.to_csv(index=False)}".encode())[:32]
+    key = digest(f"{json.dumps(recipe.what_is_learnt())}\n{eyes.to_csv(index=False)}".encode())[:32]
     work = f"s3://{settings.models_bucket}/{TRAININGS}/{key}"
     scratch = state_folder() / TRAININGS / key
     how = load_training_settings()

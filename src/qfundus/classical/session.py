@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -126,11 +127,20 @@ def train_grader(
         warn_of_constant(held.probabilities)
         measured = measure(held.probabilities, held.grades, card.refer_below, "held out")
         if track:
-            model = publish_grader(track, folder, f"{recipe.name} seed {seed}", measured, jobs)
-            _log.info("The grader is in MLflow", model=model)
+            _publish(track, folder, f"{recipe.name} seed {seed}", measured, jobs)
         for job in jobs:
             forget_checkpoints(job.checkpoint_folder)
     return measured
+
+
+def _publish(track: str, folder: Path, name: str, measured: Measured, jobs: Sequence[Job]) -> None:
+    """Bring the grader to MLflow; where that cannot be done now, it can be by the same command later."""
+    try:
+        _log.info("The grader is in MLflow", model=publish_grader(track, folder, name, measured, jobs))
+    except Exception as error:  # noqa: BLE001  (its client has its own)
+        _log.warning(
+            "The grader could not be brought to MLflow: the same command tries it again", why=type(error).__name__
+        )
 
 
 def list_jobs(
@@ -187,11 +197,13 @@ def check_trackers(track: str) -> None:
     if not track:
         return
     if not track.startswith(("http://", "https://")):
-        raise SetupError(f"--track {track} is no address of an MLflow server: it begins with http:// or https://.")
+        scheme = track.partition(":")[0]
+        raise SetupError(f"--track {scheme}:… is no address of an MLflow server: it begins with http:// or https://.")
     try:
         httpx.get(f"{track.rstrip('/')}/health", timeout=10).raise_for_status()
-    except httpx.HTTPError as error:
-        raise SetupError(f"MLflow does not answer at {track} ({type(error).__name__}): is --track right?") from None
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        where = re.sub(r"//[^/]*@", "//", track)  # a password may stand before its host
+        raise SetupError(f"MLflow does not answer at {where} ({type(error).__name__}): is --track right?") from None
 
 
 def check_wandb() -> None:
@@ -252,8 +264,9 @@ def claim_folder(folder: Path, recipe: NetworkRecipe, data: str, seed: int, chec
 
 def describe_changes(before: dict[str, Any], now: dict[str, Any]) -> str:
     """Say in brackets which of a recipe's settings were others before, '' where none were."""
-    old, new = flatten(before), flatten(now)
-    changed = [f"{name} was {old.get(name)} and is {value}" for name, value in new.items() if old.get(name) != value]
+    old, new = (flatten(said) | {name: str(said.get(name)) for name in ("name", "variants")} for said in (before, now))
+    differ = [name for name in old | new if old.get(name) != new.get(name)]
+    changed = [f"{name} was {old.get(name, 'not there')} and is {new.get(name, 'not there')}" for name in differ]
     return f" ({', '.join(changed)})" if changed else ""
 
 

@@ -258,12 +258,18 @@ def determinism(seed: int, *, asked: bool) -> Generator[None]:
         torch.use_deterministic_algorithms(before)
 
 
+def _end(*_: object) -> NoReturn:
+    """End, with the loader's workers, once the checkpoint that is being written is; asked again, go on with that."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(143)
+
+
 def main() -> int:
     """Train the job whose file, here or in S3, is named."""
     set_up_logs()
     # Of layouts in memory that torch's own hooks choose: nothing that whoever trains could change.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the loader's workers are ended, too
+    signal.signal(signal.SIGTERM, _end)
     try:
         folder, _, file = sys.argv[1].rpartition("/")
         train(Job.from_json(Place(folder or ".").read(file).decode()))

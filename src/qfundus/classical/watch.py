@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ from qfundus.classical.place import Place
 
 _log = structlog.get_logger()
 _TOLD_EVERY, _WRITTEN_EVERY = 10, 15.0  # steps; seconds, to S3
-_SILENT = 60.0  # seconds
+_SILENT, _LONGEST_SILENT = 60.0, 600.0  # seconds
 LOG_FILE, _MLFLOW_RUN = "log.jsonl", "mlflow_run"
 EXPERIMENT = "training"
 
@@ -88,30 +88,33 @@ def _step_of(line: str) -> float:
 
 
 class Forgiving:
-    """Lets a training go on where a tracker cannot be reached: its figures lie in the log, too."""
+    """Lets a training go on where a tracker cannot be opened or reached: its figures lie in the log, too."""
 
-    def __init__(self, tracker: Tracker) -> None:
-        self._tracker, self._silent_until = tracker, -math.inf
+    def __init__(self, name: str, open_tracker: Callable[[], Tracker]) -> None:
+        self._name, self._open = name, open_tracker
+        self._tracker: Tracker | None = None
+        self._silent_until, self._silence = -math.inf, _SILENT
+        self._try(lambda _: None)
 
     def log(self, step: int, figures: dict[str, float]) -> None:
-        """Keep figures, but for a minute after it could not be done."""
+        """Keep figures, but for a while after it could not be done, the longer the oftener."""
         if time.monotonic() > self._silent_until:
-            self._try(lambda: self._tracker.log(step, figures))
+            self._try(lambda tracker: tracker.log(step, figures))
 
     def close(self, *, failed: bool) -> None:
         """Close it, if that can be done."""
-        self._try(lambda: self._tracker.close(failed=failed))
+        if self._tracker is not None:
+            self._try(lambda tracker: tracker.close(failed=failed))
 
-    def _try(self, do: Callable[[], None]) -> None:
+    def _try(self, do: Callable[[Tracker], None]) -> None:
         try:
-            do()
+            self._tracker = self._tracker or self._open()
+            do(self._tracker)
         except Exception as error:  # noqa: BLE001  (each tracker's client has its own)
-            self._silent_until = time.monotonic() + _SILENT
-            _log.warning("Figures are kept in the log alone", tracker=type(self._tracker).__name__, why=_first(error))
-
-
-def _first(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+            self._silent_until = time.monotonic() + self._silence
+            self._silence = min(2 * self._silence, _LONGEST_SILENT)
+            # Its kind alone: the words may hold the server's address, and that a password.
+            _log.warning("Figures are kept in the log alone", tracker=self._name, why=type(error).__name__)
 
 
 class MlflowRun:
@@ -130,10 +133,18 @@ class MlflowRun:
         self._run = mlflow.start_run(run_id=run_id, run_name=None if run_id else name, log_system_metrics=True)
         self._mlflow = mlflow
         if run_id is None:
+            self._describe(known, texts)
             place.write(_MLFLOW_RUN, f"{uri} {self._run.info.run_id}".encode())
-            mlflow.log_params(known)
+
+    def _describe(self, known: dict[str, str], texts: dict[str, str]) -> None:
+        try:
+            self._mlflow.log_params(known)
             for file, text in texts.items():
-                mlflow.log_text(text, file)
+                self._mlflow.log_text(text, file)
+        except Exception:
+            with suppress(Exception):  # else the next try finds a run open
+                self._mlflow.end_run("FAILED")
+            raise
 
     def log(self, step: int, figures: dict[str, float]) -> None:
         """Send figures."""
@@ -284,10 +295,10 @@ def open_trackers(job: Job, digest: str, after: int) -> list[Tracker]:
     known, texts = describe_training(job, digest)
     trackers: list[Tracker] = [LogFile(job.place, after)]
     if job.track:
-        trackers.append(Forgiving(MlflowRun(job.track, name, known, texts, job.place)))
+        trackers.append(Forgiving("MLflow", lambda: MlflowRun(job.track, name, known, texts, job.place)))
     if os.environ.get("WANDB_PROJECT"):
         run = f"{name.replace(' ', '-')}-{job.fingerprint(digest)[:8]}"
-        trackers.append(Forgiving(WandbRun(run, known, job.place)))
+        trackers.append(Forgiving("Weights & Biases", lambda: WandbRun(run, known, job.place)))
     return trackers
 
 

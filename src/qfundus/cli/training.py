@@ -28,7 +28,7 @@ def train(
     processes: Annotated[int, typer.Option(min=1, help="Processes that train one network together.")] = 1,
     at_once: Annotated[int, typer.Option(min=0, help="Networks trained side by side; 0: as many as fit.")] = 0,
     checkpoints: Annotated[str, typer.Option(help="Where checkpoints go, if not to OUT: s3://bucket/run.")] = "",
-    track: Annotated[str, typer.Option(help="An MLflow server to log to, and to keep the grader in.")] = "",
+    track: Annotated[str, typer.Option(help="An MLflow server to log to and to keep the grader in: http://…")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="End with the figures as one JSON object.")] = False,
 ) -> None:
     """Train a grader on labelled photographs, without any server; the same command goes on where it was cut off.

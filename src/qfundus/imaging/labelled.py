@@ -16,7 +16,7 @@ from qfundus.grades import GRADES
 
 SHEET = "labels.csv"
 SPLITS = ("train", "val", "validation", "test", "")
-_FIRST_LINE, _LINES_NAMED, _COLUMNS_NAMED = 2, 10, 8  # below the sheet's head; in a message
+_FIRST_LINE, _LINES_NAMED = 2, 10  # below the sheet's head; in a message
 
 # What reading a photograph that cannot be read may raise: PIL calls a PNG's broken chunk a SyntaxError.
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
@@ -86,8 +86,11 @@ def read_folder(folder: Path) -> list[Labelled]:
     except ValueError as error:  # no text, no table, nothing at all
         raise SetupError(f"{folder.name}/{SHEET} is no CSV file ({type(error).__name__}).") from None
     if not {"file", "grade"} <= set(table.columns):
-        found = ", ".join(map(str, table.columns[:_COLUMNS_NAMED]))
-        raise SetupError(f"{folder.name}/{SHEET} needs the columns file and grade, apart by commas; it has: {found}.")
+        # Without a head, its first line is a photograph's, and may name a person: it is counted, not told.
+        raise SetupError(
+            f"{folder.name}/{SHEET} needs the columns file and grade: its first line has {len(table.columns)} columns, "
+            "apart by commas, and not both of these."
+        )
     if len(twice := np.flatnonzero(table["file"].duplicated())):
         rows = ", ".join(str(row + _FIRST_LINE) for row in twice[:_LINES_NAMED])
         more = " and more" if len(twice) > _LINES_NAMED else ""

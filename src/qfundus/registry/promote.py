@@ -42,15 +42,17 @@ def promote_version(settings: Settings, version: str) -> Promotion:
     A version that does not load or answers wrongly is taken out again, and the champion goes on serving.
     """
     champion = champion_version(settings)
+    # Known before anything is changed: to put the champion back must need Triton alone.
+    rules = {one: read_version(settings, one).refer_below for one in {version, champion} if one}
     with tempfile.TemporaryDirectory() as folder:
         graph = download_file(settings, version, GRADER_FILE, Path(folder))
         smoke = download_file(settings, version, SMOKE_FILE, Path(folder))
         write_version(settings, version, graph)
         try:
-            serve_version(settings, version, read_version(settings, version).refer_below)
+            serve_version(settings, version, rules[version])
             smoke_test(settings, version, smoke)
         except (SmokeTestError, Retry) as failure:
-            _roll_back(settings, version, champion)
+            _roll_back(settings, version, champion, rules)
             _log.error("Promotion rolled back", version=version, champion=champion or "none", reason=str(failure))
             return Promotion(version, champion, f"Rolled back: {failure}")
     move_alias(settings, version)
@@ -58,9 +60,9 @@ def promote_version(settings: Settings, version: str) -> Promotion:
     return Promotion(version, version, "Serving after its smoke test.")
 
 
-def _roll_back(settings: Settings, version: str, champion: str) -> None:
+def _roll_back(settings: Settings, version: str, champion: str, rules: dict[str, float]) -> None:
     if champion and champion != version:
-        serve_version(settings, champion, read_version(settings, champion).refer_below)
+        serve_version(settings, champion, rules[champion])
         remove_version(settings, version)
     elif not champion:
         stop_serving(settings)

@@ -1,5 +1,6 @@
 """Triton's model repository: versions as folders, loaded on demand, tried before they serve."""
 
+import math
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ _log = structlog.get_logger()
 # Where rounding is coarse, another processor may round the other way.
 SMOKE_TOLERANCE, COARSE_TOLERANCE = 1e-4, 0.02
 _TIMEOUT, _BUILDING = 60.0, 1800.0  # seconds; TensorRT's engines take minutes
-_LARGEST_BATCH = 32
+_LARGEST_BATCH, _TRIES = 32, 3
 _REFER_BELOW = "refer_below"
 
 
@@ -38,10 +39,9 @@ class Answer:
     version: str
     refer_below: float
 
-    @property
-    def referred(self) -> np.ndarray:
-        """Whether a person should look, `(eyes,)`."""
-        return self.probabilities.max(axis=1) < self.refer_below
+    def refers(self, told: np.ndarray) -> bool | None:
+        """Tell whether a person should look at an eye of probabilities `(5,)`; None where there is no rule."""
+        return None if math.isnan(self.refer_below) else bool(told.max() < self.refer_below)
 
 
 def write_version(settings: Settings, version: str, graph: Path) -> None:
@@ -107,11 +107,14 @@ parameters: {{ key: "{_REFER_BELOW}" value: {{ string_value: "{refer_below}" }} 
 version_policy: {{ specific: {{ versions: [ {version} ] }} }}
 dynamic_batching {{ max_queue_delay_microseconds: 1000 }}
 instance_group [ {{ kind: {"KIND_CPU" if accelerator == "cpu" else "KIND_GPU"} count: 1 }} ]
-{_tensorrt(settings.triton_engines) if accelerator == "tensorrt" else ""}"""
+{_tensorrt(f"{settings.triton_engines}/{version}") if accelerator == "tensorrt" else ""}"""
 
 
 def _tensorrt(engines: str) -> str:
-    """Let engines be built once, before the version serves, for all batches between the least and the largest."""
+    """Let engines be built once, before the version serves, for all batches between the least and the largest.
+
+    `engines` is a folder of the version's own: they are found there by names, which all nights' graphs share.
+    """
     warm_up = "\n".join(
         f"""model_warmup [ {{ name: "{batch}" batch_size: {batch} inputs {{
   key: "image" value {{ data_type: TYPE_UINT8 dims: [ {SIDE}, {SIDE}, 3 ] zero_data: true }}
@@ -177,23 +180,26 @@ def _grade(client: Any, protocol: Any, images: np.ndarray) -> Answer:
     question = protocol.InferInput("image", list(images.shape), "UINT8")
     question.set_data_from_numpy(images)
     wanted = [protocol.InferRequestedOutput(name) for name in OUTPUTS]
-    with _retryable("answer"):
-        answer = client.infer(SERVED_MODEL, [question], outputs=wanted)
-    said = answer.get_response()
-    version = said["model_version"] if isinstance(said, dict) else said.model_version
-    return Answer(
-        *(answer.as_numpy(name) for name in OUTPUTS), version=str(version), refer_below=_read_rule(client, str(version))
-    )
+    for _ in range(_TRIES):  # another version may begin to serve between the two questions
+        with _retryable("answer"):
+            configured = client.get_model_config(SERVED_MODEL)
+            answer = client.infer(SERVED_MODEL, [question], outputs=wanted)
+        said = answer.get_response()
+        version = str(said["model_version"] if isinstance(said, dict) else said.model_version)
+        serving, refer_below = _read_config(configured)
+        if serving == version:
+            return Answer(*(answer.as_numpy(name) for name in OUTPUTS), version=version, refer_below=refer_below)
+    raise Retry("Triton changed its version each time that it was asked: ask again.")
 
 
-def _read_rule(client: Any, version: str) -> float:
-    """Ask what belongs to a version: NaN where it has no rule by which eyes are referred."""
-    with _retryable("say its configuration"):
-        said = client.get_model_config(SERVED_MODEL, version)
+def _read_config(said: Any) -> tuple[str, float]:
+    """Return the version that is served and its rule of referral, NaN where it has none."""
     if isinstance(said, dict):
-        return float(said.get("parameters", {}).get(_REFER_BELOW, {}).get("string_value", "nan"))
+        (serving,) = said["version_policy"]["specific"]["versions"]
+        return str(serving), float(said.get("parameters", {}).get(_REFER_BELOW, {}).get("string_value", "nan"))
+    (serving,) = said.config.version_policy.specific.versions
     parameters = said.config.parameters
-    return float(parameters[_REFER_BELOW].string_value if _REFER_BELOW in parameters else "nan")
+    return str(serving), float(parameters[_REFER_BELOW].string_value if _REFER_BELOW in parameters else "nan")
 
 
 @contextmanager

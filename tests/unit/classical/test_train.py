@@ -364,7 +364,7 @@ def test_a_tracker_that_cannot_be_reached_is_left_alone_for_a_minute_and_stops_n
             raise ConnectionError("nobody is there")
 
     away = Away()
-    forgiving = Forgiving(away)
+    forgiving = Forgiving("MLflow", lambda: away)
     for step in range(3):
         forgiving.log(step, {"loss": 1.0})
     forgiving.close(failed=False)
@@ -378,3 +378,30 @@ def test_logs_to_a_full_disk_stop_nothing():
         stream.write("a line")
         stream.flush()
         full.close = lambda: None  # it would try once more
+
+
+def test_a_tracker_that_cannot_be_opened_stops_nothing_and_its_address_is_not_told(capsys):
+    def open_tracker():
+        raise ConnectionError("https://user:secret@tracking.example is away")
+
+    forgiving = Forgiving("MLflow", open_tracker)
+    forgiving.log(1, {"loss": 1.0})
+    forgiving.close(failed=False)
+    said = "".join(capsys.readouterr())
+    assert "ConnectionError" in said
+    assert "secret" not in said
+
+
+def test_old_checkpoints_that_cannot_be_deleted_cost_no_new_one(kept, monkeypatch, capsys):
+    engine = Written()
+    engine.writing.set_result(None)
+    kept.save(engine, Position(0, 1))
+
+    def away():
+        raise OSError("the store is away")
+
+    monkeypatch.setattr(kept, "_prune", away)
+    kept.finish()
+    assert [position.step for position in kept.complete()] == [1]
+    assert kept.lost == 0
+    assert "could not be deleted" in "".join(capsys.readouterr())

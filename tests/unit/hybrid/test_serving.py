@@ -8,7 +8,7 @@ from qfundus.hybrid.gate import Loss
 from qfundus.hybrid.grader import GRADER_FILE, HEAD_FILE, OUTPUTS, run_graph
 from qfundus.hybrid.metrics import Estimate
 from qfundus.hybrid.serving import INT8_FILE, choose_form, quantise_grader
-from qfundus.onnx_quantise import is_quantised
+from qfundus.onnx_quantise import is_quantised, spread
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +53,11 @@ def test_a_form_that_costs_too_much_is_not_served(folder, discs):
     assert not is_quantised(folder / GRADER_FILE)
     assert (folder / HEAD_FILE).exists()
     assert not (folder / INT8_FILE).exists()
+
+
+@pytest.mark.parametrize("count", [0, 1, 100, 200, 500])
+def test_ranges_are_read_off_photographs_of_the_whole_sheet(count):
+    chosen = spread(list(range(count)))
+    assert len(chosen) == min(count, 128)
+    assert not chosen or (chosen[0], chosen[-1]) == (0, count - 1)
+    assert np.diff(chosen).max(initial=0) <= -(-count // 128) + 1

@@ -114,3 +114,10 @@ def test_a_sheet_that_is_no_table_is_refused(content, tmp_path):
 def test_what_does_not_exist_is_said(tmp_path):
     with pytest.raises(SetupError, match="does not exist"):
         read_labelled(tmp_path / "nowhere.npz")
+
+
+def test_a_sheet_without_a_head_is_refused_and_nobody_in_it_is_named(tmp_path):
+    (tmp_path / "labels.csv").write_text("Mueller_Hans_1961.png,2\n")
+    with pytest.raises(SetupError, match="its first line has 2 columns") as refused:
+        read_labelled(tmp_path)
+    assert "Mueller" not in str(refused.value)

@@ -21,6 +21,10 @@ def test_every_configuration_is_one_by_tritons_own_schema(backend, accelerator):
     assert kind == ("KIND_CPU" if accelerator == "cpu" else "KIND_GPU")
     chosen = config.optimization.execution_accelerators.gpu_execution_accelerator
     assert [dict(one.parameters)["precision_mode"] for one in chosen] == ["FP16"] * (accelerator == "tensorrt")
+    # By their names alone a version would find another's.
+    assert [dict(one.parameters)["trt_engine_cache_path"] for one in chosen] == [f"{settings.triton_engines}/3"] * len(
+        chosen
+    )
     # Engines are built before a version serves.
     assert [one.batch_size for one in config.model_warmup] == [1, 32] * (accelerator == "tensorrt")
 
