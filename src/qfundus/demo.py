@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from qfundus.grading import GradedEye, describe_referral, grade_files
+from qfundus.grading import GradedEye, grade_files
 from qfundus.hospital.landing import land_folder
 from qfundus.hospital.photographs import Photographs, find_photographs
 from qfundus.hospital.wrap import SHEET_NAME, WrappedEye, wrap_photographs, write_hospital
@@ -148,10 +148,17 @@ def _grading_table(settings: Settings, hospital: Hospital) -> Table:
 
 def _grading_row(one: GradedEye, other: GradedEye, given: dict[str, str]) -> tuple[str, ...]:
     if one.refused:
-        return one.eye, "", one.refused, "", "", "yes", ""
+        return one.eye, "", one.refused, "", "", one.to_a_person, ""
     sure = f"{max(one.probabilities):.0%}"
-    referred = describe_referral(one.referred)
-    return one.eye, given.get(one.sop_instance_uid, "?"), str(one.grade), str(other.grade), sure, referred, one.version
+    return (
+        one.eye,
+        given.get(one.sop_instance_uid, "?"),
+        str(one.grade),
+        str(other.grade),
+        sure,
+        one.to_a_person,
+        one.version,
+    )
 
 
 def _given_grades(sheet: Path) -> dict[str, str]:

@@ -30,10 +30,12 @@ class GradedEye:
     referred: bool | None = None
     refused: str = ""
 
-
-def describe_referral(referred: bool | None) -> str:  # noqa: FBT001  (a cell's value)
-    """Say in a table's cell whether a person should look."""
-    return {True: "yes", False: "", None: "no rule"}[referred]
+    @property
+    def to_a_person(self) -> str:
+        """Say in a table's cell whether a person should look."""
+        if self.refused or self.referred:
+            return "yes"
+        return "no rule" if self.referred is None else ""
 
 
 def grade_files(settings: Settings, files: list[Path], *, protocol: str = "http") -> list[GradedEye]:

@@ -42,12 +42,11 @@ def grade(
     protocol: Annotated[str, typer.Option(help="http or grpc.")] = "http",
 ) -> None:
     """Grade photographs by the model in service."""
-    from qfundus.grading import describe_referral, grade_files
+    from qfundus.grading import grade_files
     from qfundus.settings import load_settings
 
     table = Table("eye", "grade", "probabilities 0-4", "a person should look", "version")
     for eye in grade_files(load_settings(), files, protocol=protocol):
         told = eye.refused or " ".join(f"{p:.2f}" for p in eye.probabilities)
-        looked_at = "yes" if eye.refused else describe_referral(eye.referred)
-        table.add_row(eye.eye, "-" if eye.refused else str(eye.grade), told, looked_at, eye.version)
+        table.add_row(eye.eye, "-" if eye.refused else str(eye.grade), told, eye.to_a_person, eye.version)
     console.print(table)

@@ -299,9 +299,6 @@ class Written:
         Path(folder).mkdir(parents=True)
         return self.writing
 
-    def load(self, folder):
-        raise NotImplementedError
-
 
 @pytest.fixture
 def kept(tmp_path):
