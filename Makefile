@@ -104,7 +104,7 @@ compile: setup ## compile the pipelines to the YAML that Kubeflow takes
 	$(BIN)/python -m pipelines.compile
 
 image: ## build the image of the pipeline's steps and the training's nodes [BUILD="docker build --build-arg BASE=..."]
-	$(BUILD) --file deploy/image/Containerfile --build-arg REVISION="$$(git rev-parse HEAD)" --tag "$(IMAGE)" .
+	$(BUILD) --file Dockerfile --build-arg REVISION="$$(git rev-parse HEAD)" --tag "$(IMAGE)" .
 
 lock: $(UV) ## resolve the lock files anew
 	$(UV) pip compile pyproject.toml --extra dev --upgrade-package torch --quiet \

@@ -31,6 +31,7 @@ import pydicom
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks import run_named
+from qfundus.deidentify_folder.run import deidentify_folder
 from qfundus.dicom.burned_in import find_text
 from qfundus.dicom.clean import ROUNDS
 from qfundus.dicom.deidentify import CompiledPolicy, deidentify
@@ -41,14 +42,14 @@ from qfundus.hospital.wrap import to_bytes, wrap_photographs
 from qfundus.ingestion.account import close_run
 from qfundus.ingestion.curate import curate_landed
 from qfundus.ingestion.curation import Curation
-from qfundus.ingestion.folder import deidentify_folder
-from qfundus.ingestion.names import PLANTED_RECENT
 from qfundus.layout import checkout, policy_file
+from qfundus.object_names import PLANTED_RECENT
+from qfundus.planted.leaks import search_planted
 from qfundus.planted.patients import plant_patients
-from qfundus.planted.verdict import search_planted
 from qfundus.platform.supervision import start_platform, stop_platform
 from qfundus.security.keys import SiteKey
 from qfundus.settings import Settings, load_settings
+from qfundus.site import Site
 from qfundus.storage import ObjectStore, to_json
 
 DATA = Path(os.environ.get("QFUNDUS_TEST_DATA", checkout().parent / "shared" / "data"))
@@ -181,7 +182,7 @@ def buckets() -> None:
                 list(pool.map(lambda name: request_as_curation_does(store, name), names))
             times["requests"].append(time.perf_counter() - begun)
             begun = time.perf_counter()
-            curate_landed(Curation(store, settings, SiteKey(bytes([number]) * 32), policy, f"run-{number}"))
+            curate_landed(Curation(Site(settings, store, SiteKey(bytes([number]) * 32)), policy, f"run-{number}"))
             times["curate"].append(time.perf_counter() - begun)
             store.delete_all("landing", names)
     copy, requests, curate = (median(taken) for taken in times.values())
@@ -206,15 +207,15 @@ def listing() -> None:
         for number in range(3):  # the first warms up
             for file in files:
                 store.put("landing", file.name, file.read_bytes())
-            key = SiteKey(bytes([number]) * 32)
+            site = Site(settings, store, SiteKey(bytes([number]) * 32))
             begun = time.perf_counter()
-            ingest(store, settings, key, f"run-{number}")
+            ingest(site, f"run-{number}")
             seconds["run"][number] = time.perf_counter() - begun
             # The search looks for its own run's names alone.
             [*_, recent] = store.find_json("curated", PLANTED_RECENT)
             store.put("curated", PLANTED_RECENT, to_json([recent]))
             begun = time.perf_counter()
-            search_planted(store, settings, key, "ingest_fundus", f"run-{number}")
+            search_planted(site, "ingest_fundus", f"run-{number}")
             seconds["search"][number] = time.perf_counter() - begun
             if number == 1:
                 with ThreadPoolExecutor(16) as pool:
@@ -229,13 +230,13 @@ def listing() -> None:
     print(f"  listing them all takes {listed / seconds['run'][1]:.2f} x as long as that run")
 
 
-def ingest(store: ObjectStore, settings: Settings, key: SiteKey, run: str) -> None:
+def ingest(site: Site, run: str) -> None:
     """Do what a night does between fetching and searching."""
     policy = CompiledPolicy(load_policy(policy_file()))
-    plant_patients(store, settings, key, run)
-    curated = curate_landed(Curation(store, settings, key, policy, run))
-    extract_features(store, settings, run, curated.manifest, datetime.now(UTC).replace(microsecond=0))
-    close_run(store, settings, key, run, curated.manifest)
+    plant_patients(site, run)
+    curated = curate_landed(Curation(site, policy, run))
+    extract_features(site, run, curated.manifest, datetime.now(UTC).replace(microsecond=0))
+    close_run(site, run, curated.manifest)
 
 
 @contextmanager

@@ -17,23 +17,24 @@ import numpy as np
 from scipy.special import log_softmax, softmax
 from sklearn.cluster import AgglomerativeClustering
 
+from qfundus.classical.card import HELD_FILE
 from qfundus.classical.evaluate import measure
-from qfundus.classical.grader import HELD_FILE
 from qfundus.classical.launch import Torchrun
-from qfundus.classical.recipe import NetworkRecipe, find_recipe
 from qfundus.classical.session import train_grader
 from qfundus.classical.shards import write_shards
 from qfundus.imaging.labelled import Labelled, read_labelled
+from qfundus.layout import network_recipes
+from qfundus.recipes.network import NetworkRecipe, find_network_recipe
 
 CHOICES: dict[str, dict[str, dict[str, object]]] = {
-    "softmax": {"fitting": {"label_smoothing": 0.1}},
-    "soft targets": {"fitting": {"label_smoothing": 0.05, "soften": 0.7}},
-    "cumulative link": {"fitting": {"label_smoothing": 0.1}, "network": {"head": "cumulative_link"}},
-    "ranks": {"fitting": {"label_smoothing": 0.1, "loss": "ranks"}, "network": {"head": "cumulative_link"}},
-    "Lite2": {"fitting": {"label_smoothing": 0.1}, "network": {"backbone": "efficientnet-lite2"}},
-    "96 pixels": {"fitting": {"label_smoothing": 0.1}, "pictures": {"side": 96}},
-    "48 pixels": {"fitting": {"label_smoothing": 0.1}, "pictures": {"side": 48}},
-    "15 epochs": {"fitting": {"label_smoothing": 0.1, "epochs": 15}},
+    "softmax": {"training": {"label_smoothing": 0.1}},
+    "soft targets": {"training": {"label_smoothing": 0.05, "soft_labels": 0.7}},
+    "cumulative link": {"training": {"label_smoothing": 0.1}, "network": {"head": "cumulative_link"}},
+    "ranks": {"training": {"label_smoothing": 0.1, "loss": "ranks"}, "network": {"head": "cumulative_link"}},
+    "Lite2": {"training": {"label_smoothing": 0.1}, "network": {"backbone": "efficientnet-lite2"}},
+    "96 pixels": {"training": {"label_smoothing": 0.1}, "images": {"side": 96}},
+    "48 pixels": {"training": {"label_smoothing": 0.1}, "images": {"side": 48}},
+    "15 epochs": {"training": {"label_smoothing": 0.1, "epochs": 15}},
 }
 PATIENTS = 150  # about: 1,200 photographs, some eight of a patient
 RINGS = ((0, 3), (3, 6), (6, 9), (9, 11), (11, 13))  # pixels from the middle of 28
@@ -58,7 +59,7 @@ def main() -> None:
 
 def change(choice: dict[str, dict[str, object]], folds: int) -> NetworkRecipe:
     """Change a recipe's settings."""
-    said: dict[str, Any] = find_recipe("retinamnist").model_dump() | {"variants": ()}
+    said: dict[str, Any] = find_network_recipe("retinamnist", network_recipes()).model_dump() | {"variants": ()}
     for part, settings in choice.items():
         said[part] |= settings
     said["grading"]["folds"] = folds
@@ -69,7 +70,7 @@ def train_choice(recipe: NetworkRecipe, labelled: list[Labelled]) -> tuple[np.nd
     """Return what each network said of the photographs that it had not seen, and their grades."""
     with tempfile.TemporaryDirectory() as folder:
         shards = f"{folder}/photographs.lance"
-        write_shards(labelled, recipe.pictures, shards)
+        write_shards(labelled, recipe.images, shards)
         out = Path(folder) / "out"
         train_grader(recipe, shards, out, seed=0, launcher=Torchrun.open(len(recipe.members()), 1, 0, out))
         with np.load(out / HELD_FILE) as held:

@@ -24,22 +24,27 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from qfundus.classical.engine import Objective, open_engine, open_optimiser, open_schedule
-from qfundus.classical.grader import Ensemble
-from qfundus.classical.job import Job
+from qfundus.classical.engine import open_engine
+from qfundus.classical.ensemble import NetworkEnsemble
+from qfundus.classical.job import TrainingJob
 from qfundus.classical.launch import command, environment, usable_cpus
-from qfundus.classical.loader import Order, Photographs, load_steps
+from qfundus.classical.loader import Order, ShardDataset, load_steps
+from qfundus.classical.monitor import Watch
 from qfundus.classical.network import Network
+from qfundus.classical.objective import Objective
+from qfundus.classical.optimiser import open_optimiser, open_schedule
 from qfundus.classical.parallel import Layout
-from qfundus.classical.place import Place
-from qfundus.classical.recipe import NetworkRecipe, find_recipe
 from qfundus.classical.shards import prepare, read_table, write_shards
-from qfundus.classical.watch import LogFile, Watch
+from qfundus.classical.storage_folder import StorageFolder
+from qfundus.classical.trackers import LogFile
 from qfundus.grades import GRADES
 from qfundus.hospital.photographs import draw_phantoms
 from qfundus.imaging.labelled import Labelled
-from qfundus.onnx_export import export_module, time_graphs
-from qfundus.onnx_quantise import write_dynamic, write_static
+from qfundus.layout import network_recipes
+from qfundus.onnx_graphs.export import export_module
+from qfundus.onnx_graphs.quantise import write_dynamic, write_static
+from qfundus.onnx_graphs.run import time_graphs
+from qfundus.recipes.network import NetworkRecipe, find_network_recipe
 
 NAMES = "overhead, precision, scaling, variants, gpu"
 SIDE, BATCH, ROUNDS = 96, 32, 5
@@ -70,15 +75,22 @@ def main() -> None:
 
 def recipe(side: int = SIDE, **fitting: object) -> NetworkRecipe:
     """Return what is trained."""
-    how = {"epochs": 3, "patience": 9, "batch": BATCH, "learning_rate": 0.001, "weight_decay": 0.01, "take": "last"}
+    how = {
+        "epochs": 3,
+        "patience": 9,
+        "batch": BATCH,
+        "learning_rate": 0.001,
+        "weight_decay": 0.01,
+        "final_weights": "last",
+    }
     return NetworkRecipe.model_validate(
         {
             "name": "benchmark",
             "seed": 0,
-            "pictures": {"side": side},
+            "images": {"side": side},
             "network": {},
             "augmentation": {},
-            "fitting": how | fitting,
+            "training": how | fitting,
             "grading": {},
         }
     )
@@ -86,13 +98,13 @@ def recipe(side: int = SIDE, **fitting: object) -> NetworkRecipe:
 
 def write_eyes(folder: Path, how: NetworkRecipe, count: int) -> str:
     """Draw labelled eyes, a quarter of them more to hold out."""
-    drawn = draw_phantoms(count + count // 4, how.pictures.side)
+    drawn = draw_phantoms(count + count // 4, how.images.side)
     eyes = (
         Labelled(f"{n}", grade, "train" if n < count else "val", "", lambda image=image: image)
         for n, (image, grade) in enumerate(zip(drawn.images, drawn.grades, strict=True))
     )
-    shards = f"{folder}/eyes-{how.pictures.side}.lance"
-    write_shards(eyes, how.pictures, shards)
+    shards = f"{folder}/eyes-{how.images.side}.lance"
+    write_shards(eyes, how.images, shards)
     return shards
 
 
@@ -131,17 +143,17 @@ def compare_loops(
     repeat: int = 1,
 ) -> Compared:
     """Train by both in turn, for `rounds`, each of which shows each photograph `repeat` times."""
-    table = read_table(shards, how.pictures)
+    table = read_table(shards, how.images)
     rows = np.tile(np.flatnonzero(table.splits == "train"), repeat)
-    order = Order(rows, how.fitting.batch, 0, layout)
-    photographs = Photographs(shards, table.grades, 0, how.augmentation)
-    engine = open_engine(Network(how.network, how.pictures.side), how.fitting, table.grades, layout, order.steps, 0)
+    order = Order(rows, how.training.batch, 0, layout)
+    photographs = ShardDataset(shards, table.grades, 0, how.augmentation)
+    engine = open_engine(Network(how.network, how.images.side), how.training, table.grades, layout, order.steps, 0)
     batches = [batch for (batch,) in islice(load_steps(photographs, order, workers), 8)]
     bare_loop = make_bare_loop(how, table.grades, order.steps, layout.device)
     bare_loop(batches)  # a GPU looks for its ways at first sight of a shape
     house: list[float] = []
     bare: list[float] = []
-    with Watch([LogFile(Place(str(folder)))], order.steps, rounds) as watch:
+    with Watch([LogFile(StorageFolder(str(folder)))], order.steps, rounds) as watch:
         for epoch in range(rounds):
             steps = load_steps(photographs, replace(order, epoch=epoch, epochs=epoch + 1), workers)
             engine.step(next(steps))  # a training waits once for its first batch
@@ -161,13 +173,13 @@ def precision(folder: Path) -> None:
     """Compare steps in bfloat16 with steps in float32, in turn, and with torch's own automatic precision."""
     torch.set_num_threads(1)
     shards = write_eyes(folder, recipe(), 4 * BATCH)
-    table = read_table(shards, recipe().pictures)
+    table = read_table(shards, recipe().images)
     order = Order(np.flatnonzero(table.splits == "train"), BATCH, 0, ALONE)
-    batches = list(load_steps(Photographs(shards, table.grades, 0, recipe().augmentation), order, 1))
+    batches = list(load_steps(ShardDataset(shards, table.grades, 0, recipe().augmentation), order, 1))
     ways: dict[str, Callable[[], object]] = {}
     for kind in ("float32", "bfloat16"):
         how = recipe(precision=kind)
-        engine = open_engine(Network(how.network, SIDE), how.fitting, table.grades, ALONE, order.steps, 0)
+        engine = open_engine(Network(how.network, SIDE), how.training, table.grades, ALONE, order.steps, 0)
         ways[kind] = lambda engine=engine: [engine.step(pieces) for pieces in batches]
     bare = make_bare_loop(recipe(precision="bfloat16"), table.grades, order.steps, ALONE.device)
     ways["bfloat16 by torch alone"] = lambda: bare([batch for (batch,) in batches])
@@ -184,11 +196,11 @@ def precision(folder: Path) -> None:
 
 def make_bare_loop(how: NetworkRecipe, grades: np.ndarray, steps: int, device: torch.device):
     """Write the loop as one would without any of this."""
-    network = Network(how.network, how.pictures.side).train().to(device)
-    optimiser = open_optimiser(network, how.fitting)
-    schedule = open_schedule(optimiser, how.fitting, steps)
-    loss_of = Objective(how.fitting, grades, device)
-    kind = getattr(torch, how.fitting.precision)
+    network = Network(how.network, how.images.side).train().to(device)
+    optimiser = open_optimiser(network, how.training)
+    schedule = open_schedule(optimiser, how.training, steps)
+    loss_of = Objective(how.training, grades, device)
+    kind = getattr(torch, how.training.precision)
     scaler = torch.amp.GradScaler(device.type, enabled=kind is torch.float16)
 
     def loop(batches: list) -> None:
@@ -199,7 +211,7 @@ def make_bare_loop(how: NetworkRecipe, grades: np.ndarray, steps: int, device: t
                 loss = loss_of(network(here.inputs), here.grades).mean()
             scaler.scale(loss).backward()
             scaler.unscale_(optimiser)
-            torch.nn.utils.clip_grad_norm_(network.parameters(), how.fitting.clip)
+            torch.nn.utils.clip_grad_norm_(network.parameters(), how.training.clip)
             scaler.step(optimiser)
             scaler.update()
             schedule.step()
@@ -294,7 +306,7 @@ class Pinned:
         """Start one."""
         run.mkdir(parents=True)
         how = recipe(workers=0, batch=batch, epochs=max(2, 2 * batch // BATCH))
-        (run / "job.json").write_text(Job(how, shards, str(run), 0).to_json())
+        (run / "job.json").write_text(TrainingJob(how, shards, str(run), 0).to_json())
         bound = ["taskset", "-c", ",".join(map(str, cores)), *command(run / "job.json", len(cores))]
         return cls(subprocess.Popen(bound, env=environment(1), stderr=subprocess.DEVNULL), run)
 
@@ -313,9 +325,9 @@ def variants(folder: Path) -> None:
     The grader is the recipe `fundus`'s: it looks at several views of each photograph.
     """
     network = Network(recipe().network, LARGE).eval()
-    fundus = find_recipe("fundus")
+    fundus = find_network_recipe("fundus", network_recipes())
     members, views = len(fundus.members()), fundus.grading.views
-    grader = Ensemble([network] * members, views, torch.ones(members, GRADES)).eval()
+    grader = NetworkEnsemble([network] * members, views, torch.ones(members, GRADES)).eval()
     pictures = np.stack(draw_phantoms(32, LARGE).images)
     print(f"against a network's float32 at {LARGE} x {LARGE}:")
     alone, many = time_forms(network, "a network", folder, pictures, ())
@@ -324,7 +336,7 @@ def variants(folder: Path) -> None:
     taken: list[float] = []
     for _ in range(20):
         begun = time.perf_counter()
-        prepare(photograph, fundus.pictures)
+        prepare(photograph, fundus.images)
         taken.append(1000 * (time.perf_counter() - begun))
     print(f"  cutting the disc out of 1000 x 1000 pixels: {min(taken) / alone:.2f} x the network's latency")
 

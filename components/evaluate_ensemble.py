@@ -26,7 +26,7 @@ def evaluate_ensemble(
         grader: A folder with the ONNX graphs, the test split's predictions and a smoke test.
         figures: Every figure of every form with its confidence interval.
     """
-    from qfundus.steps import retraining
+    from qfundus.steps import evaluate_ensemble as step
 
     heads = classical.path, quantum.path
-    figures.metadata.update(retraining.evaluate_ensemble(recipe, dataset.path, *heads, grader.path, figures.path))
+    figures.metadata.update(step.evaluate_ensemble(recipe, dataset.path, *heads, grader.path, figures.path))

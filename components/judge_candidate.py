@@ -22,6 +22,6 @@ def judge_candidate(
         grader: The candidate.
         report: A page for the person who is to approve.
     """
-    from qfundus.steps import retraining
+    from qfundus.steps import judge_candidate as step
 
-    return retraining.judge_candidate(recipe, grader.path, champion, dataset.path, report.path)
+    return step.judge_candidate(recipe, grader.path, champion, dataset.path, report.path)

@@ -28,7 +28,7 @@ def register_candidate(
         classical_figures: How the classical head trained.
         quantum_figures: How the quantum head trained.
     """
-    from qfundus.steps import retraining
+    from qfundus.steps import register_candidate as step
 
     trained = {"classical": classical_figures.metadata, "quantum": quantum_figures.metadata}
-    return retraining.register_candidate(recipe, as_of, champion, verdict, grader.path, report.path, trained)
+    return step.register_candidate(recipe, as_of, champion, verdict, grader.path, report.path, trained)

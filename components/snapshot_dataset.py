@@ -14,6 +14,6 @@ def snapshot_dataset(recipe: str, as_of: str, dataset: dsl.Output[dsl.Dataset]):
         as_of: The moment, in ISO 8601.
         dataset: One row for each eye and visit, as Parquet.
     """
-    from qfundus.steps import retraining
+    from qfundus.steps import snapshot_dataset as step
 
-    dataset.metadata.update(retraining.snapshot_dataset(recipe, as_of, dataset.path))
+    dataset.metadata.update(step.snapshot_dataset(recipe, as_of, dataset.path))

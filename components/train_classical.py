@@ -20,6 +20,6 @@ def train_classical(
         model: The head's weights and its part of the recipe; or a folder with the networks' grader.
         figures: Losses, epochs, seconds and the number of parameters.
     """
-    from qfundus.steps import retraining
+    from qfundus.steps import train_classical as step
 
-    figures.metadata.update(retraining.train_classical(recipe, dataset.path, model.path, figures.path))
+    figures.metadata.update(step.train_classical(recipe, dataset.path, model.path, figures.path))

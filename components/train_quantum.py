@@ -20,6 +20,6 @@ def train_quantum(
         model: The head's weights and its part of the recipe.
         figures: Losses, epochs, seconds and the number of parameters.
     """
-    from qfundus.steps import retraining
+    from qfundus.steps import train_quantum as step
 
-    figures.metadata.update(retraining.train_quantum(recipe, dataset.path, model.path, figures.path))
+    figures.metadata.update(step.train_quantum(recipe, dataset.path, model.path, figures.path))

@@ -66,19 +66,19 @@ def compare_hardware():
 
     @task(task_display_name="Ask for the circuits")
     def ask_for_circuits(params, dag_run):
-        from qfundus.steps import quantum
+        from qfundus.steps import request_comparison
 
         user = dag_run.triggering_user_name or ""
-        return quantum.ask_for_comparison(
+        return request_comparison.request_comparison(
             params["version"], params["backends"], params["eyes"], params["precision"], params["hours"], user
         )
 
     @task(task_display_name="Compare")
     def compare(asked, run_id):
         from qfundus.platform.notes import write_run_note
-        from qfundus.steps import quantum
+        from qfundus.steps import compare_hardware
 
-        compared = quantum.compare(asked["version"], asked["jobs"])
+        compared = compare_hardware.compare_hardware(asked["version"], asked["jobs"])
         write_run_note("compare_hardware", run_id, compared["note"])
         return compared
 

@@ -51,10 +51,10 @@ def decide_quarantined():
 
     @task(task_display_name="Decide")
     def decide(params, dag_run):
-        from qfundus.steps import ingestion
+        from qfundus.steps import decide_quarantined
 
         who = dag_run.triggering_user_name or ""
-        ingestion.decide_quarantined(params["source"], params["decision"], params["why"], who)
+        decide_quarantined.decide_quarantined(params["source"], params["decision"], params["why"], who)
 
     decide()
 

@@ -63,9 +63,9 @@ def ingest_fundus():  # noqa: C901  (one function for each task)
 
     @task(task_display_name="Fetch from the archive")
     def fetch_archive():
-        from qfundus.steps import ingestion
+        from qfundus.steps import fetch_archive
 
-        return ingestion.fetch_archive()
+        return fetch_archive.fetch_archive()
 
     @task(task_display_name="Say that the fetch failed", trigger_rule="one_failed")
     def say_fetch_failed():
@@ -75,43 +75,43 @@ def ingest_fundus():  # noqa: C901  (one function for each task)
 
     @task(task_display_name="Plant invented patients", trigger_rule="all_done")
     def plant_patients(run_id):
-        from qfundus.steps import ingestion
+        from qfundus.steps import plant_patients
 
-        return ingestion.plant_patients(run_id)
+        return plant_patients.plant_patients(run_id)
 
     @task(task_display_name="De-identify what has landed")
     def deidentify_landed(params, run_id):
-        from qfundus.steps import ingestion
+        from qfundus.steps import deidentify_landed
 
-        return ingestion.deidentify_landed(run_id, params["at_least"])
+        return deidentify_landed.deidentify_landed(run_id, params["at_least"])
 
     @task(task_display_name="Extract features")
     def extract_features(curated, run_id, dag_run):
-        from qfundus.steps import ingestion
+        from qfundus.steps import extract_features
 
-        return ingestion.extract_features(run_id, curated["manifest"], dag_run.run_after.isoformat())
+        return extract_features.extract_features(run_id, curated["manifest"], dag_run.run_after.isoformat())
 
     @task(task_display_name="Push to the feature store")
     def push_features(rows):
-        from qfundus.steps import ingestion
+        from qfundus.steps import push_features
 
-        return ingestion.push_features(rows)
+        return push_features.push_features(rows)
 
     @task(task_display_name="Account for every object")
     def close_run(curated, run_id):
         from qfundus.ingestion.account import describe_counts
         from qfundus.platform.notes import write_run_note
-        from qfundus.steps import ingestion
+        from qfundus.steps import close_run
 
-        counts = ingestion.close_run(run_id, curated["manifest"])
+        counts = close_run.close_run(run_id, curated["manifest"])
         write_run_note("ingest_fundus", run_id, describe_counts(counts))
         return counts
 
     @task(task_display_name="Search for the planted names")
     def search_planted(run_id):
-        from qfundus.steps import ingestion
+        from qfundus.steps import search_planted
 
-        return ingestion.search_planted("ingest_fundus", run_id)
+        return search_planted.search_planted("ingest_fundus", run_id)
 
     @task(task_display_name="Announce new eyes", outlets=[EYE_FEATURES])
     def announce_eyes(counts):

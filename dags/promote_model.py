@@ -57,10 +57,10 @@ def promote_model():
     def describe_candidate(params, triggering_asset_events):
         from airflow.sdk.exceptions import AirflowSkipException
 
-        from qfundus.steps import promotion
+        from qfundus.steps import describe_candidate
 
         announced = [event.extra["version"] for event in triggering_asset_events.get(CANDIDATE_MODEL, [])]
-        described = promotion.describe_candidate(params["version"] or next(reversed(announced), ""))
+        described = describe_candidate.describe_candidate(params["version"] or next(reversed(announced), ""))
         if described is None:
             raise AirflowSkipException("This version serves already.")
         return described
@@ -68,9 +68,9 @@ def promote_model():
     @task(task_display_name="Promote", max_active_tis_per_dag=1, execution_timeout=timedelta(minutes=30))
     def promote(candidate, run_id):
         from qfundus.platform.notes import write_run_note
-        from qfundus.steps import promotion
+        from qfundus.steps import promote_candidate
 
-        promoted = promotion.promote_candidate(candidate["version"])
+        promoted = promote_candidate.promote_candidate(candidate["version"])
         write_run_note("promote_model", run_id, f"Version {promoted['version']} serves. {promoted['reason']}")
         return promoted
 

@@ -73,25 +73,25 @@ def retrain_nightly():
     def look_for_new_eyes(params):
         from airflow.sdk.exceptions import AirflowSkipException
 
-        from qfundus.steps import nightly
+        from qfundus.steps import plan_retraining
 
-        plan = nightly.plan_retraining(params["recipe"], force=params["force"])
+        plan = plan_retraining.plan_retraining(params["recipe"], force=params["force"])
         if plan is None:
             raise AirflowSkipException("No eye is new since the last retraining with this recipe.")
         return plan
 
     @task(task_display_name="Run the retraining pipeline")
     def run_pipeline(plan):
-        from qfundus.steps import nightly
+        from qfundus.steps import run_pipeline
 
-        nightly.run_pipeline(plan)
+        run_pipeline.run_pipeline(plan)
         return plan
 
     @task(task_display_name="Search for the planted names")
     def search_planted(plan, run_id):
-        from qfundus.steps import ingestion
+        from qfundus.steps import search_planted
 
-        ingestion.search_planted("retrain_nightly", run_id)
+        search_planted.search_planted("retrain_nightly", run_id)
         return plan
 
     @task(task_display_name="Announce the candidate", outlets=[CANDIDATE_MODEL])
@@ -99,9 +99,9 @@ def retrain_nightly():
         from airflow.sdk.exceptions import AirflowSkipException
 
         from qfundus.platform.notes import write_run_note
-        from qfundus.steps import nightly
+        from qfundus.steps import conclude_retraining
 
-        concluded = nightly.conclude_retraining(plan)
+        concluded = conclude_retraining.conclude_retraining(plan)
         write_run_note("retrain_nightly", run_id, concluded["note"])
         if not concluded["version"]:
             raise AirflowSkipException(concluded["note"])

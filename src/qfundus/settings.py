@@ -164,7 +164,7 @@ def load_training_settings() -> TrainingSettings:
     from pydantic import ValidationError
 
     from qfundus.errors import SetupError
-    from qfundus.recipe_parts import nearest
+    from qfundus.recipes.reading import nearest
 
     known = [f"QFUNDUS_TRAINING_{name.upper()}" for name in TrainingSettings.model_fields]
     for name in os.environ:

@@ -14,7 +14,7 @@ STEPS = [f"qfundus.steps.{module.name}" for module in pkgutil.iter_modules(qfund
 # What Kubeflow puts into a step's container runs this; the recipes and the policy come with the image.
 LOOK = f"""
 import os, kfp.dsl.executor_main, kfp.kubernetes, torch, {", ".join(STEPS)}
-from qfundus.classical.recipe import find_recipe
+from qfundus.recipes.network import find_recipe
 from qfundus.layout import policy_file
 from pipelines.compile import compiled_file
 assert os.getuid() == 10001

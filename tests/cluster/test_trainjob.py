@@ -5,10 +5,10 @@ from dataclasses import replace
 import boto3
 import pytest
 from kubernetes_cluster import NAMESPACE, SECRET
-from training import losses, make_labelled, make_recipe
+from trainings import losses, make_labelled, make_recipe
 
 from qfundus.classical.launch import InPlace, train_all
-from qfundus.classical.session import list_jobs
+from qfundus.classical.preparation import list_jobs
 from qfundus.classical.shards import write_shards
 from qfundus.classical.trainjob import open_trainjobs
 from qfundus.errors import TrainingError
@@ -30,7 +30,7 @@ def job(cluster, store_settings):
     if not s3.list_buckets()["Buckets"]:
         s3.create_bucket(Bucket="models")
     recipe = make_recipe()
-    write_shards(make_labelled(60), recipe.pictures, "s3://models/eyes.lance")
+    write_shards(make_labelled(60), recipe.images, "s3://models/eyes.lance")
     return list_jobs(recipe, "s3://models/eyes.lance", "s3://models/run", seed=1)[0]
 
 

@@ -44,7 +44,7 @@ def test_a_component_makes_one_call_into_qfundus_and_no_more(file):
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
         and isinstance(node.func.value, ast.Name)
-        and node.func.value.id == "retraining"
+        and node.func.value.id == "step"
     ]
     assert calls == [file.stem]
     assert not [node for node in ast.walk(function) if isinstance(node, ast.If | ast.For | ast.While | ast.Try)]

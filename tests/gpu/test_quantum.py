@@ -96,7 +96,7 @@ def test_a_graph_of_its_kernels_has_its_numbers():
 
 def test_a_classifier_learns_there_and_grades_here():
     torch.manual_seed(1)
-    model = QuantumClassifier(16, chain_ansatz(6, 2)).cuda()
+    model = QuantumClassifier(16, chain_ansatz(6, 2), 5).cuda()
     inputs = torch.randn(64, 16, device="cuda")
     targets = (inputs[:, 0] > 0).long() * 3
     losses = fit(model, inputs, targets, 0.02)

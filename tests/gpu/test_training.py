@@ -6,22 +6,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from training import alike, changed, kill_after, losses, make_recipe, run_job, weights
+from trainings import alike, changed, kill_after, losses, make_recipe, run_job, weights
 
-from qfundus.classical.job import Job
+from qfundus.classical.job import TrainingJob
 from qfundus.classical.launch import Torchrun, command, train_all, visible_gpus
 
 pytestmark = pytest.mark.gpu
 HERE = {"CUDA_VISIBLE_DEVICES": ""}  # on the processor
 EXACT = {"NVIDIA_TF32_OVERRIDE": "0"}  # else convolutions round to 10 bits of the mantissa
-SLOW = {"fitting__learning_rate": 0.0002}  # at a high rate, differences of rounding grow with each step
+SLOW = {"training__learning_rate": 0.0002}  # at a high rate, differences of rounding grow with each step
 TOLERANCE = 2e-3  # of a loss near 1.5
 
 
 @pytest.fixture(scope="module")
 def course(shards, tmp_path_factory):
     """What one process on the processor tells of each epoch."""
-    job = Job(make_recipe(**SLOW), shards, str(tmp_path_factory.mktemp("course")), seed=3)
+    job = TrainingJob(make_recipe(**SLOW), shards, str(tmp_path_factory.mktemp("course")), seed=3)
     run_job(job, **HERE)
     return losses(job)
 
@@ -37,14 +37,14 @@ def course(shards, tmp_path_factory):
     ],
 )
 def test_it_takes_the_course_of_the_processor(how, course, job, tmp_path):
-    other = changed(job, tmp_path / "gpu", **SLOW, **{f"fitting__{name}": value for name, value in how.items()})
+    other = changed(job, tmp_path / "gpu", **SLOW, **{f"training__{name}": value for name, value in how.items()})
     run_job(other, **EXACT)
     assert losses(other) == [pytest.approx(pair, abs=TOLERANCE) for pair in course]
 
 
 @pytest.mark.parametrize(("precision", "strategy"), [("bfloat16", "ddp"), ("float16", "ddp"), ("bfloat16", "zero1")])
 def test_mixed_precision_comes_near(precision, strategy, course, job, tmp_path):
-    mixed = changed(job, tmp_path / "mixed", **SLOW, fitting__precision=precision, fitting__strategy=strategy)
+    mixed = changed(job, tmp_path / "mixed", **SLOW, training__precision=precision, training__strategy=strategy)
     run_job(mixed)
     assert losses(mixed)[0][0] == pytest.approx(course[0][0], abs=0.03)
     assert losses(mixed) != course
@@ -68,7 +68,7 @@ def test_the_same_seed_gives_the_same_weights(job, tmp_path):
     assert alike(weights(job), weights(twin))
 
 
-OFTEN = {"fitting__epochs": 6, "fitting__checkpoint_every": 1, "fitting__ema": 0.9}
+OFTEN = {"training__epochs": 6, "training__checkpoint_every": 1, "training__ema": 0.9}
 
 
 def test_killed_it_goes_on_to_the_weights_of_one_never_stopped(job, tmp_path):
@@ -76,7 +76,7 @@ def test_killed_it_goes_on_to_the_weights_of_one_never_stopped(job, tmp_path):
     whole, killed = changed(job, tmp_path / "whole", **settings), changed(job, tmp_path / "killed", **settings)
     run_job(whole)
     kill_after(killed, steps=3)
-    assert "Training goes on" in run_job(killed).stderr
+    assert "Training resumed" in run_job(killed).stderr
     assert alike(weights(killed), weights(whole))
 
 
@@ -85,7 +85,7 @@ def test_what_a_gpu_began_the_processor_ends(job, tmp_path):
     whole, killed = changed(job, tmp_path / "whole", **settings), changed(job, tmp_path / "killed", **settings)
     run_job(whole, **HERE)
     kill_after(killed, steps=3)
-    assert "Training goes on" in run_job(killed, **HERE).stderr
+    assert "Training resumed" in run_job(killed, **HERE).stderr
     assert losses(killed)[-1] == pytest.approx(losses(whole)[-1], abs=0.01)
 
 

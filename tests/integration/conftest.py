@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from qfundus.settings import load_settings
+from qfundus.site import Site
 from qfundus.storage import ObjectStore
 
 OWN_BUCKETS = ("landing", "curated", "quarantine", "features", "audit", "vault")
@@ -55,6 +56,11 @@ def site_key(settings):
     return SiteKey.from_hex(settings.site_key.get_secret_value())
 
 
+@pytest.fixture(scope="session")
+def site(settings, store, site_key):
+    return Site(settings, store, site_key)
+
+
 @pytest.fixture
 def fresh(settings, store, site_key, policy):
     """A curation on buckets of its own, so that a test sees only what it landed."""
@@ -67,7 +73,7 @@ def fresh(settings, store, site_key, policy):
     buckets = [f"{name}-{tail}" for name in OWN_BUCKETS]
     for bucket in buckets:
         store.create_bucket(bucket)
-    yield Curation(store, own, site_key, policy, "run-1")
+    yield Curation(Site(own, store, site_key), policy, "run-1")
     for bucket in buckets:
         store.delete_all(bucket, [o.name for o in store.list(bucket)])
         store._client.delete_bucket(Bucket=bucket)  # noqa: SLF001  (its volumes go with it)

@@ -17,9 +17,8 @@ from qfundus.ingestion.account import close_run
 from qfundus.ingestion.curate import curate_landed, read_manifest
 from qfundus.ingestion.erasures import write_erasures
 from qfundus.ingestion.landing import ARCHIVE, landed_photograph
-from qfundus.ingestion.names import manifest_name, object_name
 from qfundus.ingestion.quarantine import Quarantine
-from qfundus.security.audit import AuditTrail
+from qfundus.object_names import manifest_name, object_name
 from qfundus.security.keys import date_shift, pseudonymise_uid
 
 pytestmark = pytest.mark.platform
@@ -27,16 +26,16 @@ pytestmark = pytest.mark.platform
 
 def take_in(curation, run, files):
     for name, data in files.items():
-        curation.store.put(curation.settings.landing_bucket, name, data)
+        curation.site.store.put(curation.site.settings.landing_bucket, name, data)
     curated = curate_landed(replace(curation, run=run))  # as a run does, with an index of its own
-    outcomes = read_manifest(curation.store, curation.settings, curated.manifest)
-    counts = close_run(curation.store, curation.settings, curation.key, run, curated.manifest)
+    outcomes = read_manifest(curation.site, curated.manifest)
+    counts = close_run(curation.site, run, curated.manifest)
     counts.pop("landed")
     return counts, outcomes
 
 
 def instance_of(curation, eye):
-    return curation.index.find(pseudonymise_uid(curation.key, str(eye.SOPInstanceUID)))
+    return curation.index.find(pseudonymise_uid(curation.site.key, str(eye.SOPInstanceUID)))
 
 
 @pytest.fixture
@@ -60,22 +59,22 @@ def test_a_correction_from_the_archive_takes_the_place_and_the_grade_of_what_was
     assert counts == {"images curated": 1, "grades graded": 1}
     assert new.patient != old.patient
     assert fresh.index.withdrawn() == {old.digest}
-    assert fresh.store.find(fresh.settings.curated_bucket, object_name(old.digest)) is None
-    assert fresh.store.find(fresh.settings.curated_bucket, object_name(new.digest)) is not None
+    assert fresh.site.store.find(fresh.site.settings.curated_bucket, object_name(old.digest)) is None
+    assert fresh.site.store.find(fresh.site.settings.curated_bucket, object_name(new.digest)) is not None
     grade = outcomes.set_index("kind").loc["grade"]
     assert (grade["grade"], grade["eye"]) == (3, f"{new.patient}-R")
-    moved = date_shift(fresh.key, old.patient) - date_shift(fresh.key, new.patient)
+    moved = date_shift(fresh.site.key, old.patient) - date_shift(fresh.site.key, new.patient)
     first = next(fresh.index.grades(new.uid, old.digest))
     assert (date.fromisoformat(grade["graded_on"]) - date.fromisoformat(first.graded_on)).days == moved
 
 
 def test_a_run_that_is_done_again_after_a_crash_says_the_same(fresh, graded):
-    fresh.store.put(fresh.settings.landing_bucket, f"{ARCHIVE}1.dcm", corrected(graded))
+    fresh.site.store.put(fresh.site.settings.landing_bucket, f"{ARCHIVE}1.dcm", corrected(graded))
     first = curate_landed(replace(fresh, run="n1"))
-    before = read_manifest(fresh.store, fresh.settings, first.manifest)
-    fresh.store.delete(fresh.settings.curated_bucket, first.manifest)
+    before = read_manifest(fresh.site, first.manifest)
+    fresh.site.store.delete(fresh.site.settings.curated_bucket, first.manifest)
     second = curate_landed(replace(fresh, run="n1"))
-    assert read_manifest(fresh.store, fresh.settings, second.manifest).equals(before)
+    assert read_manifest(fresh.site, second.manifest).equals(before)
 
 
 def test_a_correction_can_be_corrected_back(fresh, graded):
@@ -98,7 +97,7 @@ def test_what_is_sent_again_with_another_header_is_a_duplicate(fresh, graded):
 def test_who_releases_a_conflict_says_that_it_is_the_right_one(fresh, graded):
     counts, outcomes = take_in(fresh, "n1", {"Doe_Jane.dcm": corrected(graded)})
     assert counts == {"images quarantined": 1, "quarantined: conflicting_instance": 1}
-    Quarantine(fresh.store, fresh.settings, fresh.key).release(outcomes["source"][0], "The first had a wrong ID.")
+    Quarantine(fresh.site).release(outcomes["source"][0], "The first had a wrong ID.")
     counts, _ = take_in(fresh, "n2", {})
     assert counts == {"images curated": 1, "grades graded": 1}
 
@@ -109,7 +108,11 @@ def test_what_a_notice_names_is_gone_with_its_grades_and_may_come_back(fresh, gr
     counts, _ = take_in(fresh, "n1", {"Doe_Jane.erase.csv": notice})
     assert counts == {"notices read": 1, "erasures erased": 1, "erasures ignored": 1}
     assert instance_of(fresh, graded) is None
-    left = [found.name for found in fresh.store.list(fresh.settings.curated_bucket) if instance.digest in found.name]
+    left = [
+        found.name
+        for found in fresh.site.store.list(fresh.site.settings.curated_bucket)
+        if instance.digest in found.name
+    ]
     assert left == [f"withdrawn/{instance.digest}"]
     assert not list(fresh.index.grades(instance.uid, instance.digest))
     counts, _ = take_in(fresh, "n2", {"eye.dcm": to_bytes(graded)})
@@ -131,13 +134,13 @@ def test_what_comes_and_is_taken_back_in_one_night_leaves_the_others_alone(fresh
     assert counts["images curated"] == counts["images withdrawn"] == counts["grades withdrawn"] == 1
     assert counts["erasures erased"] == 1
     [kept] = outcomes.query("status == 'curated'")["digest"]
-    assert fresh.store.find(fresh.settings.curated_bucket, object_name(kept)) is not None
+    assert fresh.site.store.find(fresh.site.settings.curated_bucket, object_name(kept)) is not None
     said = [record.event["entity"][0]["what"]["identifier"]["value"] for record in trail_of(fresh).records()]
-    assert pseudonymise_uid(fresh.key, str(eye.SOPInstanceUID)) in said
+    assert pseudonymise_uid(fresh.site.key, str(eye.SOPInstanceUID)) in said
 
 
 def trail_of(curation):
-    return AuditTrail(curation.store, curation.settings.audit_bucket, curation.key)
+    return curation.site.trail
 
 
 def test_sheets_and_notices_in_a_zip_file_are_read_as_such(fresh, graded, photographs):
@@ -164,10 +167,10 @@ def test_sheets_and_notices_in_a_zip_file_are_read_as_such(fresh, graded, photog
 
 def test_what_the_archive_sends_again_after_its_notice_stays(fresh, photographs):
     eye = make_eye(photographs, 6)
-    uid = pseudonymise_uid(fresh.key, str(eye.SOPInstanceUID))
-    place = landed_photograph(fresh.key, str(eye.SOPInstanceUID))
+    uid = pseudonymise_uid(fresh.site.key, str(eye.SOPInstanceUID))
+    place = landed_photograph(fresh.site.key, str(eye.SOPInstanceUID))
     take_in(fresh, "n1", {place: to_bytes(eye)})
-    fresh.store.put(fresh.settings.landing_bucket, f"{ARCHIVE}gone.erase.csv", write_erasures([uid]))
+    fresh.site.store.put(fresh.site.settings.landing_bucket, f"{ARCHIVE}gone.erase.csv", write_erasures([uid]))
     time.sleep(1.1)  # the store tells seconds apart
     counts, _ = take_in(fresh, "n2", {place: to_bytes(eye)})
     assert counts["erasures ignored"] == 1
@@ -185,16 +188,16 @@ def test_the_features_of_what_is_erased_go_from_all_parts(fresh, graded, photogr
     known_at = datetime(2026, 1, 1, tzinfo=UTC)
     _, first = take_in(fresh, "n1", {"b.dcm": to_bytes(other)})
     for run, moment in (("before", known_at), ("n1", known_at + timedelta(days=1))):
-        extract_features(fresh.store, fresh.settings, run, manifest_name(run), moment)
-    rows = {view: read_keys(fresh.store, fresh.settings, view, datetime.now(UTC)) for view in VIEWS}
+        extract_features(fresh.site, run, manifest_name(run), moment)
+    rows = {view: read_keys(fresh.site, view, datetime.now(UTC)) for view in VIEWS}
     assert [len(rows[view]) for view in VIEWS] == [2, 2, 1]
     take_in(fresh, "n2", {"x.erase.csv": f"SOPInstanceUID\n{graded.SOPInstanceUID}\n".encode()})
     # A network may be training on the eye: its photographs go, too.
-    fresh.store.put(fresh.settings.models_bucket, "trainings/tonight/photographs.lance/data", b"pixels")
-    assert forget_trainings(fresh.store, fresh.settings, datetime.now(UTC) - timedelta(days=1)) == 0
-    extract_features(fresh.store, fresh.settings, "n2", manifest_name("n2"), known_at + timedelta(days=2))
-    assert list(fresh.store.list(fresh.settings.models_bucket, "trainings/")) == []
-    left = {view: read_keys(fresh.store, fresh.settings, view, datetime.now(UTC)) for view in VIEWS}
+    fresh.site.store.put(fresh.site.settings.models_bucket, "trainings/tonight/photographs.lance/data", b"pixels")
+    assert forget_trainings(fresh.site, datetime.now(UTC) - timedelta(days=1)) == 0
+    extract_features(fresh.site, "n2", manifest_name("n2"), known_at + timedelta(days=2))
+    assert list(fresh.site.store.list(fresh.site.settings.models_bucket, "trainings/")) == []
+    left = {view: read_keys(fresh.site, view, datetime.now(UTC)) for view in VIEWS}
     assert [len(left[view]) for view in VIEWS] == [1, 1, 0]
     assert set(left["eye_embedding"]["eye_id"]) == set(first.query("kind == 'image'")["eye"])
 
@@ -209,7 +212,7 @@ def test_a_notice_of_erasure_reaches_what_is_in_quarantine(fresh, photographs):
     notice = f"SOPInstanceUID\n{held.SOPInstanceUID}\n".encode()
     counts, _ = take_in(fresh, "n2", {"gone.erase.csv": notice})
     assert counts == {"notices read": 1, "erasures erased": 1}
-    assert [item.reason for item in Quarantine(fresh.store, fresh.settings, fresh.key).list()] == ["missing_laterality"]
-    left = {found.name for found in fresh.store.list(fresh.settings.quarantine_bucket)}
-    assert not any(pseudonymise_uid(fresh.key, str(held.SOPInstanceUID)) in name for name in left)
+    assert [item.reason for item in Quarantine(fresh.site).list()] == ["missing_laterality"]
+    left = {found.name for found in fresh.site.store.list(fresh.site.settings.quarantine_bucket)}
+    assert not any(pseudonymise_uid(fresh.site.key, str(held.SOPInstanceUID)) in name for name in left)
     assert len(left) == 3  # of the other one: sealed, its reason, its mark

@@ -19,12 +19,12 @@ from PIL import Image
 
 from qfundus.errors import AccountError, Discard, Retry
 from qfundus.hospital.wrap import to_bytes
-from qfundus.ingestion import curate, curation, images
+from qfundus.ingestion import curation, holding, images
 from qfundus.ingestion.account import close_run
 from qfundus.ingestion.curate import curate_landed, read_manifest
 from qfundus.ingestion.landing import list_landed
-from qfundus.ingestion.names import handling_name
 from qfundus.ingestion.quarantine import Quarantine
+from qfundus.object_names import handling_name
 from qfundus.security.keys import pseudonymise_uid
 from qfundus.storage import digest, from_parquet, to_parquet
 
@@ -33,7 +33,7 @@ SHEET = "SOPInstanceUID,grade,grader,date\n"
 
 
 def land(curation, name, data):
-    curation.store.put(curation.settings.landing_bucket, name, data)
+    curation.site.store.put(curation.site.settings.landing_bucket, name, data)
 
 
 def land_good(curation, photographs, numbers):
@@ -44,11 +44,11 @@ def land_good(curation, photographs, numbers):
 
 
 def close(curation, manifest):
-    return close_run(curation.store, curation.settings, curation.key, curation.run, manifest)
+    return close_run(curation.site, curation.run, manifest)
 
 
 def landed_names(curation):
-    return {found.name for found in curation.store.list(curation.settings.landing_bucket)}
+    return {found.name for found in curation.site.store.list(curation.site.settings.landing_bucket)}
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_each_image_in_a_zip_file_is_taken_in_or_held(fresh, photographs):
         "quarantined: unreadable_file": 1,
     }
     assert landed_names(fresh) == set()
-    held = Quarantine(fresh.store, fresh.settings, fresh.key)
+    held = Quarantine(fresh.site)
     [item] = [item for item in held.list() if item.reason == "missing_patient_id"]
     held.release(item.source, "a test")
     assert landed_names(fresh) == {"Doe_Jane.zip.member4.dcm"}
@@ -149,7 +149,7 @@ def test_each_image_in_a_zip_file_is_taken_in_or_held(fresh, photographs):
 
 def test_what_is_too_large_for_memory_is_held_in_parts_and_comes_back_whole(fresh, photographs, monkeypatch):
     monkeypatch.setattr(images, "LARGEST", 50_000)
-    monkeypatch.setattr(curate, "LARGEST", 50_000)
+    monkeypatch.setattr(holding, "LARGEST", 50_000)
     monkeypatch.setattr(curation, "PART", 20_000)
     eye = make_eye(photographs, 1)
     eye.add_new(0x7FE10010, "OB", random.Random(0).randbytes(100_000))
@@ -157,26 +157,26 @@ def test_what_is_too_large_for_memory_is_held_in_parts_and_comes_back_whole(fres
     counts = close(fresh, curate_landed(fresh).manifest)
     assert counts == {"landed": 1, "images quarantined": 1, "quarantined: too_large": 1}
     assert landed_names(fresh) == set()
-    names = [found.name for found in fresh.store.list(fresh.settings.quarantine_bucket)]
+    names = [found.name for found in fresh.site.store.list(fresh.site.settings.quarantine_bucket)]
     assert len([name for name in names if name.endswith(".sealed")]) == 1 + len(to_bytes(eye)) // 20_000
-    held = Quarantine(fresh.store, fresh.settings, fresh.key)
+    held = Quarantine(fresh.site)
     [item] = held.list()
-    assert held.holding(pseudonymise_uid(fresh.key, str(eye.SOPInstanceUID))) == [item.source]
+    assert held.holding(pseudonymise_uid(fresh.site.key, str(eye.SOPInstanceUID))) == [item.source]
     assert held.show(item.source, "a test") == to_bytes(eye)
     held.release(item.source, "a test")
-    assert fresh.store.get(fresh.settings.landing_bucket, "large.dcm") == to_bytes(eye)
-    assert list(fresh.store.list(fresh.settings.quarantine_bucket)) == []
+    assert fresh.site.store.get(fresh.site.settings.landing_bucket, "large.dcm") == to_bytes(eye)
+    assert list(fresh.site.store.list(fresh.site.settings.quarantine_bucket)) == []
 
 
 def test_a_part_that_is_missing_or_swapped_is_noticed(fresh):
-    held = Quarantine(fresh.store, fresh.settings, fresh.key)
+    held = Quarantine(fresh.site)
     held.put("QF1", "a.dcm", iter([b"a" * 9, b"b" * 9, b"c" * 9]), Discard("too_large", "A test."), "run-1")
-    bucket = fresh.settings.quarantine_bucket
-    kept = fresh.store.get(bucket, "QF1.2.sealed")
-    fresh.store.delete(bucket, "QF1.2.sealed")
+    bucket = fresh.site.settings.quarantine_bucket
+    kept = fresh.site.store.get(bucket, "QF1.2.sealed")
+    fresh.site.store.delete(bucket, "QF1.2.sealed")
     with pytest.raises(LookupError):
         held.show("QF1", "a test")
-    fresh.store.put(bucket, "QF1.1.sealed", kept)
+    fresh.site.store.put(bucket, "QF1.1.sealed", kept)
     with pytest.raises(ValueError, match="renamed"):
         held.show("QF1", "a test")
 
@@ -185,7 +185,7 @@ def test_a_run_s_manifest_says_what_made_it_and_what_each_original_was(fresh, ph
     land_good(fresh, photographs, [1])
     bad = FAULTS["no_pixels"](make_eye(photographs, 2))
     land(fresh, "bad.dcm", bad)
-    data = fresh.store.get(fresh.settings.curated_bucket, curate_landed(fresh).manifest)
+    data = fresh.site.store.get(fresh.site.settings.curated_bucket, curate_landed(fresh).manifest)
     said = pq.read_schema(io.BytesIO(data)).metadata
     assert {b"qfundus", b"policy", b"edition", b"policy_digest"} <= said.keys()
     outcomes = from_parquet(data).set_index("status")
@@ -224,8 +224,8 @@ def test_plain_photographs_are_taken_in_with_what_lies_beside_them(fresh, photog
 
 def test_a_lost_outcome_fails_the_run_and_clears_nothing(hundred):
     manifest = curate_landed(hundred).manifest
-    table = read_manifest(hundred.store, hundred.settings, manifest)
-    hundred.store.put(hundred.settings.curated_bucket, manifest, to_parquet(table.drop(index=5)))
+    table = read_manifest(hundred.site, manifest)
+    hundred.site.store.put(hundred.site.settings.curated_bucket, manifest, to_parquet(table.drop(index=5)))
     with pytest.raises(AccountError, match="1 lost"):
         close(hundred, manifest)
     assert len(landed_names(hundred)) == 100
@@ -233,8 +233,10 @@ def test_a_lost_outcome_fails_the_run_and_clears_nothing(hundred):
 
 def test_an_outcome_too_many_fails_the_run(hundred):
     manifest = curate_landed(hundred).manifest
-    table = read_manifest(hundred.store, hundred.settings, manifest)
-    hundred.store.put(hundred.settings.curated_bucket, manifest, to_parquet(pd.concat([table, table.head(1)])))
+    table = read_manifest(hundred.site, manifest)
+    hundred.site.store.put(
+        hundred.site.settings.curated_bucket, manifest, to_parquet(pd.concat([table, table.head(1)]))
+    )
     with pytest.raises(AccountError, match="counted twice"):
         close(hundred, manifest)
 
@@ -242,20 +244,20 @@ def test_an_outcome_too_many_fails_the_run(hundred):
 def test_a_directory_and_a_readme_are_passed_over(fresh, photographs):
     directory = b"\0" * 128 + b"DICM" + b"\2\0\2\0UI\x14\0" + b"1.2.840.10008.1.3.10" + b"\0" * 300
     for name, data in {"DICOMDIR": directory, "README.txt": b"read me", "e.dcm": b"", "x": b"no image" * 90}.items():
-        fresh.store.put(fresh.settings.landing_bucket, name, data)
+        fresh.site.store.put(fresh.site.settings.landing_bucket, name, data)
     curated = curate_landed(fresh)
     assert curated.counts == {"images ignored": 3, "images quarantined": 1, "quarantined: not_dicom": 1}
 
 
 def test_what_is_sent_again_while_the_bucket_is_cleared_stays(fresh, photographs):
-    bucket = fresh.settings.landing_bucket
-    fresh.store.put(bucket, "eye.dcm", to_bytes(make_eye(photographs, 1)))
-    [before] = fresh.store.list(bucket)
-    fresh.store.put(bucket, "eye.dcm", to_bytes(make_eye(photographs, 2)))
-    assert not fresh.store.delete_unchanged(bucket, before)
-    [after] = fresh.store.list(bucket)
-    assert fresh.store.delete_unchanged(bucket, after)
-    assert list(fresh.store.list(bucket)) == []
+    bucket = fresh.site.settings.landing_bucket
+    fresh.site.store.put(bucket, "eye.dcm", to_bytes(make_eye(photographs, 1)))
+    [before] = fresh.site.store.list(bucket)
+    fresh.site.store.put(bucket, "eye.dcm", to_bytes(make_eye(photographs, 2)))
+    assert not fresh.site.store.delete_unchanged(bucket, before)
+    [after] = fresh.site.store.list(bucket)
+    assert fresh.site.store.delete_unchanged(bucket, after)
+    assert list(fresh.site.store.list(bucket)) == []
 
 
 def test_a_second_night_with_the_same_files_finds_them_done(fresh, photographs):
@@ -283,8 +285,8 @@ def test_an_object_taken_away_during_a_run_is_accounted_for_as_withdrawn(fresh, 
     from qfundus.ingestion.landing import fix_landed
 
     land_good(fresh, photographs, range(2))
-    fix_landed(fresh.store, fresh.settings, fresh.key, fresh.run)
-    fresh.store.delete(fresh.settings.landing_bucket, "Doe_Jane_001.dcm")
+    fix_landed(fresh.site, fresh.run)
+    fresh.site.store.delete(fresh.site.settings.landing_bucket, "Doe_Jane_001.dcm")
     counts = close(fresh, curate_landed(fresh).manifest)
     assert (counts["images curated"], counts["images withdrawn"]) == (1, 1)
 
@@ -293,13 +295,13 @@ def test_what_is_quarantined_says_why_shows_nothing_and_can_be_released(fresh, p
     eye = make_eye(photographs)
     land(fresh, "Doe_Jane.dcm", FAULTS["missing_patient_id"](eye))
     close(fresh, curate_landed(fresh).manifest)
-    quarantine = Quarantine(fresh.store, fresh.settings, fresh.key)
+    quarantine = Quarantine(fresh.site)
     [item] = quarantine.list()
     assert item.reason == "missing_patient_id"
-    for stored in fresh.store.list(fresh.settings.quarantine_bucket):
+    for stored in fresh.site.store.list(fresh.site.settings.quarantine_bucket):
         assert "Doe" not in stored.name
-        assert eye.PatientName.family_name.encode() not in fresh.store.get(
-            fresh.settings.quarantine_bucket, stored.name
+        assert eye.PatientName.family_name.encode() not in fresh.site.store.get(
+            fresh.site.settings.quarantine_bucket, stored.name
         )
     assert eye.PatientName.family_name.encode() in quarantine.show(item.source, "to mend it")
     quarantine.release(item.source, "mended at the source")
@@ -315,7 +317,7 @@ def test_what_looked_like_text_and_was_released_is_taken_in(fresh, photographs, 
     monkeypatch.setattr("qfundus.dicom.clean.remove_burned_in_text", hold)  # the processes are forked with it
     land(fresh, name, to_bytes(make_eye(photographs)))
     assert close(fresh, curate_landed(fresh).manifest)["images quarantined"] == 1
-    quarantine = Quarantine(fresh.store, fresh.settings, fresh.key)
+    quarantine = Quarantine(fresh.site)
     [item] = quarantine.list()
     assert item.reason == "burned_in_text"
     quarantine.release(item.source, "it is the optic disc")
@@ -327,7 +329,7 @@ def test_a_released_row_finds_its_image_once_that_has_landed(fresh, photographs)
     eye = make_eye(photographs)
     land(fresh, "a.csv", (SHEET + f"{eye.SOPInstanceUID},3,Dr. P,2026-07-01\n").encode())
     close(fresh, curate_landed(fresh).manifest)
-    quarantine = Quarantine(fresh.store, fresh.settings, fresh.key)
+    quarantine = Quarantine(fresh.site)
     [item] = quarantine.list()
     quarantine.release(item.source, "its image comes")
     land_good(fresh, photographs, [0])
@@ -343,32 +345,30 @@ from qfundus.dicom.policy import load_policy
 from qfundus.ingestion.curate import curate_landed
 from qfundus.ingestion.curation import Curation
 from qfundus.layout import policy_file
-from qfundus.security.keys import SiteKey
 from qfundus.settings import load_settings
-from qfundus.storage import ObjectStore
+from qfundus.site import open_site
 settings = load_settings()
 tail = sys.argv[1]
 own = settings.model_copy(update={f"{n}_bucket": f"{n}-{tail}" for n in ("landing", "curated", "quarantine")})
-key = SiteKey.from_hex(settings.site_key.get_secret_value())
-curate_landed(Curation(ObjectStore(settings), own, key, CompiledPolicy(load_policy(policy_file())), "run-1"))
+curate_landed(Curation(open_site(own), CompiledPolicy(load_policy(policy_file())), "run-1"))
 """
 
 
 def test_a_process_killed_in_the_middle_loses_nothing_and_does_nothing_twice(fresh, photographs, tmp_path):
     land_good(fresh, photographs, range(120))
-    tail = fresh.settings.landing_bucket.removeprefix("landing-")
+    tail = fresh.site.settings.landing_bucket.removeprefix("landing-")
     worker = subprocess.Popen([sys.executable, "-c", WORKER, tail], env={**os.environ, "TMPDIR": str(tmp_path)})
-    bucket = fresh.settings.curated_bucket
-    while sum(1 for _ in fresh.store.list(bucket, "instances/")) < 20 + random.randrange(20):
+    bucket = fresh.site.settings.curated_bucket
+    while sum(1 for _ in fresh.site.store.list(bucket, "instances/")) < 20 + random.randrange(20):
         assert worker.poll() is None, "the worker was done before it could be killed"
         time.sleep(0.02)
     worker.send_signal(signal.SIGKILL)
     worker.wait()
     assert not [left for left in tmp_path.rglob("*") if left.is_file()]  # of no photograph, half cleaned or whole
-    assert fresh.store.find(bucket, "runs/run-1/outcomes.parquet") is None
+    assert fresh.site.store.find(bucket, "runs/run-1/outcomes.parquet") is None
     counts = close(fresh, curate_landed(fresh).manifest)
     assert counts == {"landed": 120, "images curated": 120}
-    objects = [found.name for found in fresh.store.list(bucket, "objects/")]
+    objects = [found.name for found in fresh.site.store.list(bucket, "objects/")]
     assert len(objects) == len(set(objects)) == 120
 
 
@@ -387,7 +387,7 @@ def test_an_object_store_that_dies_in_the_middle_is_found_again(fresh, photograp
         supervisor.supervisor.stopProcess("seaweedfs")
         try:
             with pytest.raises(Retry):
-                list_landed(fresh.store, fresh.settings, fresh.key)
+                list_landed(fresh.site)
         finally:
             supervisor.supervisor.startProcess("seaweedfs")
     for _ in range(60):
@@ -402,10 +402,12 @@ def test_an_object_store_that_dies_in_the_middle_is_found_again(fresh, photograp
 def test_the_manifest_leads_to_what_was_done_with_each_attribute_and_why(fresh, photographs):
     land_good(fresh, photographs, range(4))
     curated = curate_landed(fresh)
-    outcomes = read_manifest(fresh.store, fresh.settings, curated.manifest)
+    outcomes = read_manifest(fresh.site, curated.manifest)
     assert outcomes["digest_before"].str.len().eq(64).all()
     for handling in set(outcomes["handling"]):
-        table = pq.read_table(io.BytesIO(fresh.store.get(fresh.settings.curated_bucket, handling_name(handling))))
+        table = pq.read_table(
+            io.BytesIO(fresh.site.store.get(fresh.site.settings.curated_bucket, handling_name(handling)))
+        )
         assert table.schema.metadata[b"policy_digest"]
         rows = table.to_pandas().set_index("keyword")
         assert rows.loc["PatientID", "action"] == "replace"
@@ -415,7 +417,7 @@ def test_the_manifest_leads_to_what_was_done_with_each_attribute_and_why(fresh, 
 def test_the_manifest_is_a_small_table_that_names_nobody(fresh, photographs):
     eyes = land_good(fresh, photographs, range(3))
     manifest = curate_landed(fresh).manifest
-    text = from_parquet(fresh.store.get(fresh.settings.curated_bucket, manifest)).to_csv()
+    text = from_parquet(fresh.site.store.get(fresh.site.settings.curated_bucket, manifest)).to_csv()
     for eye in eyes:
         for value in (eye.PatientID, eye.PatientName.family_name, eye.SOPInstanceUID, "Doe_Jane"):
             assert str(value) not in text

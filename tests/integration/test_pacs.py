@@ -9,10 +9,11 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
-import orthanc
+import orthanc_server
 import pytest
 import structlog
 from conftest import make_eye
+from debian import needs
 from dicomweb_client.api import DICOMwebClient
 from pydantic import SecretStr
 from pydicom.dataset import Dataset
@@ -28,11 +29,10 @@ from qfundus.ingestion.curate import curate_landed
 from qfundus.pacs import dicomweb
 from qfundus.pacs.fetch import fetch_archive
 from qfundus.pacs.receiver import Peer, Receiver
-from qfundus.security.audit import AuditTrail
 
 pytestmark = [
     pytest.mark.platform,
-    pytest.mark.skipif(not orthanc.is_installed(), reason=f"needs {', '.join(orthanc.NEEDED)}"),
+    needs(*orthanc_server.NEEDED),
 ]
 MONDAY, TUESDAY, WEDNESDAY = date(2026, 11, 23), date(2026, 11, 24), date(2026, 11, 25)
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -41,7 +41,7 @@ CT = "1.2.840.10008.5.1.4.1.1.2"
 @pytest.fixture(scope="module")
 def server():
     folder = Path(tempfile.mkdtemp(prefix="orth-"))
-    with orthanc.run_orthanc(folder) as running:
+    with orthanc_server.run_orthanc(folder) as running:
         yield running
     shutil.rmtree(folder)
 
@@ -54,17 +54,22 @@ def archive(server):
 
 @pytest.fixture(params=["any archive", "an Orthanc"])
 def curation(request, fresh, archive):
-    return replace(fresh, settings=archive.settings(fresh.settings, with_feed=request.param == "an Orthanc"))
+    return replace(
+        fresh,
+        site=replace(
+            fresh.site, settings=archive.settings(fresh.site.settings, with_feed=request.param == "an Orthanc")
+        ),
+    )
 
 
 def fetch(curation, today):
-    done = fetch_archive(curation.store, curation.settings, curation.key, today)
+    done = fetch_archive(curation.site, today)
     return done.landed, done.erased
 
 
 def take_in(curation, run):
     curated = curate_landed(replace(curation, run=run))
-    counts = close_run(curation.store, curation.settings, curation.key, run, curated.manifest)
+    counts = close_run(curation.site, run, curated.manifest)
     return {name: count for name, count in counts.items() if name != "landed"}
 
 
@@ -76,8 +81,8 @@ def eye_of(photographs, number, study=None):
 
 
 def landed(curation):
-    bucket = curation.settings.landing_bucket
-    return {found.name: curation.store.get(bucket, found.name) for found in curation.store.list(bucket)}
+    bucket = curation.site.settings.landing_bucket
+    return {found.name: curation.site.store.get(bucket, found.name) for found in curation.site.store.list(bucket)}
 
 
 def test_what_is_new_is_fetched_once_as_it_lies_there_and_nothing_else(curation, archive, photographs):
@@ -148,7 +153,7 @@ def test_a_photograph_that_moves_to_another_study_is_corrected_and_not_erased(cu
 
 
 def test_an_overwritten_photograph_is_found_by_the_feed(fresh, archive, photographs):
-    curation = replace(fresh, settings=archive.settings(fresh.settings, with_feed=True))
+    curation = replace(fresh, site=replace(fresh.site, settings=archive.settings(fresh.site.settings, with_feed=True)))
     eye = eye_of(photographs, 1)
     archive.send(to_bytes(eye))
     fetch(curation, MONDAY)
@@ -172,7 +177,7 @@ def test_an_archive_that_seems_empty_erases_nothing(curation, archive, photograp
 
 
 def test_what_is_gone_is_in_doubt_until_a_person_decides(fresh, archive, photographs):
-    curation = replace(fresh, settings=archive.settings(fresh.settings, with_feed=False))
+    curation = replace(fresh, site=replace(fresh.site, settings=archive.settings(fresh.site.settings, with_feed=False)))
     study = "1.2.826.0.1.3680043.8.498.81"
     ids = [archive.send(to_bytes(eye_of(photographs, n, study))) for n in range(12)]
     assert fetch(curation, MONDAY) == (12, 0)
@@ -184,7 +189,7 @@ def test_what_is_gone_is_in_doubt_until_a_person_decides(fresh, archive, photogr
 
 
 def test_a_correction_that_could_not_be_fetched_is_fetched_the_next_time(fresh, archive, photographs, monkeypatch):
-    curation = replace(fresh, settings=archive.settings(fresh.settings, with_feed=True))
+    curation = replace(fresh, site=replace(fresh.site, settings=archive.settings(fresh.site.settings, with_feed=True)))
     eye = eye_of(photographs, 1)
     archive.send(to_bytes(eye))
     fetch(curation, MONDAY)
@@ -203,7 +208,7 @@ def test_a_correction_that_could_not_be_fetched_is_fetched_the_next_time(fresh, 
 
 
 def test_one_photograph_that_cannot_be_had_does_not_stop_the_feed(fresh, archive, photographs, monkeypatch):
-    curation = replace(fresh, settings=archive.settings(fresh.settings, with_feed=True))
+    curation = replace(fresh, site=replace(fresh.site, settings=archive.settings(fresh.site.settings, with_feed=True)))
     fetch(curation, MONDAY)
     for number in (1, 2):
         archive.send(to_bytes(eye_of(photographs, number)))
@@ -223,7 +228,7 @@ def test_one_photograph_that_cannot_be_had_does_not_stop_the_feed(fresh, archive
 
 
 def test_an_archive_that_gives_small_pages_is_read_to_its_end(fresh, archive, photographs, monkeypatch):
-    curation = replace(fresh, settings=archive.settings(fresh.settings, with_feed=False))
+    curation = replace(fresh, site=replace(fresh.site, settings=archive.settings(fresh.site.settings, with_feed=False)))
     for number in range(5):
         archive.send(to_bytes(eye_of(photographs, number, study="1.2.826.0.1.3680043.8.498.7")))
     search = DICOMwebClient.search_for_instances
@@ -237,35 +242,35 @@ def test_an_archive_that_gives_small_pages_is_read_to_its_end(fresh, archive, ph
 
 
 def test_an_archive_made_anew_is_compared_again(fresh, archive, photographs):
-    curation = replace(fresh, settings=archive.settings(fresh.settings, with_feed=True))
+    curation = replace(fresh, site=replace(fresh.site, settings=archive.settings(fresh.site.settings, with_feed=True)))
     archive.send(to_bytes(eye_of(photographs, 1)))
     fetch(curation, MONDAY)
-    from qfundus.pacs.known import KnownArchive
+    from qfundus.pacs.fetched import FetchedArchive
 
-    known = KnownArchive(curation.store, curation.settings)
+    known = FetchedArchive(curation.site)
     known.save(replace(known.cursor, last=10**9))
     archive.send(to_bytes(eye_of(photographs, 2)))
     assert fetch(curation, MONDAY) == (1, 0)
 
 
 def test_a_refusal_and_a_silence_are_named_and_name_nobody(fresh, archive):
-    settings = archive.settings(fresh.settings, with_feed=False)
+    settings = archive.settings(fresh.site.settings, with_feed=False)
     for wrong in ({"dicomweb_password": SecretStr("x")}, {"dicomweb_url": "http://127.0.0.1:9/dicom-web"}):
         with pytest.raises((SetupError, Retry)) as failed:
-            fetch_archive(fresh.store, settings.model_copy(update=wrong), fresh.key, MONDAY)
+            fetch_archive(replace(fresh.site, settings=settings.model_copy(update=wrong)), MONDAY)
         assert "archive" in str(failed.value)
         assert failed.value.__suppress_context__
 
 
 @pytest.fixture
 def receiving(fresh, archive):
-    settings = fresh.settings.model_copy(
+    settings = fresh.site.settings.model_copy(
         update={
             "receiver_port": archive.receiver_port,
             "receiver_peers": f"CAMERA,TESTPACS@127.0.0.1:{archive.dicom_port}",
         }
     )
-    with Receiver(fresh.store, settings, fresh.key).listen() as port:
+    with Receiver(replace(fresh.site, settings=settings)).listen() as port:
         yield port
 
 
@@ -286,7 +291,7 @@ def test_what_a_camera_sends_lands_and_who_sent_it_is_in_the_trail(fresh, receiv
     assert all(name.startswith("archive/2.25.") for name in landed(fresh))
     assert take_in(fresh, "n1") == {"images curated": 3}
     for _ in range(50):
-        sent = [r.event for r in AuditTrail(fresh.store, fresh.settings.audit_bucket, fresh.key).records()]
+        sent = [r.event for r in fresh.site.trail.records()]
         sent = [event for event in sent if event["entity"][0]["what"]["identifier"]["value"] == "CAMERA"]
         if len(sent) == 2:
             break
@@ -308,13 +313,13 @@ def certificates(tmp_path):
 def test_over_tls_a_sender_without_a_certificate_is_refused(fresh, photographs, tmp_path, certificates):
     key, certificate = certificates
     wanted = {"receiver_port": 0, "receiver_peers": "CAMERA", "receiver_certificate": certificate}
-    settings = fresh.settings.model_copy(update={**wanted, "receiver_certificate_key": key})
-    with pytest.raises(SetupError, match="RECEIVER_CA"), Receiver(fresh.store, settings, fresh.key).listen():
+    settings = fresh.site.settings.model_copy(update={**wanted, "receiver_certificate_key": key})
+    with pytest.raises(SetupError, match="RECEIVER_CA"), Receiver(replace(fresh.site, settings=settings)).listen():
         pass
     settings = settings.model_copy(update={"receiver_ca": certificate})
     file = tmp_path / "eye.dcm"
     file.write_bytes(to_bytes(make_eye(photographs, 1)))
-    with Receiver(fresh.store, settings, fresh.key).listen() as port:
+    with Receiver(replace(fresh.site, settings=settings)).listen() as port:
         assert storescu(port, file).returncode != 0
         assert storescu(port, "+tla", "+cf", certificate, file).returncode != 0
         assert landed(fresh) == {}
@@ -388,7 +393,7 @@ def test_who_is_refused_is_in_the_trail(fresh, receiving, photographs, tmp_path)
     file.write_bytes(to_bytes(make_eye(photographs, 1)))
     storescu(receiving, file, calling="STRANGER")
     for _ in range(50):
-        told = [r.event for r in AuditTrail(fresh.store, fresh.settings.audit_bucket, fresh.key).records()]
+        told = [r.event for r in fresh.site.trail.records()]
         refused = [e for e in told if e["entity"][0]["what"]["identifier"]["value"] == "STRANGER"]
         if refused:
             break
@@ -397,9 +402,9 @@ def test_who_is_refused_is_in_the_trail(fresh, receiving, photographs, tmp_path)
 
 
 def test_a_receiver_in_the_clear_warns_where_others_can_listen(fresh):
-    settings = fresh.settings.model_copy(update={"receiver_peers": "CAMERA", "receiver_host": "0.0.0.0"})  # noqa: S104
+    settings = fresh.site.settings.model_copy(update={"receiver_peers": "CAMERA", "receiver_host": "0.0.0.0"})  # noqa: S104
     with structlog.testing.capture_logs() as said:
-        Receiver(fresh.store, settings, fresh.key)._tls()  # noqa: SLF001  (nothing is to listen there)
+        Receiver(replace(fresh.site, settings=settings))._tls()  # noqa: SLF001  (nothing is to listen there)
     assert "QFUNDUS_RECEIVER_CERTIFICATE" in said[0]["event"]
 
 
@@ -438,7 +443,7 @@ def test_a_sender_without_an_address_gets_the_report_over_its_own_association(re
 
 def test_a_receiver_that_nobody_may_send_to_does_not_start(fresh):
     with pytest.raises(SetupError, match="RECEIVER_PEERS"):
-        Receiver(fresh.store, fresh.settings, fresh.key)
+        Receiver(fresh.site)
     for wrong in ("A@host", "@host:1", "A" * 17, "A@:104"):
         with pytest.raises(SetupError):
             Peer.parse(wrong)

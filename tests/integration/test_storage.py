@@ -12,7 +12,7 @@ pytestmark = pytest.mark.platform
 
 
 def test_of_many_who_create_one_object_one_wins(store, fresh):
-    bucket = fresh.settings.curated_bucket
+    bucket = fresh.site.settings.curated_bucket
     with ThreadPoolExecutor(16) as pool:
         won = list(pool.map(lambda n: store.put_if_absent(bucket, "x", str(n).encode()), range(16)))
     assert sum(won) == 1
@@ -20,16 +20,16 @@ def test_of_many_who_create_one_object_one_wins(store, fresh):
 
 
 def test_objects_are_listed_in_order_from_a_name_on(store, fresh):
-    bucket = fresh.settings.curated_bucket
+    bucket = fresh.site.settings.curated_bucket
     for name in ("p/a", "p/b", "p/c", "q/a"):
         store.put(bucket, name, b"x")
     assert [o.name for o in store.list(bucket, "p/", after="p/a")] == ["p/b", "p/c"]
 
 
 def test_a_missing_object_is_no_error_until_it_must_be_there(store, fresh):
-    assert store.find(fresh.settings.curated_bucket, "nothing") is None
+    assert store.find(fresh.site.settings.curated_bucket, "nothing") is None
     with pytest.raises(LookupError):
-        store.get(fresh.settings.curated_bucket, "nothing")
+        store.get(fresh.site.settings.curated_bucket, "nothing")
 
 
 def test_an_error_names_the_bucket_and_never_the_object(settings):

@@ -15,12 +15,12 @@ import psutil
 import pytest
 import torch
 from command_line import call
-from training import losses, make_labelled, make_recipe, run_job
+from trainings import losses, make_labelled, make_recipe, run_job
 
-from qfundus.classical.job import Job
+from qfundus.classical.job import TrainingJob
 from qfundus.classical.launch import Torchrun
-from qfundus.classical.place import open_folder
 from qfundus.classical.shards import write_shards
+from qfundus.classical.storage_folder import open_folder
 from qfundus.platform.ports import choose_ports
 
 pytestmark = pytest.mark.platform
@@ -28,10 +28,10 @@ AWAY = float(os.environ.get("QFUNDUS_TEST_AWAY", "15"))  # seconds
 RECIPE = """
 name: small
 seed: 1
-pictures: {side: 32}
+images: {side: 32}
 network: {}
 augmentation: {}
-fitting: {epochs: 2, patience: 5, batch: 20, learning_rate: 0.003, weight_decay: 0.01, checkpoint_every: 1}
+training: {epochs: 2, patience: 5, batch: 20, learning_rate: 0.003, weight_decay: 0.01, checkpoint_every: 1}
 grading: {folds: 2}
 """
 
@@ -82,7 +82,7 @@ def test_shards_and_checkpoints_in_s3_and_figures_and_grader_in_mlflow(settings,
     )
     assert len(runs) == 2
     known = runs[0].data
-    assert known.params["fitting.epochs"] == "2"
+    assert known.params["training.epochs"] == "2"
     assert len(known.params["photographs"]) == 64
     assert {"held_loss", "train_loss"} <= known.metrics.keys()
     assert mlflow.artifacts.load_text(f"runs:/{runs[0].info.run_id}/qfundus.lock").startswith("#")
@@ -90,26 +90,26 @@ def test_shards_and_checkpoints_in_s3_and_figures_and_grader_in_mlflow(settings,
 
 def test_a_run_goes_on_from_a_checkpoint_in_s3(settings, tmp_path):
     shards = f"s3://{settings.models_bucket}/resumed.lance"
-    write_shards(make_labelled(60), make_recipe().pictures, shards)
+    write_shards(make_labelled(60), make_recipe().images, shards)
     kept = f"s3://{settings.models_bucket}/resumed"
-    job = Job(make_recipe(fitting__checkpoint_every=1), shards, str(tmp_path / "first"), 0, checkpoints=kept)
+    job = TrainingJob(make_recipe(training__checkpoint_every=1), shards, str(tmp_path / "first"), 0, checkpoints=kept)
     run_job(job)
     again = replace(job, folder=str(tmp_path / "second"))
-    assert "Training goes on" in run_job(again).stderr
+    assert "Training resumed" in run_job(again).stderr
     first, second = (torch.load(Path(one.folder) / "weights.pt", weights_only=True) for one in (job, again))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    other = Job(make_recipe(fitting__epochs=3), shards, str(tmp_path / "third"), 0, checkpoints=kept)
+    other = TrainingJob(make_recipe(training__epochs=3), shards, str(tmp_path / "third"), 0, checkpoints=kept)
     assert "checkpoints of another recipe" in run_job(other, check=False).stderr
 
 
 def test_a_store_that_is_away_for_a_while_costs_time_and_nothing_else(settings, platform, tmp_path):
     """The S3 server is stopped in the middle of a training whose photographs, checkpoints and results lie there."""
     work = f"s3://{settings.models_bucket}/away"
-    write_shards(make_labelled(60), make_recipe().pictures, f"{work}/eyes.lance")
-    recipe = make_recipe(fitting__epochs=12, fitting__checkpoint_every=1)
-    job = Job(recipe, f"{work}/eyes.lance", f"{work}/00", 0)
+    write_shards(make_labelled(60), make_recipe().images, f"{work}/eyes.lance")
+    recipe = make_recipe(training__epochs=12, training__checkpoint_every=1)
+    job = TrainingJob(recipe, f"{work}/eyes.lance", f"{work}/00", 0)
     running = Torchrun(1, 2, tmp_path).start(job)  # a thread each, as `run_job` has
-    wait_for(lambda: job.place.exists("log.jsonl") or running.has_ended(), 120)
+    wait_for(lambda: job.results.exists("log.jsonl") or running.has_ended(), 120)
     assert not running.has_ended()
     [weed] = [one for one in psutil.process_iter(["cmdline"]) if is_weed(one, platform)]
     weed.suspend()
@@ -148,8 +148,8 @@ def test_a_tracking_server_that_dies_costs_figures_and_not_the_training(tmp_path
     try:
         wait_for(lambda: answers(f"{track}/health"), 90)
         shards = str(tmp_path / "eyes.lance")
-        write_shards(make_labelled(60), make_recipe().pictures, shards)
-        job = Job(make_recipe(fitting__epochs=12), shards, str(tmp_path / "00"), 0, track=track)
+        write_shards(make_labelled(60), make_recipe().images, shards)
+        job = TrainingJob(make_recipe(training__epochs=12), shards, str(tmp_path / "00"), 0, track=track)
         running = Torchrun(1, 2, tmp_path).start(job)
         wait_for(lambda: losses(job) or running.has_ended(), 120)
         assert not running.has_ended()

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 from kubernetes_stub import running_stub
-from training import losses, make_labelled, make_recipe
+from trainings import losses, make_labelled, make_recipe
 
 from qfundus.classical import trainjob
 from qfundus.classical.launch import InPlace, train_all
-from qfundus.classical.place import forget
-from qfundus.classical.session import list_jobs
-from qfundus.classical.shards import write_shards
+from qfundus.classical.preparation import list_jobs
+from qfundus.classical.shards import read_table, write_shards
+from qfundus.classical.storage_folder import delete_folder
 from qfundus.classical.trainjob import TrainJobs, name_trainjob, open_trainjobs
 from qfundus.errors import Retry, SetupError, TrainingError
 from qfundus.settings import TrainingSettings
@@ -37,10 +37,10 @@ def cluster(settings, tmp_path, monkeypatch):
 def job(settings):
     """Two networks' worth of photographs in S3; the first network is trained."""
     work = f"s3://{settings.models_bucket}/trainjob"
-    recipe = make_recipe(fitting__checkpoint_every=2)
-    write_shards(make_labelled(60), recipe.pictures, f"{work}/eyes.lance")
-    yield list_jobs(recipe, f"{work}/eyes.lance", work, seed=1)[0]
-    forget(work)
+    recipe = make_recipe(training__checkpoint_every=2)
+    write_shards(make_labelled(60), recipe.images, f"{work}/eyes.lance")
+    yield list_jobs(recipe, read_table(f"{work}/eyes.lance", recipe.images), work, seed=1)[0]
+    delete_folder(work)
 
 
 def wait_until_complete(cluster, job):
@@ -72,7 +72,7 @@ def test_whoever_comes_again_finds_the_trainjob_and_submits_no_other(cluster, jo
 
 def test_one_that_fails_says_why_and_is_submitted_anew_next_time(cluster, job):
     lost = replace(job, shards=job.shards.replace("eyes", "lost"))
-    with pytest.raises(TrainingError, match=r"its first node ends:\nThere are no shards at s3://"):
+    with pytest.raises(TrainingError, match=r"its first node ends:\nNo shards were found at s3://"):
         train_all([lost], open_trainjobs(cluster.how, 1))
     assert list(cluster.trainjobs) == [name_trainjob(lost)]  # for a person to look at
     train_all([job], open_trainjobs(cluster.how, 1))
@@ -83,7 +83,7 @@ def test_a_trainjob_of_an_earlier_try_without_a_result_is_not_taken_for_one(clus
     launcher = open_trainjobs(cluster.how, 1)
     launcher.start(job)
     wait_until_complete(cluster, job)
-    forget(job.folder)
+    delete_folder(job.folder)
     train_all([job], launcher)
     assert job.is_done
     assert len(cluster.submitted) == 2

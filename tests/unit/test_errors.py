@@ -5,7 +5,7 @@ import pytest
 
 from qfundus.cli import explain
 from qfundus.errors import REMEDIES, Discard, ReasonCode
-from qfundus.isolation import Isolation
+from qfundus.ingestion.isolation import Isolation
 
 
 def _refuse():

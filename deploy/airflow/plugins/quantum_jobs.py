@@ -21,9 +21,9 @@ class QuantumJobsTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look until all have ended; the database is asked in a thread, so that other triggers go on."""
-        from qfundus.steps.quantum import ended_states
+        from qfundus.steps.find_ended_jobs import find_ended_jobs
 
-        while (states := await asyncio.to_thread(ended_states, self.jobs)) is None:
+        while (states := await asyncio.to_thread(find_ended_jobs, self.jobs)) is None:
             await asyncio.sleep(self.pause)
         yield TriggerEvent(states)
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from qfundus.classical.recipe import Augmentation
+from qfundus.recipes.network import Augmentation
 
 
 def augment(images: torch.Tensor, keys: list[tuple[int, ...]], how: Augmentation) -> torch.Tensor:
@@ -32,8 +32,8 @@ def augment(images: torch.Tensor, keys: list[tuple[int, ...]], how: Augmentation
 
 def _moves(drawn: torch.Tensor, how: Augmentation) -> torch.Tensor:
     """Return affine matrices `(batch, 2, 3)` from numbers in 0-1 `(batch, 11)`."""
-    angle = drawn[:, 0] * (2 * math.pi if how.turn else 0.0)
-    mirror = torch.where(drawn[:, 1] < 0.5, -1.0, 1.0) if how.mirror else torch.ones(len(drawn))
+    angle = drawn[:, 0] * (2 * math.pi if how.rotate else 0.0)
+    mirror = torch.where(drawn[:, 1] < 0.5, -1.0, 1.0) if how.flip else torch.ones(len(drawn))
     scale = 1 + how.zoom * (2 * drawn[:, 2] - 1)
     shift = 2 * how.shift * (2 * drawn[:, 3:5] - 1)
     turned = torch.stack([angle.cos() * mirror, -angle.sin(), angle.sin() * mirror, angle.cos()], dim=1).view(-1, 2, 2)

@@ -24,7 +24,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.utils._pytree import tree_map_only
 
 from qfundus.classical.parallel import Layout
-from qfundus.classical.place import Place, forget, open_folder
+from qfundus.classical.storage_folder import StorageFolder, delete_folder, open_folder
 from qfundus.errors import TrainingError
 from qfundus.settings import fsspec_options
 
@@ -70,7 +70,7 @@ class Position:
         return f"{self.epoch:05d}-{self.step:06d}"
 
 
-class Kept(Protocol):
+class Checkpointed(Protocol):
     """What a checkpoint is of."""
 
     def save(self, folder: str) -> "Future[None] | None":
@@ -92,7 +92,7 @@ class Checkpoints:
     training: str = ""
     lost: int = field(default=0, init=False)  # how many could not be written
     _writing: "tuple[Position, Future[None] | None] | None" = field(default=None, init=False)
-    _looked: bool = field(default=False, init=False)
+    _checked: bool = field(default=False, init=False)
     _counts: bool = field(default=False, init=False)  # what was being written
 
     def __enter__(self) -> Self:
@@ -104,20 +104,20 @@ class Checkpoints:
             with suppress(Exception, CheckpointException):
                 self._settle(GRACE)
 
-    def save(self, engine: Kept, position: Position) -> None:
+    def save(self, engine: Checkpointed, position: Position) -> None:
         """Begin to write a checkpoint; the one begun before is finished first."""
         self.finish()
         with self._forgiven(position):
             self._writing = position, engine.save(f"{self.folder}/{position.name}")
-            self._looked = self._counts = False
+            self._checked = self._counts = False
 
-    def look(self) -> None:
-        """Let the checkpoint that is being written count as soon as it is; what fails is `finish`'s to tell."""
-        if self._writing is None or self._looked:
+    def check_written(self) -> None:
+        """Let the checkpoint that is being written count as soon as it is; `finish` reports a failure."""
+        if self._writing is None or self._checked:
             return
         writing = self._writing[1]
         if writing is None or writing.done():
-            self._looked = True  # once: each try to reach a store that is away takes its time
+            self._checked = True  # once: each try to reach a store that is away takes its time
             with suppress(Exception, CheckpointException):
                 self._settle()
 
@@ -140,30 +140,30 @@ class Checkpoints:
         if writing is not None:
             writing.result(seconds)
         if self.layout.leads:
-            Place(f"{self.folder}/{position.name}").write(_COMPLETE, json.dumps(asdict(position)).encode())
+            StorageFolder(f"{self.folder}/{position.name}").write(_COMPLETE, json.dumps(asdict(position)).encode())
         self._counts = True
 
-    def resume(self, engine: Kept) -> Position:
+    def resume(self, engine: Checkpointed) -> Position:
         """Load the newest checkpoint that counts and can be read; return where training goes on.
 
         Raises:
             TrainingError: where they are of another training, or none of them can be read.
         """
-        found = self.complete()
-        if not found:
+        positions = self.complete()
+        if not positions:
             return Position(training=self.training)
-        for position in reversed(found):
+        for position in reversed(positions):
             if position.training != self.training:
                 raise TrainingError(
-                    f"{self.folder} holds checkpoints of another recipe, seed or data: name another place, or delete "
+                    f"{self.folder} holds checkpoints of another recipe, seed or data: use another folder, or delete "
                     "them."
                 )
             if self._loads(engine, position):
-                _log.info("Training goes on", epoch=position.epoch, step=position.step)
+                _log.info("Training resumed", epoch=position.epoch, step=position.step)
                 return position
-        raise TrainingError(f"None of the checkpoints in {self.folder} can be read: delete them, to begin anew.")
+        raise TrainingError(f"None of the checkpoints in {self.folder} can be read: delete them to start over.")
 
-    def _loads(self, engine: Kept, position: Position) -> bool:
+    def _loads(self, engine: Checkpointed, position: Position) -> bool:
         """Load a checkpoint; where one process cannot, all pass it over."""
         failed = 0.0
         try:
@@ -173,10 +173,10 @@ class Checkpoints:
         except (Exception, CheckpointException) as error:  # noqa: BLE001  (torch has many for a damaged file)
             self.complete()  # raises where the store is away: then nothing is damaged, and a later try goes on
             failed = 1.0
-            _log.warning("A checkpoint cannot be read and is passed over", name=position.name, why=_last_line(error))
+            _log.warning("Skipped a checkpoint that cannot be read", name=position.name, why=_last_line(error))
         return not self.layout.total(failed)[0]
 
-    def load_best(self, engine: Kept) -> None:
+    def load_best(self, engine: Checkpointed) -> None:
         """Load the epoch whose validation loss is the least."""
         self.finish()
         best = [position for position in self.complete() if position.is_best]
@@ -187,8 +187,8 @@ class Checkpoints:
         """List the checkpoints that count, oldest first."""
         fs, root = open_folder(self.folder)
         fs.invalidate_cache()
-        read = [_read_position(fs.cat_file(name)) for name in sorted(fs.glob(f"{root}/*/{_COMPLETE}"))]
-        return [position for position in read if position is not None]
+        positions = [_read_position(fs.cat_file(name)) for name in sorted(fs.glob(f"{root}/*/{_COMPLETE}"))]
+        return [position for position in positions if position is not None]
 
     @contextmanager
     def _forgiven(self, position: Position) -> Generator[None]:
@@ -199,27 +199,27 @@ class Checkpoints:
             self.lost += 1
             if self.layout.leads:  # what there is of it would fill the disk for the next one
                 with suppress(Exception):
-                    forget(f"{self.folder}/{position.name}")
-            _log.warning("A checkpoint could not be written", name=position.name, why=_last_line(error))
+                    delete_folder(f"{self.folder}/{position.name}")
+            _log.warning("Could not write a checkpoint", name=position.name, why=_last_line(error))
 
     def _tidy(self) -> None:
         try:
             self._prune()
         except Exception as error:  # noqa: BLE001  (a store that is away for a moment)
-            _log.warning("Old checkpoints could not be deleted: the next one tries again", why=_last_line(error))
+            _log.warning("Could not delete old checkpoints; the next checkpoint tries again", why=_last_line(error))
 
     def _prune(self) -> None:
         fs, root = open_folder(self.folder)
-        there = self.complete()
-        best = [p for p in there if p.is_best][-1:]
-        kept = {p.name for p in there[-self.keep :] + best}
-        for position in there:
-            if position.name not in kept:
+        complete = self.complete()
+        best = [p for p in complete if p.is_best][-1:]
+        needed = {p.name for p in complete[-self.keep :] + best}
+        for position in complete:
+            if position.name not in needed:
                 # Its mark goes first: what is half gone must not count.
                 fs.rm_file(f"{root}/{position.name}/{_COMPLETE}")
                 fs.rm(f"{root}/{position.name}", recursive=True)
         for name in _named_in(fs, root):
-            if name < there[-1].name and name not in kept:  # nobody will finish it any more
+            if name < complete[-1].name and name not in needed:  # it was interrupted
                 fs.rm(f"{root}/{name}", recursive=True)
 
 
@@ -301,8 +301,8 @@ def _writer(folder: str) -> Any:
 
 def _read_position(data: "str | bytes") -> Position | None:
     try:
-        said = json.loads(data)
+        stored = json.loads(data)
     except ValueError:  # cut short by a crash
         return None
-    held, trained = tuple(said.pop("held_losses")), tuple(said.pop("train_losses"))
-    return Position(**said, held_losses=held, train_losses=trained)
+    held_losses, train_losses = tuple(stored.pop("held_losses")), tuple(stored.pop("train_losses"))
+    return Position(**stored, held_losses=held_losses, train_losses=train_losses)

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from qfundus.classical.grader import Grader
-from qfundus.classical.recipe import Pictures
 from qfundus.classical.shards import prepare
 from qfundus.errors import Discard, SetupError
-from qfundus.hybrid.metrics import calibration_error, quadratic_weighted_kappa
+from qfundus.evaluation.metrics import calibration_error, quadratic_weighted_kappa
 from qfundus.imaging.labelled import UNREADABLE, Labelled, read_labelled
+from qfundus.recipes.network import ImageFormat
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Told:
 def evaluate_grader(grader: Grader, data: Path, split: str = "") -> tuple[Measured, Told]:
     """Grade a split, the test split where none is named and there is one; return figures and what was told."""
     labelled, chosen = choose_split(read_labelled(data), split)
-    shown = read_pictures(labelled, grader.card.pictures)
+    shown = read_pictures(labelled, grader.card.images)
     probabilities = grader.grade(shown.images)
     told = Told(probabilities, shown.grades, shown.names, grader.refers(probabilities))
     below = grader.card.refer_below
@@ -109,7 +109,7 @@ def choose_split(labelled: list[Labelled], split: str) -> tuple[list[Labelled], 
     return [one for one in labelled if not wanted or one.split == wanted], wanted or "all"
 
 
-def read_pictures(labelled: list[Labelled], how: Pictures) -> Shown:
+def read_pictures(labelled: list[Labelled], how: ImageFormat) -> Shown:
     """Prepare photographs; those that cannot be read are left out and counted."""
     read: list[tuple[Labelled, np.ndarray]] = []
     without = 0
@@ -135,7 +135,7 @@ def read_pictures(labelled: list[Labelled], how: Pictures) -> Shown:
     )
 
 
-def prepare_whole(pixels: np.ndarray, how: Pictures) -> tuple[np.ndarray, bool]:
+def prepare_whole(pixels: np.ndarray, how: ImageFormat) -> tuple[np.ndarray, bool]:
     """Prepare a photograph, whole where no disc is found on it; tell whether one was.
 
     An evaluation may not choose its photographs.

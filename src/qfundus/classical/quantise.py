@@ -1,4 +1,4 @@
-"""The grader in whole numbers of 8 bits, and what that costs."""
+"""The grader in int8, and what that costs."""
 
 import math
 import tempfile
@@ -9,22 +9,22 @@ from pathlib import Path
 import numpy as np
 
 from qfundus.classical.evaluate import Shown, measure, read_pictures
-from qfundus.classical.grader import GRADER_FILE, Grader, open_grader
+from qfundus.classical.grader import Grader, open_grader
 from qfundus.errors import SetupError
-from qfundus.hybrid.gate import judge_form
+from qfundus.evaluation.gate import judge_form
 from qfundus.imaging.labelled import read_labelled
-from qfundus.onnx_export import open_session, time_graphs
-from qfundus.onnx_quantise import is_quantised, spread, write_dynamic, write_static
-from qfundus.recipe import Evaluation
+from qfundus.onnx_graphs.quantise import choose_calibration, is_quantised, write_dynamic, write_static
+from qfundus.onnx_graphs.run import GRADER_FILE, open_session, time_graphs
+from qfundus.recipes.nightly import EvaluationRecipe
 
 DYNAMIC_FILE, STATIC_FILE = "model.int8-dynamic.onnx", "model.int8.onnx"
 _NAMES = ("float32", "int8, dynamic", "int8, static")
 _FASTER, _LARGEST = 1.1, 0.9  # of float32's speed and file: less is not called faster, nor more smaller
-_HOW = Evaluation(resamples=2000, confidence=0.95, specificity=0.9)
+_EVALUATION = EvaluationRecipe(resamples=2000, confidence=0.95, specificity=0.9)
 
 
 @dataclass(frozen=True)
-class Variant:
+class QuantisedForm:
     """A form of a grader: how well and how fast it grades; `speed` is float32's time over its own."""
 
     name: str
@@ -36,8 +36,8 @@ class Variant:
     verdict: str
 
 
-def quantise_grader(folder: Path, data: Path, split: str, most_lost: float) -> list[Variant]:
-    """Write both int8 forms beside the grader, measure them on a split, and keep what costs `most_lost` at most.
+def quantise_grader(folder: Path, data: Path, split: str, max_drop: float) -> list[QuantisedForm]:
+    """Write both int8 forms beside the grader, measure them on a split, and keep what costs `max_drop` at most.
 
     That must hold of accuracy and kappa up to the end of their intervals. The static form (QDQ) is calibrated on
     photographs outside of the split.
@@ -54,8 +54,8 @@ def quantise_grader(folder: Path, data: Path, split: str, most_lost: float) -> l
             f"There must be a split {split} to measure on, and another one to calibrate on: name one by --split. "
             "On photographs that it was trained on, a form looks better than it is."
         )
-    shown = read_pictures(measured_on, grader.card.pictures)
-    ranges = read_pictures(spread(others), grader.card.pictures)
+    shown = read_pictures(measured_on, grader.card.images)
+    ranges = read_pictures(choose_calibration(others), grader.card.images)
     # Beside the grader, and not in its place, until it is judged.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".int8-") as scratch:
         files = [folder / GRADER_FILE, *(Path(scratch) / name for name in (DYNAMIC_FILE, STATIC_FILE))]
@@ -63,26 +63,31 @@ def quantise_grader(folder: Path, data: Path, split: str, most_lost: float) -> l
         write_static(files[0], files[2], ranges.images)
         told = [Grader(open_session(file), grader.card).grade(shown.images) for file in files]
         measured = measure_variants(files, told, shown)
-        return [measured[0], *_keep(folder, files[1:], told, measured, shown, most_lost)]
+        return [measured[0], *_keep(folder, files[1:], told, measured, shown, max_drop)]
 
 
-def measure_variants(files: list[Path], told: list[np.ndarray], shown: Shown) -> list[Variant]:
+def measure_variants(files: list[Path], told: list[np.ndarray], shown: Shown) -> list[QuantisedForm]:
     """Measure and time the forms that told probabilities `(n, 5)`; the first is what the others are measured by."""
     times = time_graphs(files, shown.images[:1])
     figures = [measure(probabilities, shown.grades, math.nan, "") for probabilities in told]
     return [
-        Variant(name, its.acc, its.kappa, took, times[0] / took, file.stat().st_size / 2**20, "the measure")
+        QuantisedForm(name, its.acc, its.kappa, took, times[0] / took, file.stat().st_size / 2**20, "the measure")
         for name, its, took, file in zip(_NAMES, figures, times, files, strict=True)
     ]
 
 
 def _keep(
-    folder: Path, drafts: list[Path], told: list[np.ndarray], measured: list[Variant], shown: Shown, most_lost: float
-) -> Iterator[Variant]:
+    folder: Path,
+    drafts: list[Path],
+    told: list[np.ndarray],
+    measured: list[QuantisedForm],
+    shown: Shown,
+    max_drop: float,
+) -> Iterator[QuantisedForm]:
     """Put what the gate bears, and what brings something, beside the grader."""
     plain, plain_told = measured[0], told[0]
     for draft, form_told, variant in zip(drafts, told[1:], measured[1:], strict=True):
-        loss = judge_form(form_told, plain_told, shown.grades, shown.patients, most_lost, _HOW, seed=0)
+        loss = judge_form(form_told, plain_told, shown.grades, shown.patients, max_drop, _EVALUATION, seed=0)
         verdict = str(loss)
         if not is_quantised(draft):
             verdict = "left out: there is nothing in it to quantise"

@@ -20,12 +20,12 @@ import pyarrow as pa
 import structlog
 from PIL import Image
 
-from qfundus.classical.recipe import Pictures
 from qfundus.errors import Discard, SetupError
 from qfundus.imaging.disc import find_disc
 from qfundus.imaging.enhance import even_illumination, stretch_contrast
 from qfundus.imaging.labelled import UNREADABLE, Labelled
 from qfundus.imaging.normalise import crop_disc, pad_square
+from qfundus.recipes.network import ImageFormat
 from qfundus.settings import lance_options
 
 if TYPE_CHECKING:
@@ -49,9 +49,13 @@ _DIGEST = b"qfundus.digest"
 
 
 @dataclass(frozen=True)
-class Table:
-    """What is known of the photographs but their pixels, `(photographs,)` each; `digest` is of all, pixels too."""
+class ShardTable:
+    """Everything about the photographs in shards except their pixels, `(photographs,)` each.
 
+    `digest` is of everything, the pixels included; `uri` is the shards' address, '' before they are written.
+    """
+
+    uri: str
     names: np.ndarray
     grades: np.ndarray
     splits: np.ndarray
@@ -59,26 +63,26 @@ class Table:
     digest: str
 
 
-def prepare(pixels: np.ndarray, how: Pictures) -> np.ndarray:
+def prepare(pixels: np.ndarray, images: ImageFormat) -> np.ndarray:
     """Bring a photograph `(height, width, 3)` of uint8 to the network's `(side, side, 3)`.
 
     Raises:
         Discard: where the disc is asked for and there is none.
     """
-    if "disc" in how.preparation:
-        square = crop_disc(pixels, find_disc(pixels), how.side)
+    if "disc" in images.preparation:
+        square = crop_disc(pixels, find_disc(pixels), images.side)
     else:
         whole = Image.fromarray(pad_square(pixels))
-        square = np.asarray(whole.resize((how.side, how.side), Image.Resampling.BICUBIC))
-    if "illumination" in how.preparation:
+        square = np.asarray(whole.resize((images.side, images.side), Image.Resampling.BICUBIC))
+    if "illumination" in images.preparation:
         square = even_illumination(square)
-    if "contrast" in how.preparation:
+    if "contrast" in images.preparation:
         square = stretch_contrast(square)
     return square
 
 
 def write_shards(
-    labelled: Iterable[Labelled], how: Pictures, uri: str, advanced: Callable[[int], None] = lambda _: None
+    labelled: Iterable[Labelled], images: ImageFormat, uri: str, advanced: Callable[[int], None] = lambda _: None
 ) -> int:
     """Prepare photographs and write them over what is at `uri`; return how many could not be read.
 
@@ -89,7 +93,7 @@ def write_shards(
     """
     import lance
 
-    skipped, digest = 0, hashlib.sha256(how.model_dump_json().encode())
+    skipped, digest = 0, hashlib.sha256(images.model_dump_json().encode())
 
     def batches() -> Iterator[pa.RecordBatch]:
         nonlocal skipped
@@ -97,7 +101,7 @@ def write_shards(
         with ThreadPoolExecutor(2) as pool:
             while group := list(islice(left, _ROWS_AT_ONCE)):
                 rows: list[dict[str, Any]] = []
-                for row in pool.map(lambda one: _prepare_row(one, how), group):
+                for row in pool.map(lambda one: _prepare_row(one, images), group):
                     done += 1
                     advanced(done)
                     if row is None:
@@ -115,27 +119,27 @@ def write_shards(
             reader, uri, mode="overwrite", max_rows_per_file=_ROWS_A_SHARD, storage_options=lance_options(uri)
         )
         # The digest is known when the last photograph is; a table without one was not finished.
-        written.update_metadata({_DIGEST.decode(): digest.hexdigest(), "qfundus.pictures": how.model_dump_json()})
+        written.update_metadata({_DIGEST.decode(): digest.hexdigest(), "qfundus.pictures": images.model_dump_json()})
     except OSError as error:
-        bucket = f" Is there a bucket {uri.split('/')[2]}, and may you write to it?" if "://" in uri else ""
+        bucket = f" Does the bucket {uri.split('/')[2]} exist, and may you write to it?" if "://" in uri else ""
         raise SetupError(f"The shards at {uri} cannot be written: {_first_words(error)}.{bucket}") from None
     return skipped
 
 
-def read_table(uri: str, how: Pictures) -> Table:
+def read_table(uri: str, images: ImageFormat) -> ShardTable:
     """Read all but the pixels.
 
     Raises:
-        SetupError: where there are no finished shards, they are damaged, or were prepared otherwise than `how`.
+        SetupError: where there are no finished shards, they are damaged, or were prepared in another format.
     """
     dataset = open_shards(uri)
-    said = dataset.metadata
-    if _DIGEST.decode() not in said:
-        raise SetupError(f"The shards at {uri} were not finished: prepare them again.")
-    if said["qfundus.pictures"] != how.model_dump_json():
+    metadata = dataset.metadata
+    if _DIGEST.decode() not in metadata:
+        raise SetupError(f"The shards at {uri} are incomplete: prepare them again.")
+    if metadata["qfundus.pictures"] != images.model_dump_json():
         raise SetupError(
-            f"The shards at {uri} were prepared as {said['qfundus.pictures']}, and the recipe wants "
-            f"{how.model_dump_json()}: prepare them again, or change the recipe."
+            f"The shards at {uri} were prepared as {metadata['qfundus.pictures']}, and the recipe wants "
+            f"{images.model_dump_json()}: prepare them again, or change the recipe."
         )
     try:
         table = dataset.to_table(columns=["name", "grade", "split", "patient"])
@@ -144,11 +148,11 @@ def read_table(uri: str, how: Pictures) -> Table:
     except OSError as error:  # the store may be away
         raise SetupError(f"The shards at {uri} cannot be read: {_first_words(error)}.") from None
     columns = [np.asarray(table[name].to_pylist()) for name in ("name", "grade", "split", "patient")]
-    return Table(columns[0], columns[1].astype(np.int64), columns[2], columns[3], said[_DIGEST.decode()])
+    return ShardTable(uri, columns[0], columns[1].astype(np.int64), columns[2], columns[3], metadata[_DIGEST.decode()])
 
 
-def shards_there(uri: str) -> bool:
-    """Tell whether there are shards at an address, finished or not."""
+def shards_exist(uri: str) -> bool:
+    """Tell whether an address holds shards, complete or not."""
     try:
         return open_shards(uri).version > 0
     except SetupError:
@@ -162,23 +166,23 @@ def open_shards(uri: str) -> "LanceDataset":
     try:
         return lance.dataset(uri, storage_options=lance_options(uri))
     except ValueError as error:
-        raise SetupError(f"There are no shards at {uri} ({_first_words(error)}).") from None
+        raise SetupError(f"No shards were found at {uri} ({_first_words(error)}).") from None
     except OSError as error:
         raise SetupError(f"The shards at {uri} cannot be read: {_first_words(error)}.") from None
 
 
 def _first_words(error: Exception) -> str:
     """Return what Lance says, without its own names and sources."""
-    said = str(error).splitlines()[0].partition(", /")[0].removeprefix("External error: ")
-    return re.sub(r"^LanceError\(\w+\): ", "", said)[:200].rstrip(" .")
+    text = str(error).splitlines()[0].partition(", /")[0].removeprefix("External error: ")
+    return re.sub(r"^LanceError\(\w+\): ", "", text)[:200].rstrip(" .")
 
 
-def _prepare_row(one: Labelled, how: Pictures) -> dict[str, Any] | None:
+def _prepare_row(one: Labelled, images: ImageFormat) -> dict[str, Any] | None:
     try:
-        pixels = prepare(one.read(), how)
+        pixels = prepare(one.read(), images)
     except (*UNREADABLE, Discard) as error:
         why = error.reason if isinstance(error, Discard) else type(error).__name__
-        _log.warning("A photograph cannot be used and is left out", photograph=one.name, why=why)
+        _log.warning("Left out a photograph that cannot be used", photograph=one.name, why=why)
         return None
     packed = io.BytesIO()
     Image.fromarray(pixels).save(packed, "PNG", compress_level=1)

@@ -18,24 +18,26 @@ import torch
 from torch.utils.data import Dataset
 
 from qfundus.classical.checkpoints import Checkpoints, Position
-from qfundus.classical.engine import Engine, Step, open_engine
+from qfundus.classical.engine import open_engine
 from qfundus.classical.folds import split_fold
-from qfundus.classical.job import TRAINED_FILE, WEIGHTS_FILE, Job, alone_in
-from qfundus.classical.loader import Batch, Order, Photographs, load_in_order, load_steps
+from qfundus.classical.job import TRAINED_FILE, WEIGHTS_FILE, TrainingJob, hold_folder
+from qfundus.classical.loader import Batch, Order, ShardDataset, load_in_order, load_steps
+from qfundus.classical.monitor import Watch
 from qfundus.classical.network import Network
 from qfundus.classical.parallel import Layout, joined_processes
-from qfundus.classical.place import Place
-from qfundus.classical.recipe import Fitting
-from qfundus.classical.shards import Table, read_table
-from qfundus.classical.watch import Watch, open_trackers
+from qfundus.classical.shards import ShardTable, read_table
+from qfundus.classical.step import Engine, Step
+from qfundus.classical.storage_folder import StorageFolder
+from qfundus.classical.trackers import open_trackers
 from qfundus.errors import SetupError, TrainingError
 from qfundus.logs import set_up_logs
+from qfundus.recipes.network import NetworkTraining
 
 LAST_WORD = "Training ends: "  # what follows says why; torchrun adds pages that do not
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingSummary:
     """What a training came to; `waiting` is the share of its steps' time in which it waited for photographs."""
 
     epochs: int
@@ -50,20 +52,20 @@ class Trained:
     lost_checkpoints: int
 
 
-def train(job: Job) -> Trained | None:
+def train(job: TrainingJob) -> TrainingSummary | None:
     """Train a job's network, or go on with it, and write its weights; None where this process does not lead."""
-    asked = job.recipe.fitting.deterministic
-    with joined_processes() as layout, alone_in(job.place, layout), determinism(job.seed, asked=asked):
+    asked = job.recipe.training.deterministic
+    with joined_processes() as layout, hold_folder(job.results, layout), determinism(job.seed, asked=asked):
         return train_together(job, layout)
 
 
-def train_together(job: Job, layout: Layout) -> Trained | None:
+def train_together(job: TrainingJob, layout: Layout) -> TrainingSummary | None:
     """Train a job's network among processes that have joined."""
-    how = job.recipe.fitting
-    table = read_table(job.shards, job.recipe.pictures)
+    how = job.recipe.training
+    table = read_table(job.shards, job.recipe.images)
     data = open_data(job, table)
     order = Order(data.rows, how.batch, job.seed, layout, how.accumulate)
-    network = Network(job.recipe.network, job.recipe.pictures.side)
+    network = Network(job.recipe.network, job.recipe.images.side)
     engine = open_engine(network, how, table.grades[data.rows], layout, order.steps, job.seed)
     checkpoints = Checkpoints(job.checkpoint_folder, how.keep, layout, job.fingerprint(table.digest))
     position = checkpoints.resume(engine)
@@ -80,8 +82,8 @@ def train_together(job: Job, layout: Layout) -> Trained | None:
         trained = describe(position, how, watch, checkpoints, network)
         packed = io.BytesIO()
         torch.save(weights, packed)
-        job.place.write(WEIGHTS_FILE, packed.getvalue())
-        job.place.write(TRAINED_FILE, json.dumps(asdict(trained)).encode())
+        job.results.write(WEIGHTS_FILE, packed.getvalue())
+        job.results.write(TRAINED_FILE, json.dumps(asdict(trained)).encode())
         return trained
 
 
@@ -99,11 +101,11 @@ class TrainingData:
     names: np.ndarray
 
 
-def open_data(job: Job, table: Table) -> TrainingData:
+def open_data(job: TrainingJob, table: ShardTable) -> TrainingData:
     """Divide a job's photographs."""
     rows, held = split_fold(table, job.recipe.grading.folds, job.fold)
-    examples = Photographs(job.shards, table.grades, job.seed, job.recipe.augmentation)
-    plain = Photographs(job.shards, table.grades, job.seed, None)
+    examples = ShardDataset(job.shards, table.grades, job.seed, job.recipe.augmentation)
+    plain = ShardDataset(job.shards, table.grades, job.seed, None)
     return TrainingData(examples, plain, rows, held, table.names)
 
 
@@ -114,7 +116,7 @@ class Loop:
     engine: Engine
     data: TrainingData
     order: Order
-    how: Fitting
+    how: NetworkTraining
     layout: Layout
     watch: Watch
     checkpoints: Checkpoints
@@ -134,7 +136,7 @@ class Loop:
             self.watch.epoch_ended(position.epoch * self.order.steps, position.epoch - 1, train_loss, held_loss)
             self.checkpoints.save(self.engine, position)
         self.checkpoints.finish()
-        if self.how.take == "best" and position.best_epoch != position.epoch - 1:
+        if self.how.final_weights == "best" and position.best_epoch != position.epoch - 1:
             self.checkpoints.load_best(self.engine)
         return position
 
@@ -154,7 +156,7 @@ class Loop:
             skipped = position.skipped + self.order.batch - step.photographs
             position = replace(position, step=position.step + 1, skipped=skipped, seconds=self.watch.seconds)
             self.watch.stepped(position.epoch * whole + position.step, step)
-            self.checkpoints.look()
+            self.checkpoints.check_written()
             if every and position.step % every == 0 and position.step < whole:
                 self.checkpoints.save(self.engine, position)
         return position, float(np.mean(losses)) if losses else float("nan")
@@ -201,14 +203,14 @@ class Loop:
 
 
 def describe(
-    position: Position, how: Fitting, watch: Watch, checkpoints: Checkpoints, network: torch.nn.Module
-) -> Trained:
+    position: Position, how: NetworkTraining, watch: Watch, checkpoints: Checkpoints, network: torch.nn.Module
+) -> TrainingSummary:
     """Say what a training has come to."""
-    return Trained(
+    return TrainingSummary(
         epochs=position.epoch,
         best_epoch=position.best_epoch + 1,
         train_loss=position.train_losses[-1],
-        held_loss=position.held_losses[position.best_epoch if how.take == "best" else -1],
+        held_loss=position.held_losses[position.best_epoch if how.final_weights == "best" else -1],
         seconds=watch.seconds,
         photographs_per_second=watch.photographs / max(watch.seconds - watch.before, 1e-9),
         waiting=watch.total_waited / max(watch.total_seconds, 1e-9),
@@ -272,7 +274,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _end)
     try:
         folder, _, file = sys.argv[1].rpartition("/")
-        train(Job.from_json(Place(folder or ".").read(file).decode()))
+        train(TrainingJob.from_json(StorageFolder(folder or ".").read(file).decode()))
     except (SetupError, TrainingError) as error:
         print(f"\n{LAST_WORD}{error}", file=sys.stderr)  # noqa: T201
         return 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from qfundus.classical.job import Job
+from qfundus.classical.job import TrainingJob
 from qfundus.classical.launch import JOB_FILE, KEPT_MEMORY, Running, last_words
 from qfundus.errors import Retry, SetupError, TrainingError
 from qfundus.settings import TrainingSettings
@@ -68,28 +68,28 @@ class TrainJobs:
         """How many nodes, or GPUs of nodes, train one network."""
         return self.how.processes * max(1, self.how.gpus)
 
-    def start(self, job: Job) -> Running:
+    def start(self, job: TrainingJob) -> Running:
         """Submit a training as a TrainJob, unless one is under way; one that has ended is submitted anew.
 
         Raises:
             SetupError: where the training is not in S3, which is all that nodes share.
             Retry: where Kubernetes does not answer.
         """
-        if not job.place.remote or "://" not in job.shards:
+        if not job.results.remote or "://" not in job.shards:
             raise SetupError("A TrainJob's nodes share nothing but S3: photographs and results must lie there.")
         name = name_trainjob(job)
         try:
             if find_state(self.client, name) in {"Failed", "Complete"}:  # of an earlier try: its result is not there
                 self._delete(name)
             if find_state(self.client, name) is None:
-                job.place.write(JOB_FILE, job.to_json().encode())
+                job.results.write(JOB_FILE, job.to_json().encode())
                 self._submit(name, f"{job.folder}/{JOB_FILE}")
                 _log.info("A TrainJob is submitted", trainjob=name, nodes=self.how.processes)
         except (RuntimeError, TimeoutError) as error:
             raise Retry(f"Kubernetes does not take the TrainJob {name}: {_cause(error)}") from None
         return Followed(self.client, name, job)
 
-    def clear(self, job: Job) -> None:
+    def clear(self, job: TrainingJob) -> None:
         """Delete the TrainJob of a training whose result is there."""
         Followed(self.client, name_trainjob(job), job).end()
 
@@ -129,7 +129,7 @@ class Followed:
 
     client: "TrainerClient"
     name: str
-    job: Job
+    job: TrainingJob
     _looked: float = 0.0
     _heard: float = 0.0
     _failed: bool = False
@@ -178,7 +178,7 @@ class Followed:
             return f"(its pods are gone: {_cause(error)})"
 
 
-def name_trainjob(job: Job) -> str:
+def name_trainjob(job: TrainingJob) -> str:
     """Name a training's TrainJob by its address: the same training is never submitted twice."""
     return f"qfundus-{hashlib.sha256(job.folder.encode()).hexdigest()[:24]}"
 

@@ -12,7 +12,7 @@ from qfundus.errors import SetupError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from qfundus.ingestion.folder_quarantine import FolderQuarantine
+    from qfundus.deidentify_folder.quarantine import FolderQuarantine
     from qfundus.ingestion.quarantine import Quarantine
     from qfundus.security.audit import AuditTrail
 
@@ -93,15 +93,15 @@ def _decide(
 
 def _open_quarantine(folder: Path | None, key_file: Path | None) -> "Quarantine | FolderQuarantine":
     if folder is not None:
-        from qfundus.ingestion.folder_quarantine import FolderQuarantine
+        from qfundus.deidentify_folder.quarantine import FolderQuarantine
 
         return FolderQuarantine(folder, load_site_key(key_file))
     from qfundus.ingestion.quarantine import Quarantine
     from qfundus.settings import load_settings
-    from qfundus.storage import ObjectStore
+    from qfundus.site import open_site
 
     settings = load_settings()
-    return Quarantine(ObjectStore(settings), settings, load_site_key(key_file))
+    return Quarantine(open_site(settings, load_site_key(key_file)))
 
 
 @audit.command("list")
@@ -158,7 +158,7 @@ def _open_trail(folder: Path | None, key_file: Path | None, public_keys: tuple[s
     from qfundus.security.audit import AuditTrail
 
     if folder is not None:
-        from qfundus.ingestion.folder import AUDIT
+        from qfundus.deidentify_folder.run import AUDIT
         from qfundus.storage import FolderStore
 
         return AuditTrail(FolderStore(folder), AUDIT, None if public_keys else load_site_key(key_file), public_keys)
@@ -177,13 +177,12 @@ def reveal(
     as_json: AsJson = False,
 ) -> None:
     """Say who is behind a pseudonym; who asked, and why, is recorded."""
-    from qfundus.security.vault import Vault
     from qfundus.settings import load_settings
-    from qfundus.storage import ObjectStore
+    from qfundus.site import open_site
 
     settings = load_settings()
     try:
-        found = Vault(ObjectStore(settings), settings, load_site_key(None)).reveal(patient.split("-")[0], why)
+        found = open_site(settings, load_site_key(None)).vault.reveal(patient.split("-")[0], why)
     except LookupError as error:
         raise SetupError(f"{error} It keeps what came in while QFUNDUS_VAULT_BUCKET was set.") from None
     rows = [(who.patient_id, who.issuer, who.study, who.instance) for who in found]
@@ -211,10 +210,10 @@ def rotate_key() -> None:
 @key.command("reseal")
 def reseal_with_key(why: _Why) -> None:
     """Seal again, with the newest secret, what older ones sealed in quarantine and vault."""
-    from qfundus.security.vault import reseal
+    from qfundus.ingestion.resealing import reseal_site
     from qfundus.settings import load_settings
-    from qfundus.storage import ObjectStore
+    from qfundus.site import open_site
 
     settings = load_settings()
-    done = reseal(ObjectStore(settings), settings, load_site_key(None), why)
+    done = reseal_site(open_site(settings, load_site_key(None)), why)
     console.print(f"{done} objects are sealed anew.")

@@ -31,8 +31,8 @@ def deidentify(
 
     Exits with 0 when every input is accounted for; run again, it finds what it wrote.
     """
+    from qfundus.deidentify_folder.run import deidentify_folder
     from qfundus.dicom.policy import load_policy
-    from qfundus.ingestion.folder import deidentify_folder
     from qfundus.layout import policy_file
     from qfundus.progress import counting
 
@@ -60,7 +60,7 @@ def verify_deid(
 ) -> None:
     """Look for leaks in de-identified files, with no code of what wrote them; exits with 1 where there is one."""
     from qfundus.layout import policy_file
-    from qfundus.verify import verify_folder
+    from qfundus.verification.verify import verify_folder
 
     verdict = verify_folder(folder, originals, policy or policy_file())
     if verdict.leaks:
@@ -129,11 +129,11 @@ def land(
 @commands.command()
 def fetch() -> None:
     """Land what the hospital's archive (QFUNDUS_DICOMWEB_URL) has new, and note what is gone there."""
-    from qfundus.steps.ingestion import fetch_archive
+    from qfundus.steps.fetch_archive import fetch_archive
 
     done = fetch_archive()
     if not done:
-        raise SetupError("No archive is set: give QFUNDUS_DICOMWEB_URL.")
+        raise SetupError("No archive is configured: set QFUNDUS_DICOMWEB_URL.")
     console.print(f"{done['landed']} photographs have landed, {done['erased']} are to be erased.")
 
 
@@ -144,10 +144,10 @@ def receive() -> None:
 
     from qfundus.pacs.receiver import Receiver
     from qfundus.settings import load_settings
-    from qfundus.storage import ObjectStore
+    from qfundus.site import open_site
 
     settings = load_settings()
-    with Receiver(ObjectStore(settings), settings, load_site_key(None)).listen() as port:
+    with Receiver(open_site(settings, load_site_key(None))).listen() as port:
         console.print(f"{settings.receiver_title} listens at {settings.receiver_host}:{port}. Ctrl-C ends it.")
         signal.sigwait({signal.SIGINT, signal.SIGTERM})
 
@@ -160,19 +160,14 @@ def runs(
 ) -> None:
     """List the runs of ingestion and what came of them; of one, each object by its pseudonym."""
     from qfundus.ingestion.runs import list_runs, read_outcomes
-    from qfundus.settings import load_settings
-    from qfundus.storage import ObjectStore
+    from qfundus.site import open_site
 
-    settings = load_settings()
-    store = ObjectStore(settings)
+    site = open_site()
     if run is not None:
-        outcomes = read_outcomes(store, settings, run).astype(str)
+        outcomes = read_outcomes(site, run).astype(str)
         print_rows(tuple(outcomes.columns), list(outcomes.itertuples(index=False)), as_json=as_json)
         return
-    rows = [
-        (one.name, f"{one.landed:%Y-%m-%d %H:%M}", one.counts or "not closed")
-        for one in list_runs(store, settings, most)
-    ]
+    rows = [(one.name, f"{one.landed:%Y-%m-%d %H:%M}", one.counts or "not closed") for one in list_runs(site, most)]
     print_rows(("run", "began (UTC)", "came to"), rows, as_json=as_json)
 
 
@@ -183,15 +178,14 @@ def planted(
     ] = None,
 ) -> None:
     """Write the newest page of the search for planted names: what was planted, looked at and found."""
-    from qfundus.planted.verdict import newest_page
-    from qfundus.settings import load_settings
-    from qfundus.storage import ObjectStore
+    from qfundus.planted.leaks import newest_page
+    from qfundus.site import open_site
 
-    settings = load_settings()
-    page = newest_page(ObjectStore(settings), settings)
+    site = open_site()
+    page = newest_page(site)
     if page is None:
         raise SetupError("Nothing was planted in the last two days: no run has taken anything in.")
-    place = to or settings.home / "reports" / "planted.html"
+    place = to or site.settings.home / "reports" / "planted.html"
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(page)
     console.print(f"See {place}.", soft_wrap=True)

@@ -16,7 +16,7 @@ def night(
     approve: Annotated[bool, typer.Option(help="Approve the candidate, or leave it to a person in the UI.")] = True,
 ) -> None:
     """Run one night: ingest what has landed, retrain if an eye is new, promote on approval."""
-    from qfundus.night import run_night
+    from qfundus.platform.night import run_night
     from qfundus.settings import load_settings
 
     done = run_night(
@@ -31,7 +31,7 @@ def demo(
     data: Annotated[Path | None, typer.Option(help="A MedMNIST npz, or a folder with labels.csv.")] = None,
 ) -> None:
     """Do one night's work, from labelled photographs to a served grader, and show what came of it."""
-    from qfundus.demo import run_demo
+    from qfundus.cli.demo import run_demo
 
     run_demo(console, data)
 
@@ -42,11 +42,11 @@ def grade(
     protocol: Annotated[str, typer.Option(help="http or grpc.")] = "http",
 ) -> None:
     """Grade photographs by the model in service."""
-    from qfundus.grading import grade_files
-    from qfundus.settings import load_settings
+    from qfundus.registry.grade import grade_files
+    from qfundus.site import open_site
 
     table = Table("eye", "grade", "probabilities 0-4", "a person should look", "version")
-    for eye in grade_files(load_settings(), files, protocol=protocol):
+    for eye in grade_files(open_site(), files, protocol=protocol):
         told = eye.refused or " ".join(f"{p:.2f}" for p in eye.probabilities)
-        table.add_row(eye.eye, "-" if eye.refused else str(eye.grade), told, eye.to_a_person, eye.version)
+        table.add_row(eye.eye, "-" if eye.refused else str(eye.grade), told, eye.referral, eye.version)
     console.print(table)

@@ -11,7 +11,7 @@ from qfundus.errors import SetupError
 if TYPE_CHECKING:
     from qfundus.quantum.jobs.store import JobStore
     from qfundus.quantum.shots import Gradient
-    from qfundus.recipe import Quantum
+    from qfundus.recipes.nightly import QuantumHeadRecipe
 
 commands = typer.Typer(help="Circuits: what they take, and where they can run.", no_args_is_help=True)
 
@@ -30,10 +30,11 @@ def plan_quantum(
     With --backend also what an epoch of fine-tuning there would send and cost, which the site's limit for a day may
     refuse.
     """
-    from qfundus.quantum.plan import Refusal, plan_night
-    from qfundus.recipe import load_recipe
+    from qfundus.heads.quantum_plan import Refusal, plan_night
+    from qfundus.layout import network_recipes
+    from qfundus.recipes.nightly import load_nightly_recipe
 
-    how = load_recipe(recipe).quantum
+    how = load_nightly_recipe(recipe, network_recipes()).quantum
     with console.status("Measuring a step ..."):
         plan = plan_night(how, eyes, hours * 3600)
     if isinstance(plan, Refusal):
@@ -50,9 +51,9 @@ def plan_quantum(
         _print_shots(how, eyes, backend, precision, "spsa" if spsa else "parameter_shift")
 
 
-def _print_shots(how: "Quantum", eyes: int, backend: str, precision: float, gradient: "Gradient") -> None:
+def _print_shots(how: "QuantumHeadRecipe", eyes: int, backend: str, precision: float, gradient: "Gradient") -> None:
+    from qfundus.heads.quantum_plan import plan_shots
     from qfundus.quantum.jobs.queue import read_rules
-    from qfundus.quantum.plan import plan_shots
 
     plan, limit = plan_shots(how, eyes, backend, precision=precision, gradient=gradient), read_rules().site.cost
     said = (

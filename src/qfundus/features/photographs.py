@@ -1,10 +1,11 @@
 """The photographs of a snapshot, as the networks see them."""
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -13,27 +14,27 @@ from qfundus.dicom.read import read_pixels
 from qfundus.errors import Discard
 from qfundus.imaging.disc import find_disc
 from qfundus.imaging.normalise import crop_disc
-from qfundus.ingestion.names import object_name
-from qfundus.settings import Settings
-from qfundus.storage import ObjectStore
+from qfundus.object_names import object_name
+from qfundus.onnx_graphs.run import grade_images
+from qfundus.site import Site
 
 # In the bucket of models: photographs, checkpoints and logs of the networks that are being trained.
 TRAININGS = "trainings"
 _GROUP = 128  # in memory at a time
 
 
-def read_photograph(store: ObjectStore, settings: Settings, digest: str) -> np.ndarray | None:
+def read_photograph(site: Site, digest: str) -> np.ndarray | None:
     """Return the pixels `(height, width, 3)` of uint8 of a curated photograph, None where it was erased."""
-    data = store.find(settings.curated_bucket, object_name(digest))
+    data = site.store.find(site.settings.curated_bucket, object_name(digest))
     return None if data is None else read_pixels(pydicom.dcmread(io.BytesIO(data)))
 
 
-def read_discs(store: ObjectStore, settings: Settings, digests: Iterable[str]) -> Iterator[np.ndarray | None]:
-    """Yield the discs `(224, 224, 3)` of uint8 of curated photographs, None for one that cannot be had any more."""
+def read_discs(site: Site, digests: Iterable[str]) -> Iterator[np.ndarray | None]:
+    """Yield the discs `(224, 224, 3)` of uint8 of photographs, None for one that was erased or cannot be decoded."""
 
     def read(digest: str) -> np.ndarray | None:
         try:
-            pixels = read_photograph(store, settings, digest)
+            pixels = read_photograph(site, digest)
             return None if pixels is None else crop_disc(pixels, find_disc(pixels))
         except Discard:
             return None
@@ -44,17 +45,37 @@ def read_discs(store: ObjectStore, settings: Settings, digests: Iterable[str]) -
             yield from pool.map(read, group)
 
 
-def forget_trainings(store: ObjectStore, settings: Settings, before: datetime | None = None) -> int:
+def grade_photographs(
+    site: Site, graph: Path, digests: Iterable[str], outputs: Sequence[str] = ("probabilities",)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Grade curated photographs by a graph of images.
+
+    Returns probabilities `(outputs, present eyes, 5)`, and which of the photographs `(eyes,)` are present: one that was
+    erased is not.
+    """
+    present: list[bool] = []
+
+    def discs() -> Iterator[np.ndarray]:
+        for disc in read_discs(site, digests):
+            present.append(disc is not None)
+            if disc is not None:
+                yield disc
+
+    probabilities = grade_images(graph, discs(), outputs)
+    return probabilities, np.array(present, bool)
+
+
+def forget_trainings(site: Site, before: datetime | None = None) -> int:
     """Delete what networks are being trained on, as somebody in it is to be forgotten; return how many objects.
 
     A training that runs fails, and its next try begins without whom is gone. With `before`, only those trainings are
     deleted of which nothing was written since.
     """
-    listed = list(store.list(settings.models_bucket, f"{TRAININGS}/"))
+    listed = list(site.store.list(site.settings.models_bucket, f"{TRAININGS}/"))
     newest: dict[str, datetime] = {}
     for found in listed:
         training = found.name.split("/")[1]
         newest[training] = max(found.modified, newest.get(training, found.modified))
     doomed = [found.name for found in listed if before is None or newest[found.name.split("/")[1]] < before]
-    store.delete_all(settings.models_bucket, doomed)
+    site.store.delete_all(site.settings.models_bucket, doomed)
     return len(doomed)

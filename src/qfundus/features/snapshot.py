@@ -10,10 +10,9 @@ import pandas as pd
 from qfundus.errors import SetupError
 from qfundus.features.store import newest_part, read_keys, training_rows
 from qfundus.ingestion.instances import InstanceIndex
-from qfundus.recipe import Splits
+from qfundus.recipes.nightly import Splits
 from qfundus.security.keys import SiteKey, split_fraction
-from qfundus.settings import Settings
-from qfundus.storage import ObjectStore
+from qfundus.site import Site
 
 SERVICE = "hybrid_grader"
 SPLITS = ("train", "validation", "test")
@@ -38,14 +37,12 @@ class Split:
         return Split(self.embeddings[chosen], self.grades[chosen], self.patients[chosen], rows)
 
 
-def latest_knowledge(store: ObjectStore, settings: Settings) -> datetime | None:
+def latest_knowledge(site: Site) -> datetime | None:
     """Return when the newest grade or embedding became known: the moment to snapshot at. None where nothing is."""
-    return newest_part(store, settings)
+    return newest_part(site)
 
 
-def snapshot_dataset(
-    store: ObjectStore, settings: Settings, key: SiteKey, splits: Splits, as_of: datetime
-) -> pd.DataFrame:
+def snapshot_dataset(site: Site, splits: Splits, as_of: datetime) -> pd.DataFrame:
     """Join every graded eye with its features as of one moment and place its patient in a split.
 
     Equal moments give equal tables, but for what was erased or corrected since: parts of the store never change.
@@ -53,14 +50,14 @@ def snapshot_dataset(
     Raises:
         SetupError: where no graded eye is known yet.
     """
-    graded = read_keys(store, settings, "eye_grade", as_of)
+    graded = read_keys(site, "eye_grade", as_of)
     if graded.empty:
         raise SetupError("No graded eye is known: run ingest_fundus with photographs and a grading sheet first.")
-    rows = training_rows(settings, SERVICE, graded.assign(event_timestamp=pd.Timestamp(as_of)))
-    gone = rows["instance_digest"].isin(list(InstanceIndex(store, settings).withdrawn()))
+    rows = training_rows(site.settings, SERVICE, graded.assign(event_timestamp=pd.Timestamp(as_of)))
+    gone = rows["instance_digest"].isin(list(InstanceIndex(site).withdrawn()))
     rows = rows.loc[~gone].dropna(subset=["embedding", "grade"]).sort_values(["eye_id", "study_id"], ignore_index=True)
     rows["grade"] = rows["grade"].astype("int64")
-    rows["split"] = [choose_split(key, patient, splits) for patient in rows["patient_id"]]
+    rows["split"] = [choose_split(site.key, patient, splits) for patient in rows["patient_id"]]
     return rows.filter(items=_PUBLISHED)
 
 

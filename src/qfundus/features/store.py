@@ -16,7 +16,8 @@ import structlog
 from qfundus.errors import Retry
 from qfundus.layout import feature_repo
 from qfundus.settings import Settings
-from qfundus.storage import ObjectStore, digest, from_parquet, to_json, to_parquet
+from qfundus.site import Site
+from qfundus.storage import digest, from_parquet, to_json, to_parquet
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -56,14 +57,14 @@ def open_feature_store(settings: Settings) -> "FeatureStore":
     return FeatureStore(repo_path=str(feature_repo()))
 
 
-def write_part(
-    store: ObjectStore, settings: Settings, view: str, run: str, known_at: datetime, rows: pd.DataFrame
-) -> bool:
+def write_part(site: Site, view: str, run: str, known_at: datetime, rows: pd.DataFrame) -> bool:
     """Add a run's rows to a view's parts; a second time changes nothing. Return whether this call wrote them."""
     if rows.empty:
         return False
     stamped = rows.assign(event_timestamp=pd.Timestamp(known_at))
-    return store.put_if_absent(settings.features_bucket, f"{view}/{part_name(run, known_at)}", to_parquet(stamped))
+    return site.store.put_if_absent(
+        site.settings.features_bucket, f"{view}/{part_name(run, known_at)}", to_parquet(stamped)
+    )
 
 
 def part_name(run: str, known_at: datetime) -> str:
@@ -103,18 +104,18 @@ def apply_definitions(settings: Settings) -> None:
         raise Retry(f"`feast apply` failed: {done.stderr[-1500:]}")
 
 
-def materialise_new(store: ObjectStore, settings: Settings, until: datetime) -> list[Chunk]:
+def materialise_new(site: Site, until: datetime) -> list[Chunk]:
     """Bring the online store up to `until`, a day's rows at a time; return the chunks that were loaded.
 
     The watermark is ours: Feast's own is reset by `feast apply`, and it loads a whole window at once. It moves after
     each chunk, so that a crash costs one chunk. Days without a part are passed over.
     """
-    feature_store = open_feature_store(settings)
-    watermark = _read_watermark(store, settings)
-    chunks = plan_chunks(watermark, until, _part_times(store, settings, watermark))
+    feature_store = open_feature_store(site.settings)
+    watermark = _read_watermark(site)
+    chunks = plan_chunks(watermark, until, _part_times(site, watermark))
     for number, chunk in enumerate(chunks, 1):
         feature_store.materialize(start_date=chunk.start, end_date=chunk.end, feature_views=list(VIEWS))
-        store.put(settings.features_bucket, WATERMARK, to_json({"until": chunk.end.isoformat()}))
+        site.store.put(site.settings.features_bucket, WATERMARK, to_json({"until": chunk.end.isoformat()}))
         _log.info("Materialised", chunk=number, of=len(chunks), until=chunk.end.isoformat())
     return chunks
 
@@ -152,38 +153,36 @@ def online_row(settings: Settings, service: str, eye: str, study: str) -> dict[s
     return {name: values[0] for name, values in answer.to_dict().items()}
 
 
-def forget_eyes(store: ObjectStore, settings: Settings, gone: set[str]) -> int:
+def forget_eyes(site: Site, gone: set[str]) -> int:
     """Take the rows of withdrawn content out of every part, and out of the online store; return how many went.
 
     `gone` are digests of curated objects. What a visit's other photographs of the same eye share with them stays.
     """
-    dropped = _drop_rows(store, settings, "eye_embedding", lambda rows: rows["instance_digest"].isin(list(gone)))
+    dropped = _drop_rows(site, "eye_embedding", lambda rows: rows["instance_digest"].isin(list(gone)))
     if dropped.empty:
         return 0
-    left = read_keys(store, settings, "eye_embedding", datetime.max.replace(tzinfo=UTC))
+    left = read_keys(site, "eye_embedding", datetime.max.replace(tzinfo=UTC))
     keys = dropped[list(KEYS)].drop_duplicates()
     alone = set(keys.itertuples(index=False, name=None)) - set(left.itertuples(index=False, name=None))
     for view in ("study_acquisition", "eye_grade"):
-        _drop_rows(store, settings, view, lambda rows: pd.Series([k in alone for k in _keys_of(rows)], rows.index))
-    if alone and settings.online_store.exists():
-        blank_online(settings, sorted(alone))
+        _drop_rows(site, view, lambda rows: pd.Series([k in alone for k in _keys_of(rows)], rows.index))
+    if alone and site.settings.online_store.exists():
+        blank_online(site.settings, sorted(alone))
     return len(dropped)
 
 
-def _drop_rows(
-    store: ObjectStore, settings: Settings, view: str, doomed: Callable[[pd.DataFrame], Any]
-) -> pd.DataFrame:
-    bucket, dropped = settings.features_bucket, [pd.DataFrame({name: [] for name in KEYS})]
-    for part in list(store.list(bucket, f"{view}/")):
-        rows = from_parquet(store.get(bucket, part.name))
+def _drop_rows(site: Site, view: str, doomed: Callable[[pd.DataFrame], Any]) -> pd.DataFrame:
+    bucket, dropped = site.settings.features_bucket, [pd.DataFrame({name: [] for name in KEYS})]
+    for part in list(site.store.list(bucket, f"{view}/")):
+        rows = from_parquet(site.store.get(bucket, part.name))
         chosen = doomed(rows).astype(bool)
         if not chosen.any():
             continue
         dropped.append(rows.loc[chosen])
         if chosen.all():
-            store.delete(bucket, part.name)
+            site.store.delete(bucket, part.name)
         else:
-            store.put(bucket, part.name, to_parquet(rows.loc[~chosen]))
+            site.store.put(bucket, part.name, to_parquet(rows.loc[~chosen]))
     return pd.concat(dropped)
 
 
@@ -202,36 +201,38 @@ def blank_online(settings: Settings, keys: list[tuple[str, str]]) -> None:
         feature_store.write_to_online_store(view, df=rows)
 
 
-def newest_part(store: ObjectStore, settings: Settings) -> datetime | None:
+def newest_part(site: Site) -> datetime | None:
     """Return when the newest part became known, or None where there is none."""
-    times = _part_times(store, settings, EARLIEST)
+    times = _part_times(site, EARLIEST)
     return times[-1] if times else None
 
 
-def read_keys(store: ObjectStore, settings: Settings, view: str, as_of: datetime) -> pd.DataFrame:
+def read_keys(site: Site, view: str, as_of: datetime) -> pd.DataFrame:
     """Return the eyes and studies that a view knew at a moment, once each."""
     parts = [
-        pd.read_parquet(io.BytesIO(store.get(settings.features_bucket, part.name)), columns=["eye_id", "study_id"])
-        for part in store.list(settings.features_bucket, f"{view}/")
+        pd.read_parquet(
+            io.BytesIO(site.store.get(site.settings.features_bucket, part.name)), columns=["eye_id", "study_id"]
+        )
+        for part in site.store.list(site.settings.features_bucket, f"{view}/")
         if part_time(part.name) <= as_of
     ]
     keys = pd.concat(parts) if parts else pd.DataFrame({"eye_id": [], "study_id": []}, dtype=str)
     return keys.drop_duplicates(ignore_index=True)
 
 
-def _read_watermark(store: ObjectStore, settings: Settings) -> datetime:
-    found = store.find(settings.features_bucket, WATERMARK)
+def _read_watermark(site: Site) -> datetime:
+    found = site.store.find(site.settings.features_bucket, WATERMARK)
     return datetime.fromisoformat(json.loads(found)["until"]) if found else EARLIEST
 
 
-def _part_times(store: ObjectStore, settings: Settings, watermark: datetime) -> list[datetime]:
+def _part_times(site: Site, watermark: datetime) -> list[datetime]:
     # Parts are named by time, so a listing that starts at the watermark costs what is new, not what was ever stored.
     after = f"{watermark:%Y%m%dT%H%M%SZ}"
     return sorted(
         {
             part_time(part.name)
             for view in VIEWS
-            for part in store.list(settings.features_bucket, f"{view}/", after=f"{view}/{after}")
+            for part in site.store.list(site.settings.features_bucket, f"{view}/", after=f"{view}/{after}")
         }
     )
 

@@ -1,1 +1,1 @@
-"""The ensemble of both, its evaluation, the gate and the report."""
+"""The hybrid of the classical and the quantum form: mixed, exported as one graph, measured and reported."""

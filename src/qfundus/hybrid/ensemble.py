@@ -1,4 +1,4 @@
-"""The hybrid: both heads' calibrated logits, mixed by convex weights."""
+"""The hybrid: both heads' calibrated logits, mixed by one convex weight."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -8,6 +8,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
+SMALLEST_PROBABILITY = 1e-12  # before a logarithm
 _TEMPERATURES = (0.05, 20.0)
 
 
@@ -26,6 +27,14 @@ class Mixture:
             w * classical / self.classical_temperature + (1 - w) * quantum / self.quantum_temperature, axis=1
         )
 
+    def predict(self, classical: np.ndarray, quantum: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the probabilities `(eyes, 5)` of each form, calibrated, from both forms' logits `(eyes, 5)`."""
+        return {
+            "classical": softmax(classical / self.classical_temperature, axis=1),
+            "quantum": softmax(quantum / self.quantum_temperature, axis=1),
+            "hybrid": self.mix(classical, quantum),
+        }
+
     def to_dict(self) -> dict[str, float]:
         """Return the figures by name."""
         return asdict(self)
@@ -36,16 +45,16 @@ def fit_mixture(classical: np.ndarray, quantum: np.ndarray, grades: np.ndarray) 
 
     `classical` and `quantum` are logits `(eyes, 5)` on the validation split.
     """
-    warm, cold = fit_temperature(classical, grades), fit_temperature(quantum, grades)
+    classical_temperature, quantum_temperature = fit_temperature(classical, grades), fit_temperature(quantum, grades)
+    scaled_classical, scaled_quantum = classical / classical_temperature, quantum / quantum_temperature
     weight = _minimise(
-        lambda w: _negative_log_likelihood(w * classical / warm + (1 - w) * quantum / cold, grades),
-        (0.0, 1.0),
+        lambda w: _negative_log_likelihood(w * scaled_classical + (1 - w) * scaled_quantum, grades), (0.0, 1.0)
     )
-    return Mixture(warm, cold, weight)
+    return Mixture(classical_temperature, quantum_temperature, weight)
 
 
 def fit_temperature(logits: np.ndarray, grades: np.ndarray) -> float:
-    """Find the temperature under which the grades are likeliest."""
+    """Return the temperature that maximises the likelihood of the grades."""
     low, high = np.log(_TEMPERATURES)
     return float(np.exp(_minimise(lambda t: _negative_log_likelihood(logits / np.exp(t), grades), (low, high))))
 
@@ -55,5 +64,5 @@ def _negative_log_likelihood(logits: np.ndarray, grades: np.ndarray) -> float:
 
 
 def _minimise(loss: Callable[[float], float], bounds: tuple[float, float]) -> float:
-    found: Any = minimize_scalar(loss, bounds=bounds, method="bounded")
-    return float(found.x)
+    result: Any = minimize_scalar(loss, bounds=bounds, method="bounded")
+    return float(result.x)

@@ -1,9 +1,6 @@
 """The served grader: backbone, both forms and their mixture in one ONNX graph."""
 
 import tempfile
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +11,14 @@ from torch import nn
 
 from qfundus.features.embed import EMBEDDING_SIZE
 from qfundus.grades import GRADES
-from qfundus.hybrid.ensemble import Mixture
-from qfundus.onnx_export import export_module, open_session
-
-GRADER_FILE = "model.onnx"
-HEAD_FILE = "head.onnx"
-SMOKE_FILE = "smoke.npz"
-OUTPUTS = ("probabilities", "classical", "quantum")
-LEAST = 1e-12  # of a probability, before its logarithm
-_BATCH = 64
+from qfundus.hybrid.ensemble import SMALLEST_PROBABILITY, Mixture
+from qfundus.hybrid.grader_files import HEAD_FILE, OUTPUTS, SMOKE_FILE
+from qfundus.imaging.normalise import SIDE
+from qfundus.onnx_graphs.export import export_module
+from qfundus.onnx_graphs.run import GRADER_FILE, open_session
 
 
-class Head(nn.Module):
+class BothHeads(nn.Module):
     """Embeddings `(batch, 1280)` to the probabilities of the mixture and of each head alone, `(batch, 5)` each."""
 
     def __init__(self, classical: nn.Module, quantum: nn.Module, mixture: Mixture) -> None:
@@ -39,8 +32,8 @@ class Head(nn.Module):
         return mix(self.classical(embeddings), self.quantum(embeddings), self.mixture)
 
 
-class HeadBesideNetwork(nn.Module):
-    """A classical network's probabilities `(batch, 5)` and embeddings `(batch, 1280)` to the same as `Head`."""
+class NetworkAndQuantumHead(nn.Module):
+    """A classical network's probabilities `(batch, 5)` and embeddings `(batch, 1280)` to the same as `BothHeads`."""
 
     def __init__(self, quantum: nn.Module, mixture: Mixture) -> None:
         super().__init__()
@@ -51,35 +44,27 @@ class HeadBesideNetwork(nn.Module):
         self, embeddings: torch.Tensor, network: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the three probabilities."""
-        return mix(network.clamp_min(LEAST).log(), self.quantum(embeddings), self.mixture)
+        return mix(network.clamp_min(SMALLEST_PROBABILITY).log(), self.quantum(embeddings), self.mixture)
 
 
 def mix(
     classical: torch.Tensor, quantum: torch.Tensor, mixture: Mixture
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Mix both forms' logits `(batch, 5)`; return the probabilities of the mixture and of each form alone."""
-    warm, cold = classical / mixture.classical_temperature, quantum / mixture.quantum_temperature
+    scaled_classical = classical / mixture.classical_temperature
+    scaled_quantum = quantum / mixture.quantum_temperature
     weight = mixture.classical_weight
-    mixed = weight * warm + (1 - weight) * cold
-    return mixed.softmax(dim=1), warm.softmax(dim=1), cold.softmax(dim=1)
-
-
-@dataclass(frozen=True)
-class Graded:
-    """Probabilities `(eyes, 5)` of the mixture and of each head alone."""
-
-    probabilities: np.ndarray
-    classical: np.ndarray
-    quantum: np.ndarray
+    mixed = weight * scaled_classical + (1 - weight) * scaled_quantum
+    return mixed.softmax(dim=1), scaled_classical.softmax(dim=1), scaled_quantum.softmax(dim=1)
 
 
 def export_grader(backbone: bytes, classical: nn.Module, quantum: nn.Module, mixture: Mixture, folder: Path) -> None:
     """Write the head that works on stored embeddings and, joined to the backbone, the grader of images.
 
     Raises:
-        ValueError: where ONNX Runtime's answer is not PyTorch's.
+        ValueError: if ONNX Runtime's answer differs from PyTorch's.
     """
-    export_module(Head(classical, quantum, mixture), {"embedding": _example()}, folder / HEAD_FILE, OUTPUTS)
+    export_module(BothHeads(classical, quantum, mixture), {"embedding": _example()}, folder / HEAD_FILE, OUTPUTS)
     onnx.save(_join_backbone(backbone, onnx.load(folder / HEAD_FILE)), folder / GRADER_FILE)
 
 
@@ -87,13 +72,13 @@ def export_network_grader(backbone: bytes, network: Path, quantum: nn.Module, mi
     """Write the grader of images that joins a classical network's graph with the backbone and the quantum head.
 
     Raises:
-        ValueError: where ONNX Runtime's answer is not PyTorch's.
+        ValueError: if ONNX Runtime's answer differs from PyTorch's.
     """
     folder.mkdir(parents=True, exist_ok=True)
     examples = {"embedding": _example(), "network": torch.full((2, GRADES), 1 / GRADES)}
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / HEAD_FILE
-        export_module(HeadBesideNetwork(quantum, mixture), examples, file, OUTPUTS)
+        export_module(NetworkAndQuantumHead(quantum, mixture), examples, file, OUTPUTS)
         head = onnx.load(file)
     head = _merge(
         onnx.compose.add_prefix(onnx.load(network), "network/"),
@@ -101,7 +86,7 @@ def export_network_grader(backbone: bytes, network: Path, quantum: nn.Module, mi
         ("network/probabilities", "network"),
     )
     joined = _join_backbone(backbone, head)
-    _share_input(joined.graph, "network/image", "image")
+    _replace_input(joined.graph, "network/image", "image")
     onnx.checker.check_model(joined)
     onnx.save(joined, folder / GRADER_FILE)
 
@@ -123,33 +108,27 @@ def _join_backbone(backbone: bytes, head: onnx.ModelProto) -> onnx.ModelProto:
 def _merge(first: onnx.ModelProto, second: onnx.ModelProto, joint: tuple[str, str]) -> onnx.ModelProto:
     merged = onnx.compose.merge_models(first, second, io_map=[joint])
     # Both bring their operators' version, and a graph that names it twice cannot be quantised.
-    versions = {one.domain: one.version for one in merged.opset_import}
+    versions = {imported.domain: imported.version for imported in merged.opset_import}
     del merged.opset_import[:]
     merged.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in versions.items())
     return merged
 
 
-def _share_input(graph: onnx.GraphProto, one: str, other: str) -> None:
-    """Let what reads one input of a graph read the other."""
+def _replace_input(graph: onnx.GraphProto, old: str, new: str) -> None:
+    """Let the nodes that read one input of a graph read another."""
     for node in graph.node:
-        node.input[:] = [other if name == one else name for name in node.input]
-    graph.input.remove(next(value for value in graph.input if value.name == one))
+        node.input[:] = [new if name == old else name for name in node.input]
+    graph.input.remove(next(value for value in graph.input if value.name == old))
 
 
-def run_head(file: Path, embeddings: np.ndarray) -> Graded:
-    """Grade stored embeddings `(eyes, 1280)` by a head's ONNX graph."""
-    answer = open_session(file).run(list(OUTPUTS), {"embedding": embeddings.astype(np.float32)})
-    return Graded(*(np.asarray(a) for a in answer))
+def run_head(file: Path, embeddings: np.ndarray) -> np.ndarray:
+    """Return the mixture's probabilities `(eyes, 5)` of stored embeddings `(eyes, 1280)`, by a head's graph."""
+    answer = open_session(file).run(["probabilities"], {"embedding": embeddings.astype(np.float32)})
+    return np.asarray(answer[0])
 
 
-def run_graph(file: Path, images: Iterable[np.ndarray], outputs: Sequence[str] = OUTPUTS[:1]) -> np.ndarray:
-    """Grade cropped discs `(224, 224, 3)` of uint8, a few at a time, by a graph of images.
-
-    Returns probabilities `(outputs, images, 5)`.
-    """
-    session, left = open_session(file), iter(images)
-    told: list[np.ndarray] = [np.empty((len(outputs), 0, GRADES), np.float32)]
-    while group := list(islice(left, _BATCH)):
-        answers = session.run(list(outputs), {"image": np.stack(group)})
-        told.append(np.stack([np.asarray(answer) for answer in answers]))
-    return np.concatenate(told, axis=1)
+def write_smoke_test(folder: Path, form: str) -> None:
+    """Keep a few images and the graph's own answers, which Triton must repeat before the version serves."""
+    images = np.random.default_rng(0).integers(0, 256, (4, SIDE, SIDE, 3), dtype=np.uint8)
+    answers = open_session(folder / GRADER_FILE).run(["probabilities"], {"image": images})
+    np.savez_compressed(folder / SMOKE_FILE, images=images, probabilities=np.asarray(answers[0]), form=form)

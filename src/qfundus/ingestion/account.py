@@ -7,36 +7,32 @@ import structlog
 from qfundus.errors import AccountError
 from qfundus.ingestion.curate import read_manifest
 from qfundus.ingestion.landing import clear_landed
-from qfundus.ingestion.names import account_name, landed_name
 from qfundus.ingestion.outcome import count_outcomes
-from qfundus.security.audit import AuditTrail
-from qfundus.security.keys import SiteKey
-from qfundus.settings import Settings
-from qfundus.storage import ObjectStore, digest, to_json
+from qfundus.object_names import account_name, landed_name
+from qfundus.site import Site
+from qfundus.storage import digest, to_json
 
 _log = structlog.get_logger()
 
 
-def close_run(store: ObjectStore, settings: Settings, key: SiteKey, run: str, manifest: str) -> dict[str, int]:
+def close_run(site: Site, run: str, manifest: str) -> dict[str, int]:
     """Check a run's outcomes against what had landed, write its account, then clear the landing bucket.
 
     Raises:
         AccountError: where an object has no outcome, two, or one that never landed; nothing is cleared then.
     """
-    outcomes = read_manifest(store, settings, manifest)
+    outcomes = read_manifest(site, manifest)
     objects = outcomes.loc[outcomes["part_of"] == "", "source"]
-    landed: list[str] = store.find_json(settings.curated_bucket, landed_name(run))
+    landed: list[str] = site.store.find_json(site.settings.curated_bucket, landed_name(run))
     check_account(landed, list(objects))
     planted = int((outcomes["planted"] & (outcomes["part_of"] == "")).sum())
     counts = {"landed": len(landed) - planted, **count_outcomes(outcomes)}
-    if store.find(settings.curated_bucket, account_name(run)) is None:
-        said = digest(store.get(settings.curated_bucket, manifest))
+    if site.store.find(site.settings.curated_bucket, account_name(run)) is None:
+        said = digest(site.store.get(site.settings.curated_bucket, manifest))
         # Before the account: a crash between the two leaves a second record, and never none.
-        AuditTrail(store, settings.audit_bucket, key).append(
-            "110107", "C", run, "A run of ingestion.", manifest_sha256=said, **counts
-        )
-        store.put_if_absent(settings.curated_bucket, account_name(run), to_json(counts))
-    cleared = clear_landed(store, settings, key, set(landed))
+        site.trail.append("110107", "C", run, "A run of ingestion.", manifest_sha256=said, **counts)
+        site.store.put_if_absent(site.settings.curated_bucket, account_name(run), to_json(counts))
+    cleared = clear_landed(site, set(landed))
     _log.info("Run closed", cleared=cleared, **counts)
     return counts
 

@@ -11,16 +11,17 @@ from zipfile import BadZipFile, ZipFile
 import structlog
 
 from qfundus.dicom.photograph import is_photograph, sidecar_of
+from qfundus.dicom.recognise import is_no_image
 from qfundus.errors import Discard, ReasonCode
 from qfundus.ingestion.curation import Curation
 from qfundus.ingestion.images import curate_member, instance_of, refuse_large
-from qfundus.ingestion.inputs import find_member, is_no_image, read_member
+from qfundus.ingestion.isolation import Isolation
 from qfundus.ingestion.landing import ERASURE, LandedObject, is_erasure, is_sheet
 from qfundus.ingestion.outcome import Outcome
 from qfundus.ingestion.papers import Paper
 from qfundus.ingestion.quarantine import PART
 from qfundus.ingestion.threads import in_threads
-from qfundus.isolation import Isolation
+from qfundus.ingestion.zip_members import find_member, read_member
 from qfundus.storage import digest
 
 _log = structlog.get_logger()
@@ -62,7 +63,7 @@ def _landed_file(curation: Curation, name: str) -> Generator[IO[bytes] | None]:
     """Yield a landed object as a file, None where somebody took it away: an archive may be larger than memory."""
     with tempfile.TemporaryFile() as file:
         try:
-            for part in curation.store.stream(curation.settings.landing_bucket, name, PART):
+            for part in curation.site.store.stream(curation.site.settings.landing_bucket, name, PART):
                 file.write(part)
         except LookupError:
             there = False

@@ -11,40 +11,30 @@ from qfundus.dicom.deidentify import CompiledPolicy
 from qfundus.errors import Discard
 from qfundus.ingestion.instances import InstanceIndex
 from qfundus.ingestion.landing import LandedObject
-from qfundus.ingestion.names import account_name
 from qfundus.ingestion.quarantine import PART, Quarantine
-from qfundus.security.keys import SiteKey
-from qfundus.security.vault import Vault
-from qfundus.settings import Settings
-from qfundus.storage import ObjectStore
+from qfundus.object_names import account_name
+from qfundus.site import Site
 
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
 class Curation:
-    """One run's curation: the store, the settings, the site's key and policy, and what hangs on them."""
+    """One run of ingestion: the site, the policy, and what is made from them once."""
 
-    store: ObjectStore
-    settings: Settings
-    key: SiteKey
+    site: Site
     policy: CompiledPolicy
     run: str
 
     @cached_property
     def index(self) -> InstanceIndex:
         """The index of SOP instances."""
-        return InstanceIndex(self.store, self.settings)
+        return InstanceIndex(self.site)
 
     @cached_property
     def quarantine(self) -> Quarantine:
         """The quarantine bucket."""
-        return Quarantine(self.store, self.settings, self.key)
-
-    @cached_property
-    def vault(self) -> Vault:
-        """The vault of identities."""
-        return Vault(self.store, self.settings, self.key)
+        return Quarantine(self.site)
 
     def hold(self, source: str, name: str, data: bytes | Iterable[bytes], why: Discard, instance: str = "") -> None:
         """Put something into quarantine, and say so in the log."""
@@ -56,7 +46,7 @@ class Curation:
         seen = hashlib.sha256()
 
         def parts() -> Iterator[bytes]:
-            for part in self.store.stream(self.settings.landing_bucket, item.name, PART):
+            for part in self.site.store.stream(self.site.settings.landing_bucket, item.name, PART):
                 seen.update(part)
                 yield part
 
@@ -69,4 +59,4 @@ class Curation:
 
     @cached_property
     def _is_closed(self) -> Callable[[str], bool]:
-        return cache(lambda run: self.store.find(self.settings.curated_bucket, account_name(run)) is not None)
+        return cache(lambda run: self.site.store.find(self.site.settings.curated_bucket, account_name(run)) is not None)

@@ -9,21 +9,22 @@ import pydicom
 
 from qfundus.dicom.clean import clean_object
 from qfundus.dicom.deidentify import CompiledPolicy, Handled
+from qfundus.dicom.handling import made_by, name_handling, write_handling
 from qfundus.dicom.photograph import is_photograph, make_object, sidecar_of
 from qfundus.dicom.policy import Policy
 from qfundus.dicom.read import laterality, read_eye, read_preview
+from qfundus.dicom.recognise import is_no_image
 from qfundus.errors import Discard
 from qfundus.imaging.disc import find_disc
 from qfundus.ingestion.curation import Curation
-from qfundus.ingestion.inputs import is_no_image
 from qfundus.ingestion.instances import Instance
-from qfundus.ingestion.manifest import made_by, name_handling, write_handling
-from qfundus.ingestion.names import handling_name, object_name
+from qfundus.object_names import handling_name, object_name
 from qfundus.scratch import file_in_memory
 from qfundus.security.keys import SiteKey, pseudonymise_uid
 from qfundus.security.vault import Identified
 from qfundus.settings import Settings
-from qfundus.storage import ObjectStore, digest
+from qfundus.site import open_site
+from qfundus.storage import digest
 
 LARGEST = 256 << 20  # bytes of one image: each process holds three copies of it
 _own: Curation | None = None  # of a process that curates
@@ -31,10 +32,10 @@ _own_trusting: Curation | None = None  # the same, for pixels that a person has 
 _described: set[str] = set()  # the handlings whose tables it has stored
 
 
-def begin_process(settings: Settings, policy: Policy, key: SiteKey, run: str) -> None:
+def begin_process(settings: Settings, key: SiteKey, policy: Policy, run: str) -> None:
     """Make ready the process that this runs in."""
     global _own, _own_trusting  # noqa: PLW0603  (a pool's initialiser has no other way to leave something for its tasks)
-    _own = Curation(ObjectStore(settings), settings, key, CompiledPolicy(policy), run)
+    _own = Curation(open_site(settings, key), CompiledPolicy(policy), run)
     _own_trusting = replace(_own, policy=CompiledPolicy(policy.trusting_pixels()))
 
 
@@ -48,7 +49,7 @@ def curate_landed_image(name: str, *, corrects: bool, released: bool) -> Instanc
     """
     assert _own is not None  # noqa: S101  (set by the initialiser)
     assert _own_trusting is not None  # noqa: S101
-    store, bucket = _own.store, _own.settings.landing_bucket
+    store, bucket = _own.site.store, _own.site.settings.landing_bucket
     data = store.find(bucket, name)
     if data is None:
         return "withdrawn"
@@ -75,7 +76,7 @@ def instance_of(name: str, data: bytes, sidecar: bytes | None) -> str:
     with suppress(Exception):  # a hostile file may raise anything
         whole = make_object(data, sidecar) if is_photograph(name) else data
         eye = pydicom.dcmread(io.BytesIO(whole), stop_before_pixels=True, specific_tags=["SOPInstanceUID"], force=True)
-        return pseudonymise_uid(_own.key, str(eye.SOPInstanceUID))
+        return pseudonymise_uid(_own.site.key, str(eye.SOPInstanceUID))
     return ""
 
 
@@ -96,14 +97,14 @@ def curate_bytes(curation: Curation, data: bytes, *, corrects: bool) -> Instance
         Discard: where it is unusable, or another content of its UID came first and it `corrects` nothing.
     """
     eye = read_eye(data)
-    uid = pseudonymise_uid(curation.key, str(eye.SOPInstanceUID))
-    fingerprint = curation.key.mac("source", data).hex()
+    uid = pseudonymise_uid(curation.site.key, str(eye.SOPInstanceUID))
+    fingerprint = curation.site.key.mac("source", data).hex()
     known = curation.index.find(uid)
     if known is not None and known.fingerprint == fingerprint:
         return known
     find_disc(read_preview(eye))
     with file_in_memory() as draft:
-        cleaned = clean_object(data, draft, curation.policy, curation.key)
+        cleaned = clean_object(data, draft, curation.policy, curation.site.key)
         written = draft.read_bytes()
     # An archive writes a header of its own each time it sends: what is left once it is clean decides.
     if known is not None and known.digest == cleaned.digest:
@@ -116,9 +117,9 @@ def curate_bytes(curation: Curation, data: bytes, *, corrects: bool) -> Instance
     patient = cleaned.said.patient
     issuer = str(eye.get("IssuerOfPatientID", ""))
     who = Identified(str(eye.PatientID), issuer, str(eye.StudyInstanceUID), str(eye.SOPInstanceUID))
-    curation.vault.put(patient, uid, who)
+    curation.site.vault.put(patient, uid, who)
     # The object and its table come before its index entry: an entry never points at nothing.
-    curation.store.put_if_absent(curation.settings.curated_bucket, object_name(cleaned.digest), written)
+    curation.site.store.put_if_absent(curation.site.settings.curated_bucket, object_name(cleaned.digest), written)
     instance = Instance(
         uid=uid,
         fingerprint=fingerprint,
@@ -149,6 +150,6 @@ def _describe_handling(curation: Curation, handled: tuple[Handled, ...]) -> str:
     handling = name_handling(handled, made_by(policy)["policy_digest"])
     if handling not in _described:
         table = write_handling(handling, handled, policy)
-        curation.store.put_if_absent(curation.settings.curated_bucket, handling_name(handling), table)
+        curation.site.store.put_if_absent(curation.site.settings.curated_bucket, handling_name(handling), table)
         _described.add(handling)
     return handling

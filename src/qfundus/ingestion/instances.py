@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
-from qfundus.ingestion.names import (
+from qfundus.object_names import (
     WITHDRAWN,
     erasure_name,
     grade_name,
@@ -14,8 +14,8 @@ from qfundus.ingestion.names import (
     vault_name,
     withdrawn_name,
 )
-from qfundus.settings import Settings
-from qfundus.storage import ObjectStore, to_json
+from qfundus.site import Site
+from qfundus.storage import to_json
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class KnownGrade:
 class InstanceIndex:
     """One small object for each instance, so that a lookup costs the same however much was ever stored."""
 
-    def __init__(self, store: ObjectStore, settings: Settings) -> None:
-        self._store = store
-        self._bucket = settings.curated_bucket
-        self._vault = settings.vault_bucket
+    def __init__(self, site: Site) -> None:
+        self._store = site.store
+        self._bucket = site.settings.curated_bucket
+        self._vault = site.settings.vault_bucket
 
     def add(self, instance: Instance) -> Instance:
         """Enter an instance unless its UID is taken; return the one that stands in the index then."""

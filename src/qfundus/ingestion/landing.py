@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from qfundus.dicom.photograph import SIDECAR, is_photograph
-from qfundus.ingestion.names import landed_name
+from qfundus.object_names import landed_name
 from qfundus.security.keys import SiteKey, pseudonymise_source, pseudonymise_uid
-from qfundus.settings import Settings
-from qfundus.storage import ObjectStore, StoredObject, to_json
+from qfundus.site import Site
+from qfundus.storage import StoredObject, to_json
 
 _THREADS = 8
 ARCHIVE = "archive/"  # where what the hospital's picture archive sent lands
@@ -88,47 +88,47 @@ def released_prefix(key: SiteKey) -> str:
     return f"released-{key.mac('plant', 'released')[:8].hex()}/"
 
 
-def list_landed(store: ObjectStore, settings: Settings, key: SiteKey) -> list[LandedObject]:
+def list_landed(site: Site) -> list[LandedObject]:
     """List what has landed; an object sent again under its name with other bytes counts as another."""
-    planted, released = planted_prefix(key), released_prefix(key)
+    planted, released = planted_prefix(site.key), released_prefix(site.key)
     return [
         LandedObject(
             found.name,
             found.etag,
-            pseudonymise_source(key, f"{found.name}\x00{found.etag}"),
+            pseudonymise_source(site.key, f"{found.name}\x00{found.etag}"),
             found.modified,
             found.size,
             planted=found.name.startswith(planted),
             released=found.name.startswith(released),
             corrects=found.name.removeprefix(released).startswith(ARCHIVE),
         )
-        for found in store.list(settings.landing_bucket)
+        for found in site.store.list(site.settings.landing_bucket)
     ]
 
 
-def fix_landed(store: ObjectStore, settings: Settings, key: SiteKey, run: str) -> tuple[list[LandedObject], list[str]]:
+def fix_landed(site: Site, run: str) -> tuple[list[LandedObject], list[str]]:
     """Fix what a run is to account for: what has landed at its first try, whatever arrives later.
 
     Returns the objects, and the sources of those that somebody took away since the first try.
     """
-    landed = list_landed(store, settings, key)
+    landed = list_landed(site)
     name = landed_name(run)
-    store.put_if_absent(settings.curated_bucket, name, to_json(sorted(item.source for item in landed)))
-    fixed = set(store.find_json(settings.curated_bucket, name))
+    site.store.put_if_absent(site.settings.curated_bucket, name, to_json(sorted(item.source for item in landed)))
+    fixed = set(site.store.find_json(site.settings.curated_bucket, name))
     present = [item for item in landed if item.source in fixed]
     return present, sorted(fixed - {item.source for item in present})
 
 
-def clear_landed(store: ObjectStore, settings: Settings, key: SiteKey, sources: set[str]) -> int:
+def clear_landed(site: Site, sources: set[str]) -> int:
     """Delete the landed objects that are accounted for; return how many there were.
 
     One that is sent again under its name in the meantime stays: it is another object, and its run is the next.
     """
-    bucket = settings.landing_bucket
+    bucket = site.settings.landing_bucket
 
     def clear(found: StoredObject) -> bool:
-        source = pseudonymise_source(key, f"{found.name}\x00{found.etag}")
-        return source in sources and store.delete_unchanged(bucket, found)
+        source = pseudonymise_source(site.key, f"{found.name}\x00{found.etag}")
+        return source in sources and site.store.delete_unchanged(bucket, found)
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        return sum(pool.map(clear, store.list(bucket)))
+        return sum(pool.map(clear, site.store.list(bucket)))

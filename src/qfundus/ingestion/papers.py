@@ -11,7 +11,6 @@ from qfundus.ingestion.instances import KnownGrade
 from qfundus.ingestion.landing import ARCHIVE, LandedObject
 from qfundus.ingestion.outcome import Outcome
 from qfundus.ingestion.threads import in_threads
-from qfundus.security.audit import AuditTrail
 from qfundus.security.keys import pseudonymise_uid
 
 
@@ -27,7 +26,7 @@ class Paper:
 
     def read(self, curation: Curation) -> bytes | None:
         """Return the content, None where somebody took it away."""
-        return self.data if self.part_of else curation.store.find(curation.settings.landing_bucket, self.name)
+        return self.data if self.part_of else curation.site.store.find(curation.site.settings.landing_bucket, self.name)
 
 
 def curate_sheet(curation: Curation, sheet: Paper) -> list[Outcome]:
@@ -46,9 +45,9 @@ def curate_sheet(curation: Curation, sheet: Paper) -> list[Outcome]:
 
 def _curate_row(curation: Curation, sheet: Paper, number: int, row: dict[str, str]) -> list[Outcome]:
     source = f"{sheet.source}-{number}"
-    uid = pseudonymise_uid(curation.key, row["SOPInstanceUID"]) if row.get("SOPInstanceUID") else ""
+    uid = pseudonymise_uid(curation.site.key, row["SOPInstanceUID"]) if row.get("SOPInstanceUID") else ""
     try:
-        graded = resolve_row(row, source, sheet.source, curation.index, curation.key)
+        graded = resolve_row(row, source, sheet.source, curation.index, curation.site.key)
     except Discard as why:
         curation.hold(source, f"{sheet.name}.row{number}.csv", write_sheet([row]), why, uid)
         return [Outcome(source, "grade", "quarantined", why.reason, part_of=sheet.source)]
@@ -66,7 +65,7 @@ def erase_named(curation: Curation, notice: Paper, landed: list[LandedObject]) -
     if data is None:
         return [Outcome(notice.source, "notice", "withdrawn")]
     try:
-        uids = read_erasures(data, curation.key)
+        uids = read_erasures(data, curation.site.key)
     except Discard as why:
         curation.hold(notice.source, notice.name, data, why)
         return [Outcome(notice.source, "notice", "quarantined", why.reason, part_of=notice.part_of)]
@@ -83,8 +82,9 @@ def _erase(curation: Curation, uid: str, source: str, notice: str, back: set[str
         curation.index.note_erasure(uid, curation.run)
     if f"{ARCHIVE}{uid}.dcm" in back or not curation.index.erase(uid, curation.run):
         return Outcome(source, "erasure", "ignored", part_of=notice, instance=uid)
-    trail = AuditTrail(curation.store, curation.settings.audit_bucket, curation.key)
-    trail.append("110103", "D", uid, "A notice of erasure named it.", run=curation.run, notice=notice, held=len(held))
+    curation.site.trail.append(
+        "110103", "D", uid, "A notice of erasure named it.", run=curation.run, notice=notice, held=len(held)
+    )
     for item in held:
         curation.quarantine.forget(item)
     erased = Outcome(source, "erasure", "erased", part_of=notice, instance=uid)

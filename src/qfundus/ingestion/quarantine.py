@@ -9,11 +9,9 @@ from typing import Any
 
 from qfundus.errors import REMEDIES, Discard, ReasonCode
 from qfundus.ingestion.landing import ARCHIVE, released_prefix
-from qfundus.security.audit import AuditTrail
-from qfundus.security.keys import SiteKey
 from qfundus.security.sealing import seal, unseal
-from qfundus.settings import Settings
-from qfundus.storage import ObjectStore, to_json
+from qfundus.site import Site
+from qfundus.storage import to_json
 
 PART = 64 << 20  # bytes that are sealed at a time: what a large item costs in memory
 
@@ -36,12 +34,12 @@ class QuarantinedItem:
 class Quarantine:
     """The quarantine bucket."""
 
-    def __init__(self, store: ObjectStore, settings: Settings, key: SiteKey) -> None:
-        self._store = store
-        self._bucket = settings.quarantine_bucket
-        self._landing = settings.landing_bucket
-        self._key = key
-        self._trail = AuditTrail(store, settings.audit_bucket, key)
+    def __init__(self, site: Site) -> None:
+        self._store = site.store
+        self._bucket = site.settings.quarantine_bucket
+        self._landing = site.settings.landing_bucket
+        self._key = site.key
+        self._trail = site.trail
 
     def put(
         self, source: str, name: str, data: bytes | Iterable[bytes], why: Discard, run: str, instance: str = ""

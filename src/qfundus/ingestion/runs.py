@@ -9,9 +9,8 @@ import pandas as pd
 from qfundus.errors import SetupError
 from qfundus.ingestion.account import describe_counts
 from qfundus.ingestion.curate import read_manifest
-from qfundus.ingestion.names import account_name, landed_name, manifest_name
-from qfundus.settings import Settings
-from qfundus.storage import ObjectStore
+from qfundus.object_names import account_name, landed_name, manifest_name
+from qfundus.site import Site
 
 SHOWN = ["source", "kind", "status", "reason", "eye", "study", "grade", "part_of", "planted"]
 
@@ -25,25 +24,27 @@ class Run:
     counts: str
 
 
-def list_runs(store: ObjectStore, settings: Settings, most: int) -> list[Run]:
+def list_runs(site: Site, most: int) -> list[Run]:
     """List the newest runs, newest first."""
     began = [
         (found.modified, PurePosixPath(found.name).parent.name)
-        for found in store.list(settings.curated_bucket, "runs/")
+        for found in site.store.list(site.settings.curated_bucket, "runs/")
         if found.name.endswith(f"/{PurePosixPath(landed_name('')).name}")
     ]
     newest = sorted(began, reverse=True)[:most]
-    accounts = ((moment, run, store.find_json(settings.curated_bucket, account_name(run))) for moment, run in newest)
+    accounts = (
+        (moment, run, site.store.find_json(site.settings.curated_bucket, account_name(run))) for moment, run in newest
+    )
     return [Run(run, moment, describe_counts(counts) if counts else "") for moment, run, counts in accounts]
 
 
-def read_outcomes(store: ObjectStore, settings: Settings, run: str) -> pd.DataFrame:
+def read_outcomes(site: Site, run: str) -> pd.DataFrame:
     """Read what became of each object of a run, a row each.
 
     Raises:
         SetupError: where there is no such run, or it has not got so far.
     """
     try:
-        return read_manifest(store, settings, manifest_name(run)).filter(items=SHOWN)
+        return read_manifest(site, manifest_name(run)).filter(items=SHOWN)
     except LookupError:
         raise SetupError(f"There are no outcomes of a run {run}: `qfundus runs` lists the runs.") from None

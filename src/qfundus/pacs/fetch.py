@@ -13,12 +13,11 @@ from qfundus.errors import Retry, SetupError
 from qfundus.ingestion.erasures import write_erasures
 from qfundus.ingestion.landing import ARCHIVE, ERASURE, landed_photograph
 from qfundus.pacs.dicomweb import Address, Archive, ListedStudy
-from qfundus.pacs.known import UNSURE, Cursor, KnownArchive, KnownStudy
+from qfundus.pacs.fetched import UNSURE, Cursor, FetchedArchive, FetchedStudy
 from qfundus.pacs.orthanc import ChangeFeed
-from qfundus.security.audit import AuditTrail
-from qfundus.security.keys import SiteKey, pseudonymise_uid
-from qfundus.settings import Settings
-from qfundus.storage import ObjectStore, digest
+from qfundus.security.keys import pseudonymise_uid
+from qfundus.site import Site
+from qfundus.storage import digest
 
 _log = structlog.get_logger()
 _THREADS = 6
@@ -37,7 +36,7 @@ class Fetched:
     studies: int = 0
 
 
-def fetch_archive(store: ObjectStore, settings: Settings, key: SiteKey, today: date) -> Fetched:
+def fetch_archive(site: Site, today: date) -> Fetched:
     """Land every photograph that is new or corrected, and a notice that names those that are gone.
 
     An Orthanc's feed of changes is followed at each call, and the whole archive compared once a day; any other
@@ -47,15 +46,15 @@ def fetch_archive(store: ObjectStore, settings: Settings, key: SiteKey, today: d
         Retry: where the archive does not answer, or some photographs could not be fetched; the others have landed.
         SetupError: where so much is gone at once that a wrong setting is likelier; nothing is erased then.
     """
-    fetch = _Fetch(store, settings, key)
-    due = settings.orthanc_url is None or fetch.known.cursor.compared != today.isoformat()
-    if settings.orthanc_url is not None:
-        due = not fetch.follow(ChangeFeed(settings)) or due
+    fetch = _Fetch(site)
+    due = site.settings.orthanc_url is None or fetch.known.cursor.compared != today.isoformat()
+    if site.settings.orthanc_url is not None:
+        due = not fetch.follow(ChangeFeed(site.settings)) or due
     if due:
         fetch.compare(today)
     _log.info("Archive fetched", **asdict(fetch.done))
     if any(asdict(fetch.done).values()):
-        trail = AuditTrail(store, settings.audit_bucket, key)
+        trail = site.trail
         trail.append("110107", "C", "archive", "Fetched from the archive.", **asdict(fetch.done))
     if fetch.done.failed:
         raise Retry(f"{fetch.done.failed} photographs could not be fetched; {fetch.done.landed} have landed.")
@@ -63,11 +62,11 @@ def fetch_archive(store: ObjectStore, settings: Settings, key: SiteKey, today: d
 
 
 class _Fetch:
-    def __init__(self, store: ObjectStore, settings: Settings, key: SiteKey) -> None:
-        self._store, self._key = store, key
-        self._bucket = settings.landing_bucket
-        self._archive = Archive(settings)
-        self.known = KnownArchive(store, settings)
+    def __init__(self, site: Site) -> None:
+        self._store, self._key = site.store, site.key
+        self._bucket = site.settings.landing_bucket
+        self._archive = Archive(site.settings)
+        self.known = FetchedArchive(site)
         self.done = Fetched()
 
     def follow(self, feed: ChangeFeed) -> bool:
@@ -104,7 +103,7 @@ class _Fetch:
         # What failed is due again at the next call.
         self.known.save(replace(self.known.cursor, compared="" if self.done.failed else today.isoformat()))
 
-    def _differs(self, study: ListedStudy, unseen: dict[str, KnownStudy]) -> bool:
+    def _differs(self, study: ListedStudy, unseen: dict[str, FetchedStudy]) -> bool:
         known = unseen.pop(pseudonymise_uid(self._key, study.uid), None)
         return known is None or study.count < 0 or known.count != study.count
 
@@ -120,8 +119,8 @@ class _Fetch:
         self.done.studies += 1
         return set(there), before
 
-    def _known(self, study: str) -> KnownStudy:
-        return self.known.studies.setdefault(pseudonymise_uid(self._key, study), KnownStudy())
+    def _known(self, study: str) -> FetchedStudy:
+        return self.known.studies.setdefault(pseudonymise_uid(self._key, study), FetchedStudy())
 
     def _land(self, addresses: Iterable[Address]) -> bool:
         """Land photographs; return whether all that are there could be fetched."""
@@ -152,7 +151,7 @@ class _Fetch:
         self._store.put(self._bucket, landed_photograph(self._key, address.instance), data)
         return "landed"
 
-    def _erase(self, gone: set[str], unseen: dict[str, KnownStudy]) -> None:
+    def _erase(self, gone: set[str], unseen: dict[str, FetchedStudy]) -> None:
         everything = sum(len(study.photographs) for study in self.known.studies.values())
         if len(gone) > max(_FEW, _MANY * everything):
             raise SetupError(

@@ -43,10 +43,9 @@ from qfundus.errors import Retry, SetupError
 from qfundus.ingestion.instances import InstanceIndex
 from qfundus.ingestion.landing import landed_photograph
 from qfundus.ingestion.quarantine import Quarantine
-from qfundus.security.audit import AuditTrail, EventCode
-from qfundus.security.keys import SiteKey, pseudonymise_uid
-from qfundus.settings import Settings
-from qfundus.storage import ObjectStore
+from qfundus.security.audit import EventCode
+from qfundus.security.keys import pseudonymise_uid
+from qfundus.site import Site
 
 _log = structlog.get_logger()
 _NOT_THE_OBJECT = 0xA900  # the data set does not match what the request says of it (PS3.4 B.2.3)
@@ -103,15 +102,15 @@ class _Count:
 class Receiver:
     """The service; `listen` runs it."""
 
-    def __init__(self, store: ObjectStore, settings: Settings, key: SiteKey) -> None:
-        self._store, self._settings, self._key = store, settings, key
-        listed = [text for text in settings.receiver_peers.split(",") if text.strip()]
+    def __init__(self, site: Site) -> None:
+        self._store, self._settings, self._key = site.store, site.settings, site.key
+        listed = [text for text in site.settings.receiver_peers.split(",") if text.strip()]
         self._peers = {peer.title: peer for peer in map(Peer.parse, listed)}
         if not self._peers:
             raise SetupError("Nobody may send: list the titles of archive and cameras in QFUNDUS_RECEIVER_PEERS.")
-        self._index = InstanceIndex(store, settings)
-        self._quarantine = Quarantine(store, settings, key)
-        self._trail = AuditTrail(store, settings.audit_bucket, key)
+        self._index = InstanceIndex(site)
+        self._quarantine = Quarantine(site)
+        self._trail = site.trail
         self._counts: dict[int, _Count] = {}
 
     @contextmanager

@@ -16,10 +16,10 @@ from qfundus.hospital.people import Clinic, Patient, invent_patient
 from qfundus.hospital.photographs import draw_phantoms
 from qfundus.hospital.wrap import WrappedEye, answers_about, to_bytes, wrap_eye
 from qfundus.ingestion.landing import list_landed, planted_prefix
-from qfundus.ingestion.names import PLANTED_RECENT
+from qfundus.object_names import PLANTED_RECENT
 from qfundus.security.keys import SiteKey
-from qfundus.settings import Settings
-from qfundus.storage import ObjectStore, to_json
+from qfundus.site import Site
+from qfundus.storage import to_json
 
 _LETTERS = 12
 _REMEMBERED = 10  # runs
@@ -53,30 +53,30 @@ def marks(key: SiteKey, run: str) -> list[str]:
     return [letters[:_LETTERS], letters[_LETTERS : 2 * _LETTERS]]
 
 
-def plant_patients(store: ObjectStore, settings: Settings, key: SiteKey, run: str) -> bool:
+def plant_patients(site: Site, run: str) -> bool:
     """Land a run's invented patients beside what the hospital sent; where it sent nothing, plant nothing."""
-    landed = [item for item in list_landed(store, settings, key) if not item.planted]
+    landed = [item for item in list_landed(site) if not item.planted]
     if not landed:
         return False
-    _remember(store, settings, run)
-    for name, data in _files(planted_eyes(key, run), " ".join(marks(key, run))).items():
-        store.put(settings.landing_bucket, f"{planted_prefix(key)}{name}", data)
+    _remember(site, run)
+    for name, data in _files(planted_eyes(site.key, run), " ".join(marks(site.key, run))).items():
+        site.store.put(site.settings.landing_bucket, f"{planted_prefix(site.key)}{name}", data)
     return True
 
 
-def recent_plantings(store: ObjectStore, settings: Settings) -> list[Planting]:
+def recent_plantings(site: Site) -> list[Planting]:
     """Return the runs whose marks are searched for: those of the last two days."""
-    found = store.find_json(settings.curated_bucket, PLANTED_RECENT) or []
+    found = site.store.find_json(site.settings.curated_bucket, PLANTED_RECENT) or []
     plantings = [Planting(entry["run"], datetime.fromisoformat(entry["at"])) for entry in found]
     return [p for p in plantings if datetime.now(UTC) - p.at < _SEARCHED_FOR]
 
 
-def _remember(store: ObjectStore, settings: Settings, run: str) -> None:
-    known = store.find_json(settings.curated_bucket, PLANTED_RECENT) or []
+def _remember(site: Site, run: str) -> None:
+    known = site.store.find_json(site.settings.curated_bucket, PLANTED_RECENT) or []
     if any(entry["run"] == run for entry in known):
         return
     known.append({"run": run, "at": datetime.now(UTC).isoformat(timespec="seconds")})
-    store.put(settings.curated_bucket, PLANTED_RECENT, to_json(known[-_REMEMBERED:]))
+    site.store.put(site.settings.curated_bucket, PLANTED_RECENT, to_json(known[-_REMEMBERED:]))
 
 
 def planted_eyes(key: SiteKey, run: str) -> list[WrappedEye]:

@@ -1,33 +1,30 @@
 """Judge what became of the planted photographs: against their answer key, and by the verifier."""
 
 from qfundus.hospital.answers import Consistency, Score, score_object
-from qfundus.ingestion.names import object_name
 from qfundus.layout import policy_file
+from qfundus.object_names import object_name
 from qfundus.planted.patients import planted_eyes, planted_photograph
-from qfundus.planted.search import Place
-from qfundus.security.keys import SiteKey
-from qfundus.settings import Settings
-from qfundus.storage import ObjectStore, digest
-from qfundus.verify import verify_object
+from qfundus.planted.search import SearchedPlace
+from qfundus.site import Site
+from qfundus.storage import digest
+from qfundus.verification.verify import verify_object
 
 
-def judge_photographs(
-    store: ObjectStore, settings: Settings, key: SiteKey, curated: dict[str, list[dict[str, str]]]
-) -> tuple[Score, Place]:
+def judge_photographs(site: Site, curated: dict[str, list[dict[str, str]]]) -> tuple[Score, SearchedPlace]:
     """Score the planted photographs that each run curated, and verify them; erased ones count as not looked at.
 
     The score counts actions of de-identification (what went, what was kept for research, see `hospital/answers.py`) as
     the shipped policy asks for them; the verifier follows the policy in force.
     """
-    score, place = Score(), Place("planted photographs, by the verifier")
+    score, place = Score(), SearchedPlace("planted photographs, by the verifier")
     for run, outcomes in curated.items():
-        eyes = planted_eyes(key, run)
+        eyes = planted_eyes(site.key, run)
         answers = {digest(eye.data): eye.answers for eye in eyes}
-        originals = {digest(data): data for data in (*(eye.data for eye in eyes), planted_photograph(key, run))}
+        originals = {digest(data): data for data in (*(eye.data for eye in eyes), planted_photograph(site.key, run))}
         consistent = Consistency()
         for outcome in outcomes:
             name, before = object_name(outcome["digest"]), outcome["digest_before"]
-            clean = store.find(settings.curated_bucket, name)
+            clean = site.store.find(site.settings.curated_bucket, name)
             if before not in originals or clean is None:
                 continue
             if before in answers:  # of a plain photograph there is no key

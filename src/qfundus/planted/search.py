@@ -14,11 +14,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from qfundus.dicom.burned_in import find_burned_in_text
-from qfundus.ingestion.names import object_name
+from qfundus.object_names import object_name
 from qfundus.platform.airflow import AirflowClient
 from qfundus.registry.versions import described_runs
-from qfundus.settings import Settings
-from qfundus.storage import ObjectStore
+from qfundus.site import Site
 
 DAGS = ("ingest_fundus", "retrain_nightly", "promote_model", "decide_quarantined", "compare_hardware")
 _CHUNK = 8 << 20  # bytes
@@ -30,7 +29,7 @@ _NOT_SEARCHED = "seaweedfs"  # chunks are encrypted there, and what lies in them
 
 
 @dataclass
-class Place:
+class SearchedPlace:
     """A place that was searched: how many things were looked at, and where a mark was found, itself left out."""
 
     name: str
@@ -41,8 +40,8 @@ class Place:
 class Search:
     """Looks for marked words in what was written since a moment."""
 
-    def __init__(self, store: ObjectStore, settings: Settings, words: list[str], since: datetime) -> None:
-        self._store, self._settings = store, settings
+    def __init__(self, site: Site, words: list[str], since: datetime) -> None:
+        self._store, self._settings = site.store, site.settings
         self._since = since - _GRANULARITY
         # Also as UTF-16, as some file formats and databases keep text.
         forms = [form for word in words for form in (word.encode(), word.encode("utf-16-le"))]
@@ -50,7 +49,7 @@ class Search:
         self._text = re.compile("|".join(words), re.IGNORECASE)
         self._overlap = max(map(len, forms))
 
-    def everywhere(self, planted_objects: Iterable[str]) -> list[Place]:
+    def everywhere(self, planted_objects: Iterable[str]) -> list[SearchedPlace]:
         """Search all places; `planted_objects` are the digests of the curated objects of the planted patients."""
         chosen = self._settings
         buckets = {
@@ -71,8 +70,8 @@ class Search:
             self._files(),
         ]
 
-    def _bucket(self, name: str, bucket: str) -> Place:
-        place = Place(name)
+    def _bucket(self, name: str, bucket: str) -> SearchedPlace:
+        place = SearchedPlace(name)
 
         def is_marked(name: str) -> bool:
             content = self._store.find(bucket, name) or b""
@@ -86,8 +85,8 @@ class Search:
                 place.looked += len(names)
         return place
 
-    def _pixels(self, objects: Iterable[str]) -> Place:
-        place = Place("letters in the pixels of the planted photographs")
+    def _pixels(self, objects: Iterable[str]) -> SearchedPlace:
+        place = SearchedPlace("letters in the pixels of the planted photographs")
         for content in objects:
             data = self._store.find(self._settings.curated_bucket, object_name(content))
             if data is None:
@@ -97,21 +96,21 @@ class Search:
                 place.found.append(object_name(content))
         return place
 
-    def _airflow(self) -> Place:
-        place = Place("Airflow: runs, notes, parameters, XComs, task logs")
+    def _airflow(self) -> SearchedPlace:
+        place = SearchedPlace("Airflow: runs, notes, parameters, XComs, task logs")
         client = AirflowClient(self._settings)
         for dag in DAGS:
             for run in client.runs_since(dag, (self._since - _QUEUED).isoformat()):
                 self._add_texts(place, client.everything_said(dag, run))
         return place
 
-    def _mlflow(self) -> Place:
-        place = Place("MLflow: names, parameters, tags, metrics, versions")
+    def _mlflow(self) -> SearchedPlace:
+        place = SearchedPlace("MLflow: names, parameters, tags, metrics, versions")
         self._add_texts(place, described_runs(self._settings, self._since))
         return place
 
-    def _files(self) -> Place:
-        place = Place("files of the platform: service logs, databases, feature store, served models")
+    def _files(self) -> SearchedPlace:
+        place = SearchedPlace("files of the platform: service logs, databases, feature store, served models")
         home = self._settings.home
         for file in sorted(home.rglob("*")) if home.is_dir() else []:
             inside = file.relative_to(home)
@@ -122,7 +121,7 @@ class Search:
                 place.found.append(self._nameless(str(inside)))
         return place
 
-    def _add_texts(self, place: Place, texts: Iterable[tuple[str, str]]) -> None:
+    def _add_texts(self, place: SearchedPlace, texts: Iterable[tuple[str, str]]) -> None:
         for where, text in texts:
             place.looked += 1
             if self._text.search(text):

@@ -7,7 +7,8 @@ from pathlib import Path
 import structlog
 
 from qfundus.errors import Retry
-from qfundus.hybrid.grader import GRADER_FILE, SMOKE_FILE
+from qfundus.hybrid.grader_files import SMOKE_FILE
+from qfundus.onnx_graphs.run import GRADER_FILE
 from qfundus.registry.triton import (
     SmokeTestError,
     remove_version,

@@ -12,9 +12,10 @@ import numpy as np
 import structlog
 
 from qfundus.errors import Retry, SetupError
-from qfundus.hybrid.grader import GRADER_FILE, OUTPUTS
+from qfundus.hybrid.grader_files import OUTPUTS
 from qfundus.imaging.normalise import SIDE
 from qfundus.layout import checkout
+from qfundus.onnx_graphs.run import GRADER_FILE
 from qfundus.settings import SERVED_MODEL, Settings
 
 _log = structlog.get_logger()
@@ -31,7 +32,7 @@ class SmokeTestError(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """Triton's probabilities `(eyes, 5)` by each form, which version gave them, and of whom a person should look."""
+    """Triton's probabilities `(eyes, 5)` by each form, the version that gave them, and its referral threshold."""
 
     probabilities: np.ndarray
     classical: np.ndarray
@@ -39,9 +40,9 @@ class Answer:
     version: str
     refer_below: float
 
-    def refers(self, told: np.ndarray) -> bool | None:
-        """Tell whether a person should look at an eye of probabilities `(5,)`; None where there is no rule."""
-        return None if math.isnan(self.refer_below) else bool(told.max() < self.refer_below)
+    def refers(self, probabilities: np.ndarray) -> bool | None:
+        """Tell whether an eye of probabilities `(5,)` is referred to a person; None if the version has no rule."""
+        return None if math.isnan(self.refer_below) else bool(probabilities.max() < self.refer_below)
 
 
 def write_version(settings: Settings, version: str, graph: Path) -> None:
@@ -66,7 +67,8 @@ def remove_version(settings: Settings, version: str) -> None:
 def serve_version(settings: Settings, version: str, refer_below: float) -> None:
     """Let Triton load one version in place of what it serves; it answers from the old one until the new one is up.
 
-    Below a likeliest grade's probability of `refer_below` a person should look, as Triton tells whoever asks it.
+    Eyes whose likeliest grade is less probable than `refer_below` are referred to a person: Triton's model
+    configuration carries the threshold.
 
     Raises:
         Retry: where Triton does not load it.
@@ -133,21 +135,21 @@ def _tensorrt(engines: str) -> str:
 
 
 def smoke_test(settings: Settings, version: str, smoke: Path) -> None:
-    """Ask Triton the questions kept with a version, over HTTP and gRPC, and compare the answers.
+    """Send Triton a version's smoke test over HTTP and gRPC, and compare the answers.
 
     Raises:
         SmokeTestError: where an answer differs, or another version gave it.
     """
-    kept = np.load(smoke)
-    coarse = settings.triton_accelerator == "tensorrt" or kept.get("form", "float32") == "int8"
+    expected = np.load(smoke)
+    coarse = settings.triton_accelerator == "tensorrt" or expected.get("form", "float32") == "int8"
     for ask in (grade_over_http, grade_over_grpc):
         try:
-            answer = ask(settings, kept["images"])
+            answer = ask(settings, expected["images"])
         except (Retry, ValueError) as error:  # ValueError: an answer of the wrong shape
             raise SmokeTestError(f"Triton does not answer: {error}") from None
         if answer.version != version:
             raise SmokeTestError(f"Version {answer.version} answers in place of {version}.")
-        worst = float(np.abs(answer.probabilities - kept["probabilities"]).max())
+        worst = float(np.abs(answer.probabilities - expected["probabilities"]).max())
         if not worst <= (COARSE_TOLERANCE if coarse else SMOKE_TOLERANCE):
             raise SmokeTestError(f"A probability differs by {worst:.1e} from what it was when the version was made.")
     _log.info("Smoke test passed", version=version)
@@ -177,28 +179,28 @@ def grade_over_grpc(settings: Settings, images: np.ndarray) -> Answer:
 
 
 def _grade(client: Any, protocol: Any, images: np.ndarray) -> Answer:
-    question = protocol.InferInput("image", list(images.shape), "UINT8")
-    question.set_data_from_numpy(images)
+    request = protocol.InferInput("image", list(images.shape), "UINT8")
+    request.set_data_from_numpy(images)
     wanted = [protocol.InferRequestedOutput(name) for name in OUTPUTS]
-    for _ in range(_TRIES):  # another version may begin to serve between the two questions
+    for _ in range(_TRIES):  # another version may begin to serve between the two requests
         with _retryable("answer"):
             configured = client.get_model_config(SERVED_MODEL)
-            answer = client.infer(SERVED_MODEL, [question], outputs=wanted)
-        said = answer.get_response()
-        version = str(said["model_version"] if isinstance(said, dict) else said.model_version)
+            answer = client.infer(SERVED_MODEL, [request], outputs=wanted)
+        response = answer.get_response()
+        version = str(response["model_version"] if isinstance(response, dict) else response.model_version)
         serving, refer_below = _read_config(configured)
         if serving == version:
             return Answer(*(answer.as_numpy(name) for name in OUTPUTS), version=version, refer_below=refer_below)
-    raise Retry("Triton changed its version each time that it was asked: ask again.")
+    raise Retry("Triton changed its version during each request: try again.")
 
 
-def _read_config(said: Any) -> tuple[str, float]:
-    """Return the version that is served and its rule of referral, NaN where it has none."""
-    if isinstance(said, dict):
-        (serving,) = said["version_policy"]["specific"]["versions"]
-        return str(serving), float(said.get("parameters", {}).get(_REFER_BELOW, {}).get("string_value", "nan"))
-    (serving,) = said.config.version_policy.specific.versions
-    parameters = said.config.parameters
+def _read_config(config: Any) -> tuple[str, float]:
+    """Return the version that is served and its referral threshold, NaN if it has none."""
+    if isinstance(config, dict):
+        (serving,) = config["version_policy"]["specific"]["versions"]
+        return str(serving), float(config.get("parameters", {}).get(_REFER_BELOW, {}).get("string_value", "nan"))
+    (serving,) = config.config.version_policy.specific.versions
+    parameters = config.config.parameters
     return str(serving), float(parameters[_REFER_BELOW].string_value if _REFER_BELOW in parameters else "nan")
 
 

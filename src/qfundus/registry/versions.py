@@ -1,17 +1,19 @@
 """Model versions in MLflow: each retraining is a run, each candidate a version, aliases say which one serves."""
 
 import json
-import math
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qfundus.errors import SetupError
-from qfundus.hybrid.gate import Verdict
-from qfundus.hybrid.grader import GRADER_FILE
+from qfundus.evaluation.gate import Verdict
+from qfundus.hybrid.grader_files import OUTPUTS, REPORT_FILE, SUMMARY_FILE, Figures, read_summary
+from qfundus.imaging.normalise import SIDE
+from qfundus.onnx_graphs.run import GRADER_FILE
 from qfundus.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 MODEL = "fundus-grader"
 CHAMPION, PREVIOUS, CANDIDATE = "champion", "previous", "candidate"
 _KEY = "qfundus.key"
+_FILES = "grader_files"  # the folder of a run's artifacts that holds the grader
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,8 @@ class Recorded:
     run_id: str
     version: str
     verdict: Verdict
-    figures: dict[str, dict[str, dict[str, float]]]
-    eyes: dict[str, int]
+    figures: Figures
+    eyes: dict[str, Any]
     recipe: str
     as_of: str
     refer_below: float  # the likeliest grade's probability; NaN for a version that has no such rule
@@ -79,7 +82,7 @@ def record_retraining(
     with mlflow.start_run(run_name=name, tags=tags, description=verdict.reason) as run:
         mlflow.log_params(parameters)
         mlflow.log_metrics(metrics)
-        mlflow.log_artifacts(str(folder), "grader_files")
+        mlflow.log_artifacts(str(folder), _FILES)
         mlflow.log_artifact(str(report), "report")
         mlflow.log_text(verdict.to_json(), "verdict.json")
         if verdict.passed:
@@ -87,7 +90,7 @@ def record_retraining(
     if version:
         client.set_registered_model_alias(MODEL, CANDIDATE, version)
         client.set_model_version_tag(MODEL, version, "qfundus.gate", verdict.reason[:500])
-    # The tag comes last: a run without it broke off, and the next try records anew.
+    # The tag comes last: a run without it was interrupted, and the next attempt records anew.
     client.set_tag(run.info.run_id, "qfundus.version", version or "none")
     return _read(client, client.get_run(run.info.run_id))
 
@@ -107,19 +110,19 @@ def read_version(settings: Settings, version: str) -> Recorded:
     """Return what is recorded of a model version.
 
     Raises:
-        SetupError: where there is no such version.
+        SetupError: if there is no such version.
     """
     client = connect(settings)
     return _read(client, client.get_run(str(_get_version(client, version).run_id)))
 
 
 def champion_version(settings: Settings) -> str:
-    """Return the version in service, '' where there is none."""
+    """Return the version in service, '' if there is none."""
     return find_alias(settings, CHAMPION)
 
 
 def find_alias(settings: Settings, alias: str) -> str:
-    """Return the version that an alias names, '' where it names none."""
+    """Return the version that an alias names, '' if it names none."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -144,20 +147,20 @@ def download_file(settings: Settings, version: str, name: str, folder: Path) -> 
     client = connect(settings)
     run_id = str(_get_version(client, version).run_id)
     folder.mkdir(parents=True, exist_ok=True)
-    return Path(client.download_artifacts(run_id, f"grader_files/{name}", str(folder)))
+    return Path(client.download_artifacts(run_id, f"{_FILES}/{name}", str(folder)))
 
 
 def has_file(settings: Settings, version: str, name: str) -> bool:
     """Tell whether a version's grader has a file of that name."""
     client = connect(settings)
-    listed = client.list_artifacts(str(_get_version(client, version).run_id), "grader_files")
-    return any(file.path == f"grader_files/{name}" for file in listed)
+    listed = client.list_artifacts(str(_get_version(client, version).run_id), _FILES)
+    return any(file.path == f"{_FILES}/{name}" for file in listed)
 
 
 def download_report(settings: Settings, run_id: str, folder: Path) -> Path:
     """Fetch a retraining's report into a folder; return where it lies."""
     folder.mkdir(parents=True, exist_ok=True)
-    return Path(connect(settings).download_artifacts(run_id, "report", str(folder))) / "report.html"
+    return Path(connect(settings).download_artifacts(run_id, "report", str(folder))) / REPORT_FILE
 
 
 def described_runs(settings: Settings, since: datetime) -> Iterator[tuple[str, str]]:
@@ -187,9 +190,6 @@ def _register(folder: Path) -> str:
     from mlflow.models import infer_signature
     from numpy import float32, uint8, zeros
 
-    from qfundus.hybrid.grader import OUTPUTS
-    from qfundus.imaging.normalise import SIDE
-
     signature = infer_signature(
         {"image": zeros((1, SIDE, SIDE, 3), uint8)}, {name: zeros((1, 5), float32) for name in OUTPUTS}
     )
@@ -199,7 +199,7 @@ def _register(folder: Path) -> str:
         signature=signature,
         registered_model_name=MODEL,
         pip_requirements=["onnxruntime", "numpy"],
-        metadata={"refer_below": str(json.loads((folder / "summary.json").read_text())["refer_below"])},
+        metadata={"refer_below": str(read_summary(folder / SUMMARY_FILE).refer_below)},
         await_registration_for=60,
     )
     return str(logged.registered_model_version)
@@ -211,24 +211,21 @@ def _get_version(client: "MlflowClient", version: str) -> "ModelVersion":
     try:
         return client.get_model_version(MODEL, version)
     except MlflowException:
-        raise SetupError(f"There is no version {version} of {MODEL}: look at the model page in MLflow.") from None
+        raise SetupError(f"Version {version} of {MODEL} does not exist: see the model's page in MLflow.") from None
 
 
 def _read(client: "MlflowClient", run: "Run") -> Recorded:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         verdict = Path(client.download_artifacts(run.info.run_id, "verdict.json", folder)).read_text()
-        summary = client.download_artifacts(run.info.run_id, "grader_files/summary.json", folder)
-        read = json.loads(Path(summary).read_text())
+        summary = read_summary(Path(client.download_artifacts(run.info.run_id, f"{_FILES}/{SUMMARY_FILE}", folder)))
     version = str(run.data.tags["qfundus.version"])
     return Recorded(
         run_id=run.info.run_id,
         version="" if version == "none" else version,
         verdict=Verdict.from_json(verdict),
-        figures=read["figures"],
-        eyes=read["eyes"],
+        figures=summary.figures,
+        eyes=summary.eyes,
         recipe=run.data.params.get("name", ""),
         as_of=run.data.params.get("as_of", ""),
-        refer_below=read.get("refer_below", math.nan),
+        refer_below=summary.refer_below,
     )

@@ -3,11 +3,10 @@
 import json
 from dataclasses import asdict, dataclass
 
-from qfundus.ingestion.names import vault_name
+from qfundus.object_names import vault_name
 from qfundus.security.audit import AuditTrail
 from qfundus.security.keys import SiteKey
 from qfundus.security.sealing import is_current, seal, unseal
-from qfundus.settings import Settings
 from qfundus.storage import ObjectStore
 
 
@@ -24,11 +23,11 @@ class Identified:
 class Vault:
     """The vault bucket: one sealed object an instance; where there is none, nothing is kept."""
 
-    def __init__(self, store: ObjectStore, settings: Settings, key: SiteKey) -> None:
+    def __init__(self, store: ObjectStore, bucket: str | None, key: SiteKey, trail: AuditTrail) -> None:
         self._store = store
-        self._bucket = settings.vault_bucket
+        self._bucket = bucket
         self._key = key
-        self._trail = AuditTrail(store, settings.audit_bucket, key)
+        self._trail = trail
 
     def put(self, patient: str, uid: str, who: Identified) -> None:
         """Keep who is behind a patient's pseudonym and an instance's; a second time changes nothing."""
@@ -54,18 +53,18 @@ class Vault:
         return unseal(self._key, self._store.get(self._bucket, name), name)
 
 
-def reseal(store: ObjectStore, settings: Settings, key: SiteKey, why: str) -> int:
-    """Seal again, with the newest secret, whatever an older one sealed; return how many objects that were."""
-    done = 0
-    for bucket in filter(None, (settings.vault_bucket, settings.quarantine_bucket)):
-        for found in store.list(bucket):
-            if not found.name.endswith(".sealed"):
-                continue
-            # Quarantine binds an item to its pseudonym, the vault to the object's name.
-            name = found.name if bucket == settings.vault_bucket else found.name.removesuffix(".sealed")
-            sealed = store.get(bucket, found.name)
-            if not is_current(key, sealed, name):
-                store.put(bucket, found.name, seal(key, unseal(key, sealed, name), name))
-                done += 1
-    AuditTrail(store, settings.audit_bucket, key).append("110100", "U", "site key", why, resealed=done)
-    return done
+def reseal(store: ObjectStore, bucket: str, key: SiteKey, ending: str = "") -> int:
+    """Seal a bucket's `.sealed` objects again, with the newest secret, where an older one sealed them.
+
+    An object is bound to its name without the `ending`. Returns how many objects were sealed again.
+    """
+    resealed = 0
+    for found in store.list(bucket):
+        if not found.name.endswith(".sealed"):
+            continue
+        name = found.name.removesuffix(ending)
+        sealed = store.get(bucket, found.name)
+        if not is_current(key, sealed, name):
+            store.put(bucket, found.name, seal(key, unseal(key, sealed, name), name))
+            resealed += 1
+    return resealed

@@ -1,1 +1,1 @@
-"""The steps that Airflow and KFP call: from plain values and files to plain values and files, and nothing else."""
+"""The steps that Airflow and KFP call, one a module: from plain values and files to plain values and files."""

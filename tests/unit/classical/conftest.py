@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from training import make_recipe, make_shards
+from trainings import make_recipe, make_shards
 
-from qfundus.classical.job import Job
+from qfundus.classical.job import TrainingJob
 
 
 @pytest.fixture(autouse=True)
@@ -23,4 +23,4 @@ def shards(tmp_path_factory):
 
 @pytest.fixture
 def job(shards, tmp_path):
-    return Job(make_recipe(), shards, str(tmp_path / "network"), seed=3)
+    return TrainingJob(make_recipe(), shards, str(tmp_path / "network"), seed=3)

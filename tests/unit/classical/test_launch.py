@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from qfundus.classical.launch import Torchrun, last_words, usable_cpus, visible_gpus
-from qfundus.classical.place import Place, forget
-from qfundus.classical.watch import Watch
+from qfundus.classical.monitor import Watch
+from qfundus.classical.storage_folder import StorageFolder, delete_folder
 from qfundus.errors import SetupError, TrainingError
 
 TORCHRUN = [
@@ -100,15 +100,15 @@ def test_a_failed_training_is_told_as_failed_to_every_tracker():
 
 
 def _job(folder, number):
-    from training import make_recipe
+    from trainings import make_recipe
 
-    from qfundus.classical.job import Job
+    from qfundus.classical.job import TrainingJob
 
-    return Job(make_recipe(), shards="none", folder=str(folder / str(number)), seed=0)
+    return TrainingJob(make_recipe(), shards="none", folder=str(folder / str(number)), seed=0)
 
 
 def test_a_place_is_read_and_written(tmp_path):
-    place = Place(str(tmp_path / "run"))
+    place = StorageFolder(str(tmp_path / "run"))
     assert place.read("log") == b""
     assert not place.exists("log")
     place.append("log", "one\n")
@@ -116,6 +116,6 @@ def test_a_place_is_read_and_written(tmp_path):
     assert place.read("log") == b"one\ntwo\n"
     place.write("log", b"new")
     assert place.read("log") == b"new"
-    forget(place.address)
-    forget(place.address)
+    delete_folder(place.address)
+    delete_folder(place.address)
     assert not (tmp_path / "run").exists()

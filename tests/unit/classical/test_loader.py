@@ -4,17 +4,17 @@ import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
-from training import make_labelled, make_recipe
+from trainings import make_labelled, make_recipe
 
 from qfundus.classical.augmentation import augment
-from qfundus.classical.engine import grade_weights, rank_loss, soft_targets
 from qfundus.classical.folds import split_fold
-from qfundus.classical.loader import Order, Photographs, load_steps
+from qfundus.classical.loader import Order, ShardDataset, load_steps
+from qfundus.classical.objective import grade_weights, rank_loss, soft_targets
 from qfundus.classical.parallel import Layout
-from qfundus.classical.recipe import Augmentation, Pictures
-from qfundus.classical.shards import Table, prepare, read_table, write_shards
+from qfundus.classical.shards import ShardTable, prepare, read_table, write_shards
 from qfundus.errors import SetupError
 from qfundus.imaging.labelled import _check_grade, read_labelled
+from qfundus.recipes.network import Augmentation, ImageFormat
 
 CPU = torch.device("cpu")
 
@@ -59,7 +59,7 @@ BROKEN_PNG = b"\x89PNG\r\n\x1a\n" + bytes.fromhex("0000000d4948445200000008") + 
 def damaged(tmp_path):
     """Shards of which every seventh photograph is no picture, or a broken one."""
     uri = str(tmp_path / "damaged.lance")
-    write_shards(make_labelled(40), make_recipe().pictures, uri)
+    write_shards(make_labelled(40), make_recipe().images, uri)
     table = lance.dataset(uri).to_table()
     bad = [b"no picture", BROKEN_PNG]
     images = [bad[n % 2] if n % 7 == 0 else packed.as_py() for n, packed in enumerate(table["image"])]
@@ -70,8 +70,8 @@ def damaged(tmp_path):
 
 
 def test_a_photograph_that_cannot_be_read_is_skipped_and_counted(damaged):
-    grades = read_table(damaged, make_recipe().pictures).grades
-    examples = Photographs(damaged, grades, 0, Augmentation())
+    grades = read_table(damaged, make_recipe().images).grades
+    examples = ShardDataset(damaged, grades, 0, Augmentation())
     read = [batch for (batch,) in load_steps(examples, Order(np.arange(40), 10, 0, Layout(0, 1, CPU)), workers=0)]
     weightless = sorted(
         row for batch in read for row, weight in zip(batch.rows, batch.weights, strict=True) if not weight
@@ -81,7 +81,7 @@ def test_a_photograph_that_cannot_be_read_is_skipped_and_counted(damaged):
 
 
 def test_a_batch_of_which_nothing_can_be_read_has_no_weight(damaged):
-    examples = Photographs(damaged, read_table(damaged, make_recipe().pictures).grades, 0, Augmentation())
+    examples = ShardDataset(damaged, read_table(damaged, make_recipe().images).grades, 0, Augmentation())
     batch = examples.__getitems__([(0, 7), (0, 14)])
     assert batch.inputs.shape == (2, 32, 32, 3)
     assert batch.weights.tolist() == [0.0, 0.0]
@@ -90,7 +90,7 @@ def test_a_batch_of_which_nothing_can_be_read_has_no_weight(damaged):
 def test_shards_that_cannot_be_written_are_said(tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(SetupError, match="cannot be written: Generic LocalFileSystem error"):
-        write_shards(make_labelled(3), make_recipe().pictures, str(tmp_path / "file" / "x.lance"))
+        write_shards(make_labelled(3), make_recipe().images, str(tmp_path / "file" / "x.lance"))
 
 
 def test_whole_numbers_written_otherwise_are_grades():
@@ -102,12 +102,12 @@ def test_whole_numbers_written_otherwise_are_grades():
 
 def test_shards_prepared_otherwise_are_refused(shards):
     with pytest.raises(SetupError, match="prepare them again"):
-        read_table(shards, make_recipe(pictures__side=64).pictures)
+        read_table(shards, make_recipe(images__side=64).images)
 
 
 def test_shards_that_are_not_there_are_refused(tmp_path):
-    with pytest.raises(SetupError, match="no shards at"):
-        read_table(str(tmp_path / "none.lance"), make_recipe().pictures)
+    with pytest.raises(SetupError, match="No shards were found at"):
+        read_table(str(tmp_path / "none.lance"), make_recipe().images)
 
 
 def test_a_photograph_that_cannot_be_prepared_is_left_out(tmp_path):
@@ -118,14 +118,14 @@ def test_a_photograph_that_cannot_be_prepared_is_left_out(tmp_path):
 
     labelled[3] = type(labelled[3])("broken", 1, "", "", fail)
     uri = str(tmp_path / "p.lance")
-    assert write_shards(labelled, make_recipe().pictures, uri) == 1
-    assert "broken" not in read_table(uri, make_recipe().pictures).names
+    assert write_shards(labelled, make_recipe().images, uri) == 1
+    assert "broken" not in read_table(uri, make_recipe().images).names
 
 
 def test_preparation_is_what_the_recipe_says(photographs):
     pixels = photographs.images[0]
     plain, evened = (
-        prepare(pixels, make_recipe(pictures__preparation=steps).pictures) for steps in ([], ["disc", "illumination"])
+        prepare(pixels, make_recipe(images__preparation=steps).images) for steps in ([], ["disc", "illumination"])
     )
     assert plain.shape == evened.shape == (32, 32, 3)
     assert not np.array_equal(plain, evened)
@@ -148,8 +148,9 @@ def test_no_augmentation_leaves_a_photograph_alone():
 def table(grades, patients=None, splits=None):
     count = len(grades)
     names = np.array([f"n{n}" for n in range(count)])
-    return Table(
-        names, np.array(grades), np.array(splits or [""] * count), np.array(patients or [""] * count), "digest"
+
+    return ShardTable(
+        "", names, np.array(grades), np.array(splits or [""] * count), np.array(patients or [""] * count), "digest"
     )
 
 
@@ -189,7 +190,7 @@ def test_a_photograph_is_as_it_was_held_and_keeps_its_shape(tmp_path):
     assert pixels.shape == (80, 40, 3)
     assert pixels[10, 20, 0] > 200
     assert pixels[70, 20, 0] < 50
-    square = prepare(pixels, Pictures(side=32))
+    square = prepare(pixels, ImageFormat(side=32))
     assert square[:, :7].max() == 0  # padded, not pulled
     assert square[4, 16, 0] > 200
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from qfundus.classical.network import CumulativeLink, Network
 from qfundus.classical.precision import keep_depthwise_whole
-from qfundus.classical.recipe import Network as How
+from qfundus.recipes.network import Architecture
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from qfundus.classical.recipe import Network as How
 )
 @pytest.mark.parametrize("head", ["softmax", "cumulative_link"])
 def test_every_backbone_and_head_grades_and_learns(backbone, side, head):
-    how = How(backbone=backbone, head=head, pretrained=backbone.startswith("efficientnet-lite"))
+    how = Architecture(backbone=backbone, head=head, pretrained=backbone.startswith("efficientnet-lite"))
     network = Network(how, side)
     logits = network(torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8))
     assert logits.shape == (2, 5)
@@ -26,7 +26,7 @@ def test_every_backbone_and_head_grades_and_learns(backbone, side, head):
 
 
 def test_pretrained_weights_are_there_and_random_ones_are_not_them():
-    taken, drawn = (Network(How(pretrained=yes), 32).backbone.state_dict() for yes in (True, False))
+    taken, drawn = (Network(Architecture(pretrained=yes), 32).backbone.state_dict() for yes in (True, False))
     assert not torch.equal(next(iter(taken.values())), next(iter(drawn.values())))
 
 
@@ -46,7 +46,7 @@ def test_a_cumulative_link_gives_likelihoods_that_sum_to_one_and_rise_with_the_s
 def test_frozen_batch_norm_keeps_its_statistics():
     images = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
     for how, moves in (("frozen", False), ("own", True)):
-        network = Network(How(batch_norm=how), 32).train()
+        network = Network(Architecture(batch_norm=how), 32).train()
         before = {name: value.clone() for name, value in network.named_buffers() if "running_mean" in name}
         network(images)
         after = dict(network.named_buffers())
@@ -54,7 +54,7 @@ def test_frozen_batch_norm_keeps_its_statistics():
 
 
 def test_convolutions_within_channels_stay_out_of_bfloat16():
-    network = Network(How(), 32).eval()
+    network = Network(Architecture(), 32).eval()
     keep_depthwise_whole(network)
     kinds: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
     for part in network.modules():
@@ -70,7 +70,7 @@ def test_convolutions_within_channels_stay_out_of_bfloat16():
 def test_padding_within_the_convolutions_changes_no_value():
     from efficientnet_lite_pytorch import EfficientNet
 
-    network = Network(How(pretrained=False), 64).eval()
+    network = Network(Architecture(pretrained=False), 64).eval()
     published = EfficientNet.from_name("efficientnet-lite0").eval()
     published._fc = torch.nn.Identity()  # noqa: SLF001  (as the network has it)
     published.load_state_dict(network.backbone.network.state_dict())

@@ -15,29 +15,33 @@ from command_line import call
 from medmnist.evaluator import getACC, getAUC
 from PIL import Image
 from scipy.special import log_softmax
-from training import SIDE, make_labelled, make_recipe
+from trainings import SIDE, make_labelled, make_recipe
 
+from qfundus.classical.calibration import HeldOutLogits, average_by_row, cross_fit, fit_scales
+from qfundus.classical.claim import digest_data
+from qfundus.classical.ensemble import rotate_and_flip
 from qfundus.classical.evaluate import measure
 from qfundus.classical.explain import load_networks
-from qfundus.classical.grader import Held, average_by_row, cross_fit, fit_scales, open_grader, turn
-from qfundus.classical.job import Job, alone_in
+from qfundus.classical.grader import open_grader
+from qfundus.classical.job import TrainingJob, hold_folder
 from qfundus.classical.parallel import Layout
-from qfundus.classical.place import Place
-from qfundus.classical.session import Watcher, digest_data, read_log, warn_of_constant
+from qfundus.classical.progress import Watcher, read_log
+from qfundus.classical.session import warn_of_constant
+from qfundus.classical.storage_folder import StorageFolder
 from qfundus.errors import SetupError, TrainingError
-from qfundus.hybrid.gate import Loss
-from qfundus.hybrid.metrics import Estimate
-from qfundus.onnx_quantise import is_quantised, write_dynamic
+from qfundus.evaluation.gate import Drop
+from qfundus.evaluation.metrics import Estimate
+from qfundus.onnx_graphs.quantise import is_quantised, write_dynamic
 
 RECIPE = f"""
 name: small
 seed: 1
-pictures: {{side: {SIDE}}}
+images: {{side: {SIDE}}}
 network: {{}}
 augmentation: {{tint: 0}}
-fitting: {{epochs: 2, patience: 5, batch: 20, learning_rate: 0.003, weight_decay: 0.01, workers: 0}}
+training: {{epochs: 2, patience: 5, batch: 20, learning_rate: 0.003, weight_decay: 0.01, workers: 0}}
 grading: {{folds: 2, views: 4}}
-variants: [{{soften: 0.5}}, {{head: cumulative_link}}]
+variants: [{{soft_labels: 0.5}}, {{head: cumulative_link}}]
 """
 
 
@@ -161,7 +165,7 @@ def test_what_lies_beside_checkpoints_stays(npz, recipe, tmp_path):
 
 def test_a_folder_in_which_another_trains_is_left_as_it_is(npz, recipe, tmp_path):
     out = tmp_path / "out"
-    with alone_in(Place(str(out)), Layout(0, 1, torch.device("cpu"))):
+    with hold_folder(StorageFolder(str(out)), Layout(0, 1, torch.device("cpu"))):
         done = call("train", recipe, "--data", npz, "--out", out)
     assert isinstance(done.exception, TrainingError)
     assert f"Another process ({os.getpid()})" in str(done.exception)
@@ -176,14 +180,14 @@ def test_a_log_line_that_was_cut_short_is_passed_over():
 
 
 def test_progress_says_how_far_it_is_and_how_long_it_takes_yet(tmp_path, monkeypatch):
-    recipe = make_recipe(fitting__epochs=2)
-    jobs = [Job(recipe, "none", str(tmp_path / name), seed=0) for name in "ab"]
+    recipe = make_recipe(training__epochs=2)
+    jobs = [TrainingJob(recipe, "none", str(tmp_path / name), seed=0) for name in "ab"]
     watcher, now = Watcher([10, 10]), iter((0.0, 60.0))
-    monkeypatch.setattr("qfundus.classical.session.time.monotonic", lambda: next(now))
-    jobs[0].place.append("log.jsonl", '{"step": 10, "epoch": 1, "held_loss": 1.5}\n')
+    monkeypatch.setattr("qfundus.classical.progress.time.monotonic", lambda: next(now))
+    jobs[0].results.append("log.jsonl", '{"step": 10, "epoch": 1, "held_loss": 1.5}\n')
     first = watcher.look(jobs)
     assert (first.epochs, first.share, first.loss) == ((1, 0), 0.25, 1.5)
-    jobs[0].place.append("log.jsonl", '{"step": 20, "epoch": 2, "held_loss": 1.25}\n')
+    jobs[0].results.append("log.jsonl", '{"step": 20, "epoch": 2, "held_loss": 1.25}\n')
     assert watcher.look(jobs).describe() == (
         "Training 2 networks, 50%, epochs 2/2, 0/2; held-out loss 1.250; 2 min left at most"
     )
@@ -191,7 +195,7 @@ def test_progress_says_how_far_it_is_and_how_long_it_takes_yet(tmp_path, monkeyp
 
 def test_a_grader_that_tells_one_grade_of_everything_is_not_handed_over_without_a_word(capsys):
     warn_of_constant(np.full((4, 5), 0.2))
-    assert "tells one grade of every photograph" in capsys.readouterr().out
+    assert "predicts the same grade for every photograph" in capsys.readouterr().out
     warn_of_constant(np.eye(5))
     assert capsys.readouterr().out == ""
 
@@ -206,7 +210,7 @@ def test_int8_is_measured_like_the_grader_itself(trained, npz, tmp_path):
     )
     assert int8["acc"] == pytest.approx(plain["acc"], abs=0.1)
     done = call("evaluate", "--data", npz, "--model", folder, "--form", "int9")
-    assert "holds no model.int9.onnx" in str(done.exception)
+    assert "does not hold model.int9.onnx" in str(done.exception)
 
 
 def test_a_folder_of_another_training_is_refused(trained, npz, recipe):
@@ -220,8 +224,8 @@ def test_a_folder_of_another_training_is_refused(trained, npz, recipe):
     ("name", "said"),
     [
         ("retinamist", "Did you mean retinamnist?"),
-        ("no-such.yaml", "no file"),
-        ("xyz", "There are fundus, retinamnist."),
+        ("no-such.yaml", "does not exist"),
+        ("xyz", "Known recipes: fundus, retinamnist."),
     ],
 )
 def test_a_recipe_that_is_not_there_is_said_with_the_nearest(name, said, npz, tmp_path):
@@ -232,20 +236,23 @@ def test_a_recipe_that_is_not_there_is_said_with_the_nearest(name, said, npz, tm
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ("epochs: 2", "epoch: 2|no setting fitting.epoch. Did you mean epochs?"),
-        ("epochs: 2", "epochs: 0|fitting.epochs: Input should be greater than 0"),
-        ("{soften: 0.5}", "{softten: 0.5}|no setting variants.0.softten"),
+        ("epochs: 2", "epoch: 2|Unknown setting training.epoch. Did you mean epochs?"),
+        ("epochs: 2", "epochs: 0|training.epochs: Input should be greater than 0"),
+        ("{soft_labels: 0.5}", "{soft_labls: 0.5}|Unknown setting variants.0.soft_labls"),
         ("network: {}", "network: {backbone: efficientnet-lite3}|Did you mean efficientnet-lite"),
         ("network: {}", "network: {backbone: monai-vit}|set `pretrained: false`"),
-        ("{soften: 0.5}", "{backbone: monai-vit}|A variant cannot be"),
+        ("{soft_labels: 0.5}", "{backbone: monai-vit}|Invalid variant"),
         ("seed: 1", "seed: -1|seed: Input should be greater"),
-        ("epochs: 2", "epochs: 2, lr: 1|no setting fitting.lr. Did you mean learning_rate?"),
+        ("epochs: 2", "epochs: 2, lr: 1|Unknown setting training.lr. Did you mean learning_rate?"),
         ("epochs: 2", "epochs: 2, strategy: FSDP2|Did you mean fsdp2?"),
-        ("{soften: 0.5}", "{workers: 2}|There are backbone, pretrained, head, loss, soften, label_smoothing."),
+        (
+            "{soft_labels: 0.5}",
+            "{workers: 2}|Known settings: backbone, pretrained, head, loss, soft_labels, label_smoothing.",
+        ),
         ("network: {}", "network:|network must hold settings"),
-        (f"side: {SIDE}", f"side: {SIDE}, preparation: disc|pictures.preparation must be a list"),
+        (f"side: {SIDE}", f"side: {SIDE}, preparation: disc|images.preparation must be a list"),
         ("workers: 0", "workers: 0, offload: true|Only zero1, zero2 and zero3 offload"),
-        ("workers: 0", "workers: 0, strategy: zero2, ema: 0.9|keeps no average"),
+        ("workers: 0", "workers: 0, strategy: zero2, ema: 0.9|does not average weights"),
         ("workers: 0", "workers: 0, epochs: 7|epochs is given twice"),
     ],
 )
@@ -306,7 +313,7 @@ def test_what_lies_beside_the_photographs_is_not_among_them(tmp_path):
     ("words", "said"),
     [
         (("--track", "http://127.0.0.1:9"), "MLflow does not answer"),
-        (("--track", "htp://127.0.0.1:9"), "begins with http:// or https://"),
+        (("--track", "htp://127.0.0.1:9"), "must begin with http:// or https://"),
         (("--checkpoints", "gs://bucket/run"), "begins with s3://"),
         (("--processes", "70"), "cannot be divided among 70 processes"),
     ],
@@ -339,7 +346,7 @@ def test_data_that_is_not_there_does_not_claim_the_folder(npz, recipe, tmp_path)
 
 def test_int8_that_costs_too_much_is_deleted_and_the_command_fails(trained, npz, monkeypatch):
     out, _ = trained
-    lost = Loss("kappa", Estimate(0.5, 0.4, 0.6), allowed=0.05)
+    lost = Drop("kappa", Estimate(0.5, 0.4, 0.6), allowed=0.05)
     monkeypatch.setattr("qfundus.classical.quantise.judge_form", lambda *_, **__: lost)
     done = call("quantise", out, "--data", npz, "--split", "test", "--json")
     assert done.exit_code == 1
@@ -398,7 +405,7 @@ def test_the_graph_takes_any_batch(trained):
 
 
 def test_a_folder_without_a_grader_is_said(tmp_path):
-    with pytest.raises(SetupError, match=r"holds no model\.onnx"):
+    with pytest.raises(SetupError, match=r"does not hold model\.onnx"):
         open_grader(str(tmp_path))
 
 
@@ -406,7 +413,7 @@ def test_the_eight_views_are_all_different_and_the_first_is_the_photograph():
     import torch
 
     image = torch.arange(12.0).view(1, 2, 2, 3)
-    seen = list(turn(image, 8))
+    seen = list(rotate_and_flip(image, 8))
     assert torch.equal(seen[0], image)
     assert len({tuple(view.flatten().tolist()) for view in seen}) == 8
 
@@ -423,8 +430,8 @@ def test_what_is_measured_is_not_what_the_scales_were_fitted_on():
     """On pure noise a fit flatters itself; what it was not fitted on shows it as it is."""
     rng = np.random.default_rng(0)
     logits, grades = rng.normal(0, 2, (60, 5)), rng.integers(0, 5, 60)
-    job = Job(make_recipe(), "", "", 0)
-    held = Held(logits, grades, np.arange(60))
+    job = TrainingJob(make_recipe(), "", "", 0)
+    held = HeldOutLogits(logits, grades, np.arange(60))
 
     def loss(told):
         return -log_softmax(told, axis=1)[np.arange(60), grades].mean()
@@ -490,7 +497,7 @@ def test_settings_that_change_no_weight_may_change_and_others_are_named(trained,
     assert call("train", other, "--data", npz, "--out", trained[0]).exit_code == 0
     other.write_text(RECIPE.replace("epochs: 2", "epochs: 3"))
     said = str(call("train", other, "--data", npz, "--out", trained[0]).exception)
-    assert "another recipe (fitting.epochs was 2 and is 3)" in said
+    assert "another recipe (training.epochs was 2 and is 3)" in said
 
 
 def test_weights_and_biases_without_a_name_is_said_before_the_folder_is_claimed(npz, recipe, tmp_path, monkeypatch):
@@ -499,7 +506,7 @@ def test_weights_and_biases_without_a_name_is_said_before_the_folder_is_claimed(
     for name in ("WANDB_MODE", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     done = call("train", recipe, "--data", npz, "--out", tmp_path / "out")
-    assert "set WANDB_API_KEY, or WANDB_MODE=offline" in str(done.exception)
+    assert "set WANDB_API_KEY or WANDB_MODE=offline" in str(done.exception)
     assert not (tmp_path / "out").exists()
 
 
@@ -517,11 +524,11 @@ def test_a_single_photograph_is_measured_and_a_person_is_sent_for(trained, tmp_p
 
 def test_what_is_no_grader_is_said(trained, npz):
     said = str(call("evaluate", "--data", npz, "--model", trained[0] / "model.onnx").exception)
-    assert "is a file: name its folder" in said
-    assert "s3://x/y is no grader" in str(call("evaluate", "--data", npz, "--model", "s3://x/y").exception)
+    assert "is a file: give its folder" in said
+    assert "s3://x/y is not a grader" in str(call("evaluate", "--data", npz, "--model", "s3://x/y").exception)
 
 
 def test_what_is_done_to_photographs_has_one_order():
     written = (["contrast", "illumination"], ["illumination", "contrast", "contrast"])
-    one, other = (make_recipe(pictures={"side": SIDE, "preparation": said}) for said in written)
-    assert one.pictures == other.pictures
+    one, other = (make_recipe(images={"side": SIDE, "preparation": said}) for said in written)
+    assert one.images == other.images

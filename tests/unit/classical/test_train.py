@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -12,17 +13,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from training import alike, changed, kill_after, losses, run_job, train_here, weights
+from trainings import alike, changed, kill_after, losses, run_job, train_here, weights
 
 from qfundus.classical.checkpoints import Checkpoints, Position
 from qfundus.classical.folds import split_fold
-from qfundus.classical.job import alone_in
+from qfundus.classical.job import hold_folder
 from qfundus.classical.launch import Torchrun, train_all
 from qfundus.classical.loader import Order
 from qfundus.classical.parallel import Layout
 from qfundus.classical.shards import read_table
+from qfundus.classical.trackers import Forgiving
 from qfundus.classical.train import train
-from qfundus.classical.watch import Forgiving
 from qfundus.errors import SetupError, TrainingError
 from qfundus.logs import Unfailing
 
@@ -39,7 +40,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(job, tmp_p
 
 
 def test_an_epoch_is_the_same_whatever_the_number_of_workers(job, tmp_path):
-    other = changed(job, tmp_path / "workers", fitting__workers=2)
+    other = changed(job, tmp_path / "workers", training__workers=2)
     for one in (job, other):
         train_here(one)
     assert alike(weights(job), weights(other))
@@ -47,7 +48,7 @@ def test_an_epoch_is_the_same_whatever_the_number_of_workers(job, tmp_path):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_training_learns_what_can_be_learned(precision, job, tmp_path):
-    how = {"fitting__epochs": 15, "fitting__precision": precision, "network__batch_norm": "own"}
+    how = {"training__epochs": 15, "training__precision": precision, "network__batch_norm": "own"}
     long = changed(job, tmp_path / "long", augmentation=NONE, **how)
     trained = train_here(long)
     assert trained.train_loss < 0.4 * losses(long)[0][0]
@@ -55,8 +56,8 @@ def test_training_learns_what_can_be_learned(precision, job, tmp_path):
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_two_processes_take_the_same_course_as_one(strategy, job, tmp_path):
-    two = changed(job, tmp_path / "two", fitting__strategy=strategy, fitting__accumulate=2, fitting__ema=0.9)
-    one = changed(job, tmp_path / "one", fitting__ema=0.9)
+    two = changed(job, tmp_path / "two", training__strategy=strategy, training__accumulate=2, training__ema=0.9)
+    one = changed(job, tmp_path / "one", training__ema=0.9)
     train_here(one)
     run_job(two, processes=2)
     assert losses(two) == [pytest.approx(pair, abs=TOLERANCE) for pair in losses(one)]
@@ -64,15 +65,15 @@ def test_two_processes_take_the_same_course_as_one(strategy, job, tmp_path):
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_deepspeed_takes_the_same_course(stage, job, tmp_path):
-    two = changed(job, tmp_path / "two", fitting__strategy=f"zero{stage}")
+    two = changed(job, tmp_path / "two", training__strategy=f"zero{stage}")
     train_here(job)
     run_job(two, processes=2)
     assert losses(two) == [pytest.approx(pair, abs=TOLERANCE) for pair in losses(job)]
 
 
 def test_deepspeed_trains_alone_in_bfloat16_and_needs_as_many_processes_as_wrote_its_files(job, tmp_path):
-    alone = changed(job, tmp_path / "alone", fitting__strategy="zero1", fitting__precision="bfloat16")
-    plain = changed(job, tmp_path / "plain", fitting__precision="bfloat16")
+    alone = changed(job, tmp_path / "alone", training__strategy="zero1", training__precision="bfloat16")
+    plain = changed(job, tmp_path / "plain", training__precision="bfloat16")
     run_job(alone)
     train_here(plain)
     assert losses(alone) == [pytest.approx(pair, abs=0.02) for pair in losses(plain)]
@@ -83,7 +84,7 @@ def test_deepspeed_trains_alone_in_bfloat16_and_needs_as_many_processes_as_wrote
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_mixed_precision_comes_near(precision, job, tmp_path):
-    other = changed(job, tmp_path / "mixed", fitting__precision=precision)
+    other = changed(job, tmp_path / "mixed", training__precision=precision)
     for one in (job, other):
         train_here(one)
     # The course of so small a set is soon another: in its first epoch it is not.
@@ -95,17 +96,17 @@ STATISTICS = """
 import sys
 import torch
 from qfundus.classical import engine
-from qfundus.classical.engine import statistics_of
+from qfundus.classical.averaging import statistics_of
 from qfundus.classical.parallel import joined_processes
-from training import make_recipe
+from trainings import make_recipe
 from qfundus.classical.loader import Batch
 from qfundus.classical.network import Network
 import numpy as np
 with joined_processes() as layout:
-    recipe = make_recipe(fitting__strategy=sys.argv[1], network__batch_norm="own")
+    recipe = make_recipe(training__strategy=sys.argv[1], network__batch_norm="own")
     network = Network(recipe.network, 32)
     grades = np.arange(16) % 5
-    taken = engine.open_engine(network, recipe.fitting, grades, layout, 2, 0)
+    taken = engine.open_engine(network, recipe.training, grades, layout, 2, 0)
     mine = torch.Generator().manual_seed(layout.rank)
     images = torch.randint(0, 256, (8, 32, 32, 3), generator=mine, dtype=torch.uint8)
     taken.step([Batch(images, torch.from_numpy(grades[:8]), torch.ones(8), tuple(range(8)))])
@@ -119,7 +120,7 @@ with joined_processes() as layout:
 def test_processes_agree_on_the_statistics_of_their_batches(strategy, tmp_path):
     (tmp_path / "agree.py").write_text(STATISTICS)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    tests = str(Path(__file__).parents[2])
+    tests = str(Path(__file__).parents[2] / "support")
     done = subprocess.run(
         [*command, str(tmp_path / "agree.py"), strategy],
         env={**os.environ, "PYTHONPATH": tests, "OMP_NUM_THREADS": "1"},
@@ -132,21 +133,21 @@ def test_processes_agree_on_the_statistics_of_their_batches(strategy, tmp_path):
 
 
 def test_a_killed_run_goes_on_to_the_weights_of_one_never_stopped(job, tmp_path):
-    settings = {"fitting__epochs": 6, "fitting__checkpoint_every": 1, "fitting__ema": 0.9, "network__dropout": 0.2}
+    settings = {"training__epochs": 6, "training__checkpoint_every": 1, "training__ema": 0.9, "network__dropout": 0.2}
     whole, killed = changed(job, tmp_path / "whole", **settings), changed(job, tmp_path / "killed", **settings)
     train_here(whole)
     kill_after(killed, steps=3)
-    assert "Training goes on" in run_job(killed).stderr
+    assert "Training resumed" in run_job(killed).stderr
     assert alike(weights(whole), weights(killed))
 
 
 def test_what_two_processes_began_one_goes_on_with(job, tmp_path):
-    settings = {"fitting__epochs": 8, "fitting__checkpoint_every": 1, "fitting__learning_rate": 0.0002}
-    settings |= {"fitting__strategy": "fsdp2"}
+    settings = {"training__epochs": 8, "training__checkpoint_every": 1, "training__learning_rate": 0.0002}
+    settings |= {"training__strategy": "fsdp2"}
     whole, stopped = changed(job, tmp_path / "whole", **settings), changed(job, tmp_path / "stopped", **settings)
     train_here(whole)
     kill_after(stopped, steps=3, processes=2)
-    assert "Training goes on" in run_job(stopped).stderr
+    assert "Training resumed" in run_job(stopped).stderr
     # At a high rate the differences of a sum's order would grow with each step.
     assert losses(stopped)[-1] == pytest.approx(losses(whole)[-1], abs=TOLERANCE)
 
@@ -155,11 +156,11 @@ def test_what_two_processes_began_one_goes_on_with(job, tmp_path):
 def test_two_processes_go_on_to_the_weights_of_two_never_stopped(strategy, job, tmp_path):
     """With each process's own batch statistics, dropout and dropped paths: all that differs between them."""
     how = {"network__batch_norm": "own", "network__dropout": 0.3, "network__drop_path": 0.2}
-    both = changed(job, tmp_path / "both", fitting__strategy=strategy, **how)
+    both = changed(job, tmp_path / "both", training__strategy=strategy, **how)
     run_job(both, processes=2)
     whole = weights(both)
     (Path(both.folder) / "checkpoints" / "00002-000000" / "complete.json").unlink()
-    assert "Training goes on" in run_job(both, processes=2).stderr
+    assert "Training resumed" in run_job(both, processes=2).stderr
     assert alike(weights(both), whole)
 
 
@@ -171,7 +172,7 @@ def test_checkpoints_of_another_training_are_not_gone_on_with(job, tmp_path):
 
 
 def test_the_last_checkpoints_and_the_best_are_kept(job, tmp_path):
-    kept = changed(job, tmp_path / "kept", fitting__epochs=5, fitting__keep=2, fitting__learning_rate=0.5)
+    kept = changed(job, tmp_path / "kept", training__epochs=5, training__keep=2, training__learning_rate=0.5)
     train_here(kept)
     there = sorted(path.name for path in (Path(kept.folder) / "checkpoints").iterdir())
     held = [loss for _, loss in losses(kept)]
@@ -180,7 +181,7 @@ def test_the_last_checkpoints_and_the_best_are_kept(job, tmp_path):
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(job, tmp_path, capsys):
-    steps = changed(job, tmp_path / "steps", fitting__checkpoint_every=1, fitting__keep=4)
+    steps = changed(job, tmp_path / "steps", training__checkpoint_every=1, training__keep=4)
     train_here(steps)
     whole = weights(steps)
     *_, older, newest = sorted((tmp_path / "steps" / "checkpoints").iterdir())
@@ -189,7 +190,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(job, tmp_path, cap
         shard.write_bytes(shard.read_bytes()[:1000])
     (tmp_path / "steps" / "checkpoints" / "00000-000009").mkdir()  # half written by a run that was killed
     train(steps)
-    assert "passed over" in "".join(capsys.readouterr())
+    assert "Skipped a checkpoint" in "".join(capsys.readouterr())
     assert alike(weights(steps), whole)
     assert not (tmp_path / "steps" / "checkpoints" / "00000-000009").exists()
 
@@ -203,8 +204,8 @@ def test_a_half_written_checkpoint_does_not_count(job):
 
 
 def test_a_loss_that_is_no_number_stops_it_with_the_batch_and_keeps_the_checkpoint(job, tmp_path):
-    how = {"fitting__warm_up": 0, "fitting__clip": 1e30, "fitting__checkpoint_every": 1}
-    broken = changed(job, tmp_path / "broken", fitting__learning_rate=1e30, **how)
+    how = {"training__warm_up": 0, "training__clip": 1e30, "training__checkpoint_every": 1}
+    broken = changed(job, tmp_path / "broken", training__learning_rate=1e30, **how)
     Path(broken.folder).mkdir()
     said = r"no number at step \d of epoch \d, on the photographs \w+-\d+, .*checkpoint 00000-00000\d is kept.*Lower"
     with pytest.raises(TrainingError, match=said):
@@ -216,11 +217,11 @@ def test_more_processes_than_photographs_are_refused(job, tmp_path):
     many = changed(job, tmp_path / "many", grading__folds=2)
     rows = np.arange(7)
     with pytest.raises(SetupError, match="7 photographs to train on cannot be divided among 8 processes"):
-        Order(rows, many.recipe.fitting.batch, 0, Layout(0, 8, torch.device("cpu")))
+        Order(rows, many.recipe.training.batch, 0, Layout(0, 8, torch.device("cpu")))
 
 
 def test_training_ends_early_when_nothing_gets_better(job, tmp_path):
-    stale = changed(job, tmp_path / "stale", fitting__epochs=30, fitting__patience=2, fitting__learning_rate=0.3)
+    stale = changed(job, tmp_path / "stale", training__epochs=30, training__patience=2, training__learning_rate=0.3)
     trained = train_here(stale)
     assert trained.epochs < 30
     assert trained.epochs - trained.best_epoch == 2
@@ -228,7 +229,7 @@ def test_training_ends_early_when_nothing_gets_better(job, tmp_path):
 
 def test_two_trainings_in_one_folder_are_refused(job):
     with (
-        alone_in(job.place, Layout(0, 1, torch.device("cpu"))),
+        hold_folder(job.results, Layout(0, 1, torch.device("cpu"))),
         pytest.raises(TrainingError, match=rf"Another process \({os.getpid()}\)"),
     ):
         train(job)
@@ -251,14 +252,14 @@ def test_a_disk_that_is_full_costs_a_checkpoint_and_not_the_training(job, small_
     trained = train(replace(job, checkpoints=str(small_disk / "checkpoints")))
     assert trained.epochs == 2
     said = capsys.readouterr()
-    assert "A checkpoint could not be written" in said.out + said.err
+    assert "Could not write a checkpoint" in said.out + said.err
     assert "No space left" in said.out + said.err
     assert trained.lost_checkpoints == 2
 
 
 def test_the_last_steps_of_an_epoch_are_told_though_no_tenth_is_among_them(job):
     train_here(job)
-    lines = [json.loads(line) for line in job.place.read("log.jsonl").decode().splitlines()]
+    lines = [json.loads(line) for line in job.results.read("log.jsonl").decode().splitlines()]
     ended = [line for line in lines if "epoch" in line]
     assert [line["step"] % 10 for line in ended] != [0, 0]
     assert all(line["images_per_second"] > 0 and "gradient_norm" in line for line in ended)
@@ -279,11 +280,14 @@ def test_weights_and_biases_gets_the_figures_where_a_project_is_named(job, monke
     monkeypatch.setenv("WANDB_MODE", "offline")
     train_here(job)
     (kept,) = Path(job.folder).glob("wandb/offline-run-*/run-*.wandb")
-    assert b"held_loss" in kept.read_bytes()
+    until = time.monotonic() + 30  # Weights & Biases writes the file in a process of its own
+    while b"held_loss" not in kept.read_bytes():
+        assert time.monotonic() < until
+        time.sleep(0.1)
 
 
 def test_the_module_says_its_error_in_one_message(job, tmp_path):
-    broken = changed(job, tmp_path / "broken", fitting__learning_rate=1e30, fitting__warm_up=0, fitting__clip=1e30)
+    broken = changed(job, tmp_path / "broken", training__learning_rate=1e30, training__warm_up=0, training__clip=1e30)
     done = run_job(broken, check=False)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -308,10 +312,10 @@ def kept(tmp_path):
 def test_a_checkpoint_counts_as_soon_as_it_is_written(kept):
     engine = Written()
     kept.save(engine, Position(0, 1))
-    kept.look()
+    kept.check_written()
     assert kept.complete() == []
     engine.writing.set_result(None)
-    kept.look()
+    kept.check_written()
     assert [position.step for position in kept.complete()] == [1]
 
 
@@ -330,9 +334,9 @@ def test_a_training_that_is_ended_waits_for_the_checkpoint_that_is_being_written
 
 
 def test_photographs_held_out_that_cannot_be_read_are_counted_and_all_of_them_end_it(job, tmp_path):
-    _, held = split_fold(read_table(job.shards, job.recipe.pictures), job.recipe.grading.folds, job.fold)
+    _, held = split_fold(read_table(job.shards, job.recipe.images), job.recipe.grading.folds, job.fold)
     some = spoil(job.shards, tmp_path / "some.lance", held[:1])
-    assert train_here(replace(job, shards=some)).skipped == job.recipe.fitting.epochs
+    assert train_here(replace(job, shards=some)).skipped == job.recipe.training.epochs
     every = replace(job, shards=spoil(job.shards, tmp_path / "every.lance", held), folder=str(tmp_path / "every"))
     with pytest.raises(TrainingError, match="None of the photographs held out can be read: prepare the shards again"):
         train_here(every)
@@ -401,4 +405,4 @@ def test_old_checkpoints_that_cannot_be_deleted_cost_no_new_one(kept, monkeypatc
     kept.finish()
     assert [position.step for position in kept.complete()] == [1]
     assert kept.lost == 0
-    assert "could not be deleted" in "".join(capsys.readouterr())
+    assert "Could not delete old checkpoints" in "".join(capsys.readouterr())

@@ -1,11 +1,11 @@
 import io
-import shutil
 import subprocess
 
 import numpy as np
 import pydicom
 import pytest
 from conftest import make_eye
+from debian import needs
 from poison import MARK, marks, poison
 from pydicom.dataset import Dataset
 from pydicom.pixels import pixel_array
@@ -231,7 +231,7 @@ def test_reading_back_is_possible_by_others(wrapped, policy, key):
     assert read_eye(deidentify(to_bytes(wrapped), policy, key).to_bytes()).PatientIdentityRemoved == "YES"
 
 
-@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy of Debian's dicom3tools is not installed")
+@needs("dciodvfy")
 def test_the_result_is_a_valid_ophthalmic_photograph(wrapped, policy, key, tmp_path):
     file = tmp_path / "clean.dcm"
     file.write_bytes(deidentify(to_bytes(wrapped), policy, key).to_bytes())

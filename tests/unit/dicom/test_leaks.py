@@ -236,7 +236,7 @@ def test_a_patient_called_by_a_common_word_loses_the_name_and_keeps_the_codes(ey
 def test_names_of_files_and_folders_are_never_used(photographs, policy, key, tmp_path):
     import zipfile
 
-    from qfundus.ingestion.folder import deidentify_folder
+    from qfundus.deidentify_folder.run import deidentify_folder
 
     source = tmp_path / "in" / f"{MARK}_folder"
     source.mkdir(parents=True)

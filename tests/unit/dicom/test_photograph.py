@@ -1,11 +1,11 @@
 import io
 import json
-import shutil
 import subprocess
 
 import numpy as np
 import pydicom
 import pytest
+from debian import needs
 from PIL import Image
 
 from qfundus.dicom.deidentify import deidentify
@@ -113,7 +113,7 @@ def test_a_sidecar_has_the_name_of_its_photograph():
     assert sidecar_of("a.b/eye.v2.JPG") == "a.b/eye.v2.json"
 
 
-@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy of Debian's dicom3tools is not installed")
+@needs("dciodvfy")
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_the_object_is_valid(pixels, tmp_path, kind):
     file = tmp_path / "eye.dcm"

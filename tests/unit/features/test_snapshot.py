@@ -1,5 +1,5 @@
 from qfundus.features.snapshot import choose_split
-from qfundus.recipe import Splits
+from qfundus.recipes.nightly import Splits
 
 
 def test_a_patient_stays_in_one_split_when_the_others_come_and_go(key):

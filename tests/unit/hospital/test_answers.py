@@ -5,10 +5,10 @@ import pandas as pd
 import pydicom
 import pytest
 
+from qfundus.deidentify_folder.run import deidentify_folder
 from qfundus.hospital.answers import describe, score_folder
 from qfundus.hospital.photographs import Photographs
 from qfundus.hospital.wrap import wrap_photographs, write_hospital
-from qfundus.ingestion.folder import deidentify_folder
 
 EYES = 40
 PIXELS = {

@@ -1,10 +1,10 @@
 import io
-import shutil
 import subprocess
 
 import numpy as np
 import pydicom
 import pytest
+from debian import needs
 
 from qfundus.errors import SetupError
 from qfundus.hospital.photographs import Photographs, draw_phantoms, read_photographs
@@ -17,7 +17,7 @@ def eyes(photographs):
     return list(wrap_photographs(few, burned_share=0.25))
 
 
-@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy of Debian's dicom3tools is not installed")
+@needs("dciodvfy")
 def test_every_wrapped_eye_is_valid(eyes, tmp_path):
     for eye in eyes[:6]:
         file = tmp_path / "eye.dcm"

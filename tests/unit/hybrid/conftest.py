@@ -1,15 +1,17 @@
 import pytest
 import torch
 
-from qfundus.classical.model import ClassicalHead
 from qfundus.features.embed import export_backbone
+from qfundus.heads.classical import ClassicalHead
+from qfundus.heads.quantum import QuantumHead
 from qfundus.hybrid.ensemble import Mixture
 from qfundus.hybrid.grader import export_grader
-from qfundus.quantum.model import QuantumHead
-from qfundus.recipe import Quantum
+from qfundus.recipes.nightly import QuantumHeadRecipe
 
 MIXTURE = Mixture(1.3, 0.8, 0.4)
-HOW = Quantum(features=30, qubits=4, layers=2, epochs=1, patience=1, batch=8, learning_rate=0.01, weight_decay=0.0)
+HOW = QuantumHeadRecipe(
+    features=30, qubits=4, layers=2, epochs=1, patience=1, batch=8, learning_rate=0.01, weight_decay=0.0
+)
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,13 @@ import shutil
 import numpy as np
 import pytest
 
+from qfundus.evaluation.gate import Drop
+from qfundus.evaluation.metrics import Estimate
 from qfundus.hospital.photographs import draw_phantoms
-from qfundus.hybrid.gate import Loss
-from qfundus.hybrid.grader import GRADER_FILE, HEAD_FILE, OUTPUTS, run_graph
-from qfundus.hybrid.metrics import Estimate
-from qfundus.hybrid.serving import INT8_FILE, choose_form, quantise_grader
-from qfundus.onnx_quantise import is_quantised, spread
+from qfundus.hybrid.grader_files import HEAD_FILE, OUTPUTS
+from qfundus.hybrid.serving import INT8_FILE, serve_if_accepted, write_int8_form
+from qfundus.onnx_graphs.quantise import choose_calibration, is_quantised
+from qfundus.onnx_graphs.run import GRADER_FILE, grade_images
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def discs():
 def quantised(exported, discs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("quantised") / "grader"
     shutil.copytree(exported[0], folder)
-    quantise_grader(folder, discs)
+    write_int8_form(folder, discs)
     return folder
 
 
@@ -29,25 +30,25 @@ def folder(quantised, tmp_path):
     return shutil.copytree(quantised, tmp_path / "grader")
 
 
-def test_int8_tells_nearly_what_the_grader_tells_by_each_form(quantised, discs):
-    plain, small = (run_graph(quantised / file, discs, OUTPUTS) for file in (GRADER_FILE, INT8_FILE))
+def test_int8_grades_nearly_as_the_grader_does_by_each_form(quantised, discs):
+    plain, small = (grade_images(quantised / file, discs, OUTPUTS) for file in (GRADER_FILE, INT8_FILE))
     assert plain.shape == small.shape == (3, 8, 5)
     assert 0 < np.abs(plain - small).max() < 0.1
 
 
-def test_a_form_whose_loss_is_borne_takes_the_graders_place(folder, discs):
+def test_an_accepted_form_takes_the_graders_place(folder, discs):
     large = (folder / GRADER_FILE).stat().st_size
-    served = choose_form(folder, Loss("kappa", Estimate(0.01, -0.01, 0.03), allowed=0.05), discs[:1])
+    served = serve_if_accepted(folder, Drop("kappa", Estimate(0.01, -0.01, 0.03), allowed=0.05), discs[:1])
     assert served.form == "int8"
-    assert "kept: kappa falls by 0.010 (-0.010 to 0.030); it takes " in str(served)
+    assert "kept: kappa drops by 0.010 (-0.010 to 0.030); it takes " in str(served)
     assert is_quantised(folder / GRADER_FILE)
     assert (folder / GRADER_FILE).stat().st_size < large / 2
-    # What tells grades of stored embeddings would tell others than are served.
+    # The head's float32 graph would answer differently from what is served.
     assert not (folder / HEAD_FILE).exists()
 
 
 def test_a_form_that_costs_too_much_is_not_served(folder, discs):
-    served = choose_form(folder, Loss("kappa", Estimate(0.1, 0.05, 0.2), allowed=0.05), discs[:1])
+    served = serve_if_accepted(folder, Drop("kappa", Estimate(0.1, 0.05, 0.2), allowed=0.05), discs[:1])
     assert served.form == "float32"
     assert "refused" in str(served)
     assert not is_quantised(folder / GRADER_FILE)
@@ -56,8 +57,8 @@ def test_a_form_that_costs_too_much_is_not_served(folder, discs):
 
 
 @pytest.mark.parametrize("count", [0, 1, 100, 200, 500])
-def test_ranges_are_read_off_photographs_of_the_whole_sheet(count):
-    chosen = spread(list(range(count)))
+def test_ranges_are_calibrated_on_photographs_of_the_whole_list(count):
+    chosen = choose_calibration(list(range(count)))
     assert len(chosen) == min(count, 128)
     assert not chosen or (chosen[0], chosen[-1]) == (0, count - 1)
     assert np.diff(chosen).max(initial=0) <= -(-count // 128) + 1

@@ -2,7 +2,7 @@ import pytest
 
 from qfundus.errors import AccountError
 from qfundus.ingestion.account import check_account, describe_counts
-from qfundus.ingestion.curate import mark_duplicates
+from qfundus.ingestion.duplicates import mark_duplicates
 from qfundus.ingestion.outcome import Outcome, count_objects, count_outcomes, has_news, to_table
 
 

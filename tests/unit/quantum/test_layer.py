@@ -9,7 +9,7 @@ from circuits import by_qiskit, fit, random_angles
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from qfundus.onnx_export import export_module
+from qfundus.onnx_graphs.export import export_module
 from qfundus.quantum import QuantumClassifier, QuantumLayer, chain_ansatz
 from qfundus.quantum.ansatz import build_ansatz
 
@@ -148,7 +148,7 @@ def test_another_number_of_features_is_refused(layer):
 
 
 def test_the_classifier_is_the_requested_one():
-    model = QuantumClassifier(30, chain_ansatz(8, 3))
+    model = QuantumClassifier(30, chain_ansatz(8, 3), 5)
     kinds = [type(module).__name__ for module in (*model.encode, model.circuit, *model.read)]
     assert kinds == ["Linear", "Tanh", "Linear", "Tanh", "QuantumLayer", "Linear", "ReLU", "Dropout", "Linear"]
     assert model(torch.zeros(3, 30)).shape == (3, 5)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from debian import skip_without
+from quantum_work import work_of
 from vendor import CountingVendor
 
 from qfundus.errors import SetupError
@@ -25,15 +27,8 @@ from qfundus.quantum.jobs.store import JobStore
 from qfundus.quantum.jobs.vendors import Offer
 from qfundus.quantum.jobs.work import Estimates, Work
 
-HERE = Path(__file__).parent
+SUPPORT = Path(__file__).parents[3] / "support"
 POSTGRES = next((folder for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
-
-
-def work_of(seed=0, qubits=3, sets=2, precision=0.05):
-    circuit = chain_ansatz(qubits, 1)
-    parameters = np.random.default_rng(seed).uniform(-3, 3, (sets, circuit.num_parameters))
-    observables = tuple((("I" * (qubits - 1 - q) + "Z" + "I" * q, 1.0),) for q in range(qubits))
-    return Work(circuit, observables, parameters, precision)
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +53,7 @@ def store(request, tmp_path):
     if request.param == "sqlite":
         yield JobStore(f"sqlite:///{tmp_path}/jobs.db")
         return
-    if POSTGRES is None:
-        pytest.skip("needs Debian's postgresql")
+    skip_without(POSTGRES, "Debian's postgresql")
     opened = JobStore(request.getfixturevalue("postgres"))
     yield opened
     with opened._engine.begin() as connection:  # noqa: SLF001  (one server, a clean table for each test)
@@ -261,7 +255,7 @@ def test_killed_at_any_point_no_job_is_lost_and_none_is_paid_for_twice(tmp_path,
     ours = Vendors(lambda _: vendor)
     jobs = [submit(store, work_of(n, precision=0.01 + n / 1000), ["aer"], vendors=ours).id for n in range(30)]
     rng = random.Random(0)
-    command = [sys.executable, "-c", WORK, address, str(tmp_path), str(HERE), str(HERE.parents[2])]
+    command = [sys.executable, "-c", WORK, address, str(tmp_path), str(SUPPORT)]
     for _ in range(KILLS):
         worker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         worker.stdout.readline()

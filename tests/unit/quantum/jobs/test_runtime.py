@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from qiskit_ibm_runtime import fake_provider
-from test_queue import work_of
+from quantum_work import work_of
 
 from qfundus.errors import Retry, SetupError
 from qfundus.quantum.backends import ibm

@@ -1,0 +1,1 @@
+"""De-identify a folder or a zip file, without any server."""

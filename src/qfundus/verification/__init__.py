@@ -1,0 +1,1 @@
+"""Verify de-identified files with no code of what wrote them."""
