@@ -92,20 +92,20 @@ def test_the_runs_and_what_became_of_each_object_can_be_listed(night, hospital):
     assert "no outcomes of a run nothing" in str(call("runs", "nothing").exception)
 
 
-def test_unseen_eyes_are_graded_over_http_and_grpc_alike(night, settings, photographs, tmp_path):
+def test_unseen_eyes_are_graded_over_http_and_grpc_alike(night, site, photographs, tmp_path):
     from qfundus.registry.versions import read_version
 
     few = Photographs(photographs.images[100:106], photographs.grades[100:106], "test")
     write_hospital(wrap_photographs(few, seed=5, burned_share=0), tmp_path)
     files = sorted(tmp_path.glob("*.dcm"))
     (tmp_path / "zz_letter.dcm").write_bytes(b"Dear Jane")
-    over_http = grade_files(settings, [*files, tmp_path / "zz_letter.dcm"], protocol="http")
-    over_grpc = grade_files(settings, files, protocol="grpc")
+    over_http = grade_files(site, [*files, tmp_path / "zz_letter.dcm"], protocol="http")
+    over_grpc = grade_files(site, files, protocol="grpc")
     assert [eye.version for eye in over_http[:6]] == [night[0].promoted["version"]] * 6
     assert np.allclose([e.probabilities for e in over_http[:6]], [e.probabilities for e in over_grpc], atol=1e-6)
     assert np.allclose(np.sum([e.probabilities for e in over_grpc], axis=1), 1, atol=1e-5)
     assert "not_dicom" in over_http[6].refused
-    refer_below = read_version(settings, over_http[0].version).refer_below
+    refer_below = read_version(site.settings, over_http[0].version).refer_below
     assert 0.2 < refer_below < 1
     for eyes in (over_http[:6], over_grpc):
         assert [eye.referred for eye in eyes] == [max(eye.probabilities) < refer_below for eye in eyes]
