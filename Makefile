@@ -25,7 +25,7 @@ ifneq ($(PIP_FIND_LINKS),)
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 endif
 
-.PHONY: help setup demo night up down status test test-fast test-cluster test-gpu fuzz bench lint compile image lock clean
+.PHONY: help setup demo night up down status test test-all test-fast test-platform test-products test-cluster test-gpu fuzz bench lint compile image lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -72,12 +72,23 @@ down: ## stop the embedded platform
 status: setup ## what runs where
 	$(BIN)/qfundus status
 
-# Tests run side by side, but for those that share the one platform.
-test: lint test-fast ## pass every test
-	$(BIN)/python -m pytest -m platform
+# Small tensors are no work for two threads, and threads that wait would hold the cores of the tests beside them.
+TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p not_run
 
-test-fast: setup ## the tests that need no server
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal -m "not platform and not cluster and not gpu"
+test: setup ## lint and pass every test but full products, side by side; say what did not run
+	$(BIN)/python tests/lanes.py test-platform test-fast lint
+
+test-all: setup ## as `make test`, with every product of strategies, precisions and kills
+	$(BIN)/python tests/lanes.py test-platform test-fast test-products lint
+
+test-fast: setup ## the tests that need no server but an object store of their own
+	$(TESTS) -n logical --maxprocesses 4 --dist worksteal -m "not platform and not product and not cluster and not gpu"
+
+test-platform: setup ## the tests that need the whole platform, which is started once
+	$(TESTS) -m platform
+
+test-products: setup ## the full products that `make test` leaves out
+	$(TESTS) -m product
 
 test-cluster: setup ## train on the Kubernetes that KUBECONFIG names, on whose one node this must run
 	$(BIN)/python -m pytest -m cluster tests/cluster

@@ -14,6 +14,7 @@ import torch
 from command_line import call
 from medmnist.evaluator import getACC, getAUC
 from PIL import Image
+from products import product
 from scipy.special import log_softmax
 from trainings import SIDE, make_labelled, make_recipe
 
@@ -366,7 +367,7 @@ def processes_of(out):
     return [p for p in psutil.process_iter(["cmdline"]) if str(out) in " ".join(p.info["cmdline"] or [])]
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGTERM, product(signal.SIGKILL)])
 def test_ended_from_outside_it_leaves_nothing_running_and_goes_on_when_called_again(how, npz, recipe, tmp_path):
     out = tmp_path / "out"
     words = [sys.executable, "-c", "from qfundus.cli import run; run()", "train", recipe, "--data", npz, "--out", out]

@@ -2,7 +2,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from products import product
 from trainings import alike, changed, kill_after, losses, run_job, train_here, weights
+from waiting import wait_until
 
 from qfundus.classical.checkpoints import Checkpoints, Position
 from qfundus.classical.folds import split_fold
@@ -46,7 +47,7 @@ def test_an_epoch_is_the_same_whatever_the_number_of_workers(job, tmp_path):
     assert alike(weights(job), weights(other))
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", product("bfloat16")])
 def test_training_learns_what_can_be_learned(precision, job, tmp_path):
     how = {"training__epochs": 15, "training__precision": precision, "network__batch_norm": "own"}
     long = changed(job, tmp_path / "long", augmentation=NONE, **how)
@@ -54,7 +55,7 @@ def test_training_learns_what_can_be_learned(precision, job, tmp_path):
     assert trained.train_loss < 0.4 * losses(long)[0][0]
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("strategy", [product("ddp"), "fsdp2"])
 def test_two_processes_take_the_same_course_as_one(strategy, job, tmp_path):
     two = changed(job, tmp_path / "two", training__strategy=strategy, training__accumulate=2, training__ema=0.9)
     one = changed(job, tmp_path / "one", training__ema=0.9)
@@ -63,7 +64,7 @@ def test_two_processes_take_the_same_course_as_one(strategy, job, tmp_path):
     assert losses(two) == [pytest.approx(pair, abs=TOLERANCE) for pair in losses(one)]
 
 
-@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("stage", [product(1), product(2), 3])
 def test_deepspeed_takes_the_same_course(stage, job, tmp_path):
     two = changed(job, tmp_path / "two", training__strategy=f"zero{stage}")
     train_here(job)
@@ -82,7 +83,7 @@ def test_deepspeed_trains_alone_in_bfloat16_and_needs_as_many_processes_as_wrote
     assert "was written by 1 processes" in said
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("precision", [product("bfloat16"), "float16"])
 def test_mixed_precision_comes_near(precision, job, tmp_path):
     other = changed(job, tmp_path / "mixed", training__precision=precision)
     for one in (job, other):
@@ -116,7 +117,7 @@ with joined_processes() as layout:
 """
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "zero1"])
+@pytest.mark.parametrize("strategy", ["ddp", product("zero1")])
 def test_processes_agree_on_the_statistics_of_their_batches(strategy, tmp_path):
     (tmp_path / "agree.py").write_text(STATISTICS)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -152,7 +153,7 @@ def test_what_two_processes_began_one_goes_on_with(job, tmp_path):
     assert losses(stopped)[-1] == pytest.approx(losses(whole)[-1], abs=TOLERANCE)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "zero1"])
+@pytest.mark.parametrize("strategy", [product("ddp"), "zero1"])
 def test_two_processes_go_on_to_the_weights_of_two_never_stopped(strategy, job, tmp_path):
     """With each process's own batch statistics, dropout and dropped paths: all that differs between them."""
     how = {"network__batch_norm": "own", "network__dropout": 0.3, "network__drop_path": 0.2}
@@ -280,10 +281,8 @@ def test_weights_and_biases_gets_the_figures_where_a_project_is_named(job, monke
     monkeypatch.setenv("WANDB_MODE", "offline")
     train_here(job)
     (kept,) = Path(job.folder).glob("wandb/offline-run-*/run-*.wandb")
-    until = time.monotonic() + 30  # Weights & Biases writes the file in a process of its own
-    while b"held_loss" not in kept.read_bytes():
-        assert time.monotonic() < until
-        time.sleep(0.1)
+    # Weights & Biases writes the file in a process of its own.
+    wait_until(lambda: b"held_loss" in kept.read_bytes(), 30)
 
 
 def test_the_module_says_its_error_in_one_message(job, tmp_path):

@@ -10,6 +10,8 @@ import pytest
 from conftest import REAL_DATA, make_eye
 from leaks import LEAKS
 from PIL import Image
+from products import product
+from pydicom.data import get_testdata_file
 
 from qfundus.deidentify_folder.run import deidentify_folder
 from qfundus.errors import SetupError
@@ -239,17 +241,15 @@ def test_what_the_writer_would_remove_is_found_where_it_stays(tmp_path, photogra
     assert expected[leak] in places
 
 
+SHIPPED = Path(str(get_testdata_file("CT_small.dcm"))).parent
+
+
+@pytest.mark.parametrize("source", [SAMPLES, product(SHIPPED)], ids=["samples", "pydicom"])
 @pytest.mark.skipif(not SAMPLES.exists(), reason="The 77 DICOM samples are not at hand")
-def test_every_sample_and_test_file_is_clean_or_in_quarantine(tmp_path, policy, key):
-    from pathlib import Path
-
-    from pydicom.data import get_testdata_file
-
-    shipped = Path(str(get_testdata_file("CT_small.dcm"))).parent
-    for name, source in (("samples", SAMPLES), ("pydicom", shipped)):
-        counts = deidentify_folder(source, tmp_path / name, policy.policy, key, workers=2)
-        assert counts.read == counts.clean + counts.quarantined + counts.duplicates + counts.ignored
-        assert counts.clean >= 50
-        verdict = verify_folder(tmp_path / name, source, policy_file())
-        assert (verdict.files, verdict.unmatched) == (counts.clean, 0)
-        assert verdict.leaks == []
+def test_every_sample_and_test_file_is_clean_or_in_quarantine(source, tmp_path, policy, key):
+    counts = deidentify_folder(source, tmp_path / "out", policy.policy, key, workers=2)
+    assert counts.read == counts.clean + counts.quarantined + counts.duplicates + counts.ignored
+    assert counts.clean >= 50
+    verdict = verify_folder(tmp_path / "out", source, policy_file())
+    assert (verdict.files, verdict.unmatched) == (counts.clean, 0)
+    assert verdict.leaks == []

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from debian import skip_without
+from products import product
 from quantum_work import work_of
 from vendor import CountingVendor
 
@@ -231,7 +232,6 @@ def test_what_a_simulator_had_begun_when_its_process_died_is_begun_again(store):
     assert store.find(job.id).state == "done"
 
 
-KILLS = 6
 WORK = """
 import os, sys
 sys.path[:0] = sys.argv[3:]
@@ -249,14 +249,15 @@ while store.jobs(["queued", "running"]):
 """
 
 
-def test_killed_at_any_point_no_job_is_lost_and_none_is_paid_for_twice(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kills", [3, product(12)])
+def test_killed_at_any_point_no_job_is_lost_and_none_is_paid_for_twice(kills, tmp_path):
     address = f"sqlite:///{tmp_path}/jobs.db"
     store, vendor = JobStore(address), CountingVendor(tmp_path)
     ours = Vendors(lambda _: vendor)
     jobs = [submit(store, work_of(n, precision=0.01 + n / 1000), ["aer"], vendors=ours).id for n in range(30)]
     rng = random.Random(0)
     command = [sys.executable, "-c", WORK, address, str(tmp_path), str(SUPPORT)]
-    for _ in range(KILLS):
+    for _ in range(kills):
         worker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         worker.stdout.readline()
         time.sleep(rng.random() * 0.08)

@@ -16,7 +16,6 @@ from qfundus.classical.trainjob import TrainJobs, name_trainjob, open_trainjobs
 from qfundus.errors import Retry, SetupError, TrainingError
 from qfundus.settings import TrainingSettings
 
-pytestmark = pytest.mark.platform
 HOW = TrainingSettings(launcher="trainjob", processes=2, cpus=1, memory="2Gi", secret="site-settings")  # noqa: S106  (its name)
 
 

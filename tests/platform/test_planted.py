@@ -24,8 +24,6 @@ from qfundus.planted.search import Search
 from qfundus.registry.versions import connect
 from qfundus.storage import digest
 
-pytestmark = pytest.mark.platform
-
 
 @pytest.fixture
 def run(fresh, photographs):

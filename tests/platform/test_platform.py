@@ -9,8 +9,6 @@ import pytest
 
 from qfundus.platform.supervision import platform_status, start_platform
 
-pytestmark = pytest.mark.platform
-
 
 def test_every_service_is_ready_and_says_where_it_is(platform):
     states = platform_status()

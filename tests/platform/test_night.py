@@ -31,7 +31,6 @@ from qfundus.steps.conclude_retraining import conclude_retraining
 from qfundus.steps.plan_retraining import plan_retraining
 from qfundus.steps.run_pipeline import run_pipeline
 
-pytestmark = pytest.mark.platform
 EYES = 60
 
 

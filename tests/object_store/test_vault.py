@@ -11,8 +11,6 @@ from qfundus.ingestion.quarantine import Quarantine
 from qfundus.ingestion.resealing import reseal_site
 from qfundus.security.keys import SiteKey, pseudonymise_patient, pseudonymise_uid
 
-pytestmark = pytest.mark.platform
-
 
 @pytest.fixture
 def eye(fresh, photographs):

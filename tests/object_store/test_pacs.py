@@ -30,10 +30,7 @@ from qfundus.pacs import dicomweb
 from qfundus.pacs.fetch import fetch_archive
 from qfundus.pacs.receiver import Peer, Receiver
 
-pytestmark = [
-    pytest.mark.platform,
-    needs(*orthanc_server.NEEDED),
-]
+pytestmark = needs(*orthanc_server.NEEDED)
 MONDAY, TUESDAY, WEDNESDAY = date(2026, 11, 23), date(2026, 11, 24), date(2026, 11, 25)
 CT = "1.2.840.10008.5.1.4.1.1.2"
 

@@ -28,7 +28,6 @@ from qfundus.object_names import handling_name
 from qfundus.security.keys import pseudonymise_uid
 from qfundus.storage import digest, from_parquet, to_parquet
 
-pytestmark = pytest.mark.platform
 SHEET = "SOPInstanceUID,grade,grader,date\n"
 
 
@@ -379,17 +378,14 @@ def test_a_run_that_never_closed_is_finished_by_the_next(fresh, photographs):
     assert close(second, curate_landed(second).manifest)["images curated"] == 3
 
 
-def test_an_object_store_that_dies_in_the_middle_is_found_again(fresh, photographs, platform):
-    from qfundus.platform.supervision import supervisor_of
-
+def test_an_object_store_that_dies_in_the_middle_is_found_again(fresh, photographs, seaweedfs):
     land_good(fresh, photographs, range(40))
-    with supervisor_of(platform / "state") as supervisor:
-        supervisor.supervisor.stopProcess("seaweedfs")
-        try:
-            with pytest.raises(Retry):
-                list_landed(fresh.site)
-        finally:
-            supervisor.supervisor.startProcess("seaweedfs")
+    seaweedfs.stop()
+    try:
+        with pytest.raises(Retry):
+            list_landed(fresh.site)
+    finally:
+        seaweedfs.start()
     for _ in range(60):
         try:
             curated = curate_landed(fresh)

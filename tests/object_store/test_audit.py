@@ -4,17 +4,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from conftest import make_eye
 
-from qfundus.errors import Discard
 from qfundus.hospital.wrap import to_bytes
 from qfundus.ingestion.account import close_run
 from qfundus.ingestion.curate import curate_landed
 from qfundus.ingestion.quarantine import Quarantine
-from qfundus.platform.airflow import AirflowClient
-from qfundus.platform.night import follow_run
 from qfundus.security.audit import AuditTrail
-from qfundus.security.keys import SiteKey, pseudonymise_source
-
-pytestmark = pytest.mark.platform
+from qfundus.security.keys import SiteKey
 
 
 @pytest.fixture
@@ -138,20 +133,3 @@ def test_a_reviewer_needs_no_secret(trail, fresh):
     assert AuditTrail(fresh.site.store, bucket, None, [trail.public_key]).verify() == []
     other = AuditTrail(fresh.site.store, bucket, SiteKey(b"f" * 32)).public_key
     assert AuditTrail(fresh.site.store, bucket, None, [other]).verify()
-
-
-def test_who_decides_in_airflow_is_named(settings, store, site_key, site):
-    held = Quarantine(site)
-    source = pseudonymise_source(site_key, "decided in Airflow")
-    held.put(source, "eye.dcm", b"no image", Discard("not_dicom", "It is none."), "run-1")
-    why = "nobody needs it: a test"
-    run = AirflowClient(settings).trigger("decide_quarantined", {"source": source, "decision": "drop", "why": why})
-    follow_run(settings, "decide_quarantined", run, lambda _: None, approve=False)
-    [event] = [
-        record.event
-        for record in AuditTrail(store, settings.audit_bucket, site_key).records()
-        if source in json.dumps(record.event)
-    ]
-    assert event["agent"][0]["who"]["identifier"]["value"] == settings.airflow_user
-    assert why in json.dumps(event)
-    assert source not in {item.source for item in held.list()}

@@ -21,8 +21,6 @@ from qfundus.ingestion.quarantine import Quarantine
 from qfundus.object_names import manifest_name, object_name
 from qfundus.security.keys import date_shift, pseudonymise_uid
 
-pytestmark = pytest.mark.platform
-
 
 def take_in(curation, run, files):
     for name, data in files.items():

@@ -8,8 +8,6 @@ from pydantic import SecretStr
 from qfundus.errors import Retry
 from qfundus.storage import ObjectStore
 
-pytestmark = pytest.mark.platform
-
 
 def test_of_many_who_create_one_object_one_wins(store, fresh):
     bucket = fresh.site.settings.curated_bucket
@@ -48,12 +46,9 @@ def test_a_wrong_secret_opens_nothing(settings):
         stranger.put("landing", "x", b"x")
 
 
-def test_nothing_is_read_or_written_without_a_key(platform, settings):
-    import json
-
-    ports = json.loads((platform / "state" / "ports.json").read_text())
+def test_nothing_is_read_or_written_without_a_key(seaweedfs, settings):
     assert httpx.get(f"{settings.s3_endpoint}/landing").status_code == 403
     assert httpx.put(f"{settings.s3_endpoint}/landing/x", content=b"x").status_code == 403
-    filer = f"http://127.0.0.1:{ports['weed_filer']}"
+    filer = seaweedfs.platform.url("weed_filer")
     assert httpx.post(f"{filer}/buckets/landing/x", files={"file": b"x"}).status_code == 401
     assert httpx.get(f"{filer}/buckets/landing/").status_code == 401
