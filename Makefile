@@ -25,7 +25,7 @@ ifneq ($(PIP_FIND_LINKS),)
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 endif
 
-.PHONY: help setup demo night up down status test test-all test-fast test-platform test-products test-cluster test-gpu fuzz bench lint compile image lock clean
+.PHONY: help setup demo night up down status test test-all test-fast test-slow test-platform test-products test-cluster test-gpu fuzz bench lint compile image lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -76,13 +76,16 @@ status: setup ## what runs where
 TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p not_run
 
 test: setup ## lint and pass every test but full products, side by side; say what did not run
-	$(BIN)/python tests/lanes.py test-platform test-fast lint
+	$(BIN)/python tests/lanes.py test-platform test-slow test-fast lint
 
 test-all: setup ## as `make test`, with every product of strategies, precisions and kills
-	$(BIN)/python tests/lanes.py test-platform test-fast test-products lint
+	$(BIN)/python tests/lanes.py test-platform test-slow test-fast test-products lint
 
 test-fast: setup ## the tests that need no server but an object store of their own
-	$(TESTS) -n logical --maxprocesses 4 --dist worksteal -m "not platform and not product and not cluster and not gpu"
+	$(TESTS) -n logical --maxprocesses 4 --dist worksteal -m "not platform and not slow and not product and not cluster and not gpu"
+
+test-slow: setup ## the tests that train, are killed or wait in processes of their own
+	$(TESTS) -m "slow and not product"
 
 test-platform: setup ## the tests that need the whole platform, which is started once
 	$(TESTS) -m platform
@@ -110,6 +113,7 @@ lint: setup ## style, types and import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
+	git ls-files | xargs $(BIN)/codespell
 
 compile: setup ## compile the pipelines to the YAML that Kubeflow takes
 	$(BIN)/python -m pipelines.compile

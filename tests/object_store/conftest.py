@@ -17,8 +17,8 @@ def seaweedfs(worker_id):
     folder = Path(tempfile.mkdtemp(prefix="qfundus-store-"))
     number = 0 if worker_id == "master" else int(worker_id.removeprefix("gw"))
     server = SeaweedFS(folder, offset=1000 * (number + 1))
-    server.start()
     try:
+        server.start()
         server.create_buckets()
         yield server
     finally:

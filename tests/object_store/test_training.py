@@ -15,6 +15,7 @@ from qfundus.classical.launch import Torchrun
 from qfundus.classical.shards import write_shards
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_a_checkpoint_in_s3(settings, tmp_path):
     shards = f"s3://{settings.models_bucket}/resumed.lance"
     write_shards(make_labelled(60), make_recipe().images, shards)
@@ -29,6 +30,7 @@ def test_a_run_goes_on_from_a_checkpoint_in_s3(settings, tmp_path):
     assert "checkpoints of another recipe" in run_job(other, check=False).stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [5, product(60)])
 def test_a_store_that_is_away_for_a_while_costs_time_and_nothing_else(seconds, settings, seaweedfs, tmp_path):
     """The S3 server is stopped in the middle of a training whose photographs, checkpoints and results lie there."""

@@ -18,6 +18,8 @@ from qfundus.settings import TrainingSettings
 
 HOW = TrainingSettings(launcher="trainjob", processes=2, cpus=1, memory="2Gi", secret="site-settings")  # noqa: S106  (its name)
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def cluster(settings, tmp_path, monkeypatch):

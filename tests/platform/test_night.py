@@ -27,8 +27,11 @@ from qfundus.platform.airflow import AirflowClient
 from qfundus.platform.night import follow_run, run_night
 from qfundus.recipes.nightly import SERVED_IMAGES, NightlyRecipe, load_nightly_recipe
 from qfundus.registry.grade import grade_files
+from qfundus.registry.naming import retraining_key
 from qfundus.steps.conclude_retraining import conclude_retraining
+from qfundus.steps.judge_candidate import judge_candidate
 from qfundus.steps.plan_retraining import plan_retraining
+from qfundus.steps.register_candidate import register_candidate
 from qfundus.steps.run_pipeline import run_pipeline
 
 EYES = 60
@@ -81,12 +84,12 @@ def test_the_runs_and_what_became_of_each_object_can_be_listed(night, hospital):
     from command_line import call
 
     runs = [json.loads(line) for line in call("runs", "--json").stdout.splitlines()]
-    first = next(run for run in runs if "images quarantined" in run["came to"])  # later ones may have found nothing
+    first = next(run for run in runs if "images quarantined" in run["counts"])  # later ones may have found nothing
     listed = call("runs", first["run"], "--json").stdout
     rows = [json.loads(line) for line in listed.splitlines() if '"source"' in line]
-    real = [row for row in rows if row["planted"] == "False"]
+    real = [row for row in rows if not row["planted"]]
     held = sum(row["status"] == "quarantined" and row["kind"] == "image" for row in real)
-    assert f" {held} images quarantined" in first["came to"]
+    assert (first["closed"], first["counts"]["images quarantined"]) == (True, held)
     assert MARK not in listed
     assert "no outcomes of a run nothing" in str(call("runs", "nothing").exception)
 
@@ -143,6 +146,27 @@ def test_a_forced_retraining_finds_its_steps_in_the_cache(night, settings):
     assert [name for name in ("snapshot", "train-", "evaluate") if any(name in step for step in steps)] == []
 
 
+def test_a_candidate_below_the_floor_is_recorded_and_not_registered(night, settings, platform, tmp_path):
+    """The night's own grader, judged by a gate that no grader passes."""
+    from qfundus.registry.versions import champion_version, find_retraining
+
+    folder = next((platform / "state" / "kfp").rglob("predictions.parquet")).parent
+    [dataset] = {file.resolve() for file in (platform / "state" / "kfp").rglob("snapshot*/dataset")}
+    tiny = load_nightly_recipe(recipe_file("tiny"))
+    strict = NightlyRecipe.model_validate(tiny.model_dump() | {"gate": {"margin": 0.0, "floor": 0.99}}).to_json()
+    plan = {"recipe": strict, "as_of": "2026-01-01T00:00:00+00:00", "champion": ""}
+    report = tmp_path / "report.html"
+    verdict = judge_candidate(strict, str(folder), "", str(dataset), str(report))
+    version = register_candidate(**plan, verdict=verdict, grader=str(folder), report=str(report), trained={})
+    assert version == ""
+    concluded = conclude_retraining(plan)
+    assert concluded["version"] == ""
+    assert re.search(r"Refused: the candidate's kappa is .* must exceed 0\.99\. Not registered\.$", concluded["note"])
+    assert "The gate refused the candidate" in report.read_text()
+    assert find_retraining(settings, retraining_key(**plan)).verdict.passed is False
+    assert champion_version(settings) == night[0].promoted["version"]
+
+
 def test_a_machine_is_compared_with_the_simulator_and_holds_no_worker(night, settings):
     client = AirflowClient(settings)
     asked = {"backends": ["exact", "aer.noisy"], "eyes": 3, "precision": 0.1}
@@ -166,7 +190,7 @@ def test_a_machine_is_compared_with_the_simulator_and_holds_no_worker(night, set
         check=True,
     )
     jobs = [json.loads(line) for line in shown.stdout.splitlines()]
-    assert [(job["state"], job["cache hits"]) for job in jobs] == [("done", "1")] * 2
+    assert [(job["state"], job["cache_hits"]) for job in jobs] == [("done", 1)] * 2
     metrics = httpx.get(quantum_metrics(settings)).text
     assert 'qfundus_quantum_jobs{state="done"} 2.0' in metrics
     assert "qfundus_quantum_run_seconds_count" in metrics

@@ -42,7 +42,7 @@ class SeaweedFS:
                 start_new_session=True,
             )
         until = time.monotonic() + 60
-        while not self._is_ready(service.health):
+        while not self._is_ready(service.ready_url):
             assert self._process.poll() is None, "SeaweedFS has ended"
             assert time.monotonic() < until, "SeaweedFS is not ready after a minute"
             time.sleep(0.05)

@@ -2,11 +2,11 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from qfundus.cli.shared import AsJson, KeyFile, console, load_site_key, print_rows
+from qfundus.cli.shared import AsJson, KeyFile, columns, console, load_site_key, print_rows
 from qfundus.errors import SetupError
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from qfundus.deidentify_folder.quarantine import FolderQuarantine
     from qfundus.ingestion.quarantine import Quarantine
-    from qfundus.security.audit import AuditTrail
+    from qfundus.security.audit import AuditTrail, Record
 
 T = TypeVar("T")
 quarantine = typer.Typer(help="Look at what could not be used, and send it in again.", no_args_is_help=True)
@@ -30,9 +30,8 @@ _Folder = Annotated[
 def list_quarantine(folder: _Folder = None, key_file: KeyFile = None, as_json: AsJson = False) -> None:
     """List what is in quarantine, with reason and remedy."""
     found = _open_quarantine(folder, key_file).list()
-    rows = [(item.source, item.reason, item.detail, item.remedy) for item in found]
     if found or as_json:
-        print_rows(("source", "reason", "detail", "remedy"), rows, as_json=as_json)
+        print_rows(columns("source", "reason", "detail", "remedy"), [vars(item) for item in found], as_json=as_json)
     else:
         console.print("Nothing is in quarantine.")
 
@@ -107,20 +106,21 @@ def _open_quarantine(folder: Path | None, key_file: Path | None) -> "Quarantine 
 @audit.command("list")
 def list_audit(folder: _Folder = None, key_file: KeyFile = None, as_json: AsJson = False) -> None:
     """List who did what, when and why."""
-    rows = [
-        (
-            str(record.number),
-            event["recorded"],
-            event["agent"][0]["who"]["identifier"]["value"],
-            event["entity"][0]["what"]["identifier"]["value"],
-            event["action"],
-            event["purposeOfEvent"][0]["text"],
-            " ".join(f"{said['type']}={said['valueString']}" for said in event["entity"][0]["detail"]),
-        )
-        for record in _open_trail(folder, key_file).records()
-        for event in [record.event]
-    ]
-    print_rows(("number", "when", "who", "what", "action", "why", "details"), rows, as_json=as_json)
+    rows = [_describe_record(record) for record in _open_trail(folder, key_file).records()]
+    print_rows(columns("number", "time", "user", "object", "action", "reason", "details"), rows, as_json=as_json)
+
+
+def _describe_record(record: "Record") -> dict[str, Any]:
+    event, entity = record.event, record.event["entity"][0]
+    return {
+        "number": record.number,
+        "time": event["recorded"],
+        "user": event["agent"][0]["who"]["identifier"]["value"],
+        "object": entity["what"]["identifier"]["value"],
+        "action": event["action"],
+        "reason": event["purposeOfEvent"][0]["text"],
+        "details": " ".join(f"{detail['type']}={detail['valueString']}" for detail in entity["detail"]),
+    }
 
 
 @audit.command("verify")
@@ -185,8 +185,7 @@ def reveal(
         found = open_site(settings, load_site_key(None)).vault.reveal(patient.split("-")[0], why)
     except LookupError as error:
         raise SetupError(f"{error} It keeps what came in while QFUNDUS_VAULT_BUCKET was set.") from None
-    rows = [(who.patient_id, who.issuer, who.study, who.instance) for who in found]
-    print_rows(("patient ID", "issuer", "study", "instance"), rows, as_json=as_json)
+    print_rows(columns("patient_id", "issuer", "study", "instance"), [vars(who) for who in found], as_json=as_json)
 
 
 @key.command("rotate")

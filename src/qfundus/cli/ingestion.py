@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from qfundus.cli.shared import AsJson, KeyFile, console, load_site_key, print_rows
+from qfundus.cli.shared import AsJson, Column, KeyFile, columns, console, load_site_key, print_rows
 from qfundus.errors import SetupError
 
 commands = typer.Typer()
@@ -164,11 +164,30 @@ def runs(
 
     site = open_site()
     if run is not None:
-        outcomes = read_outcomes(site, run).astype(str)
-        print_rows(tuple(outcomes.columns), list(outcomes.itertuples(index=False)), as_json=as_json)
+        outcomes = read_outcomes(site, run)
+        print_rows(columns(*outcomes.columns), json.loads(outcomes.to_json(orient="records")), as_json=as_json)
         return
-    rows = [(one.name, f"{one.landed:%Y-%m-%d %H:%M}", one.counts or "not closed") for one in list_runs(site, most)]
-    print_rows(("run", "began (UTC)", "came to"), rows, as_json=as_json)
+    rows = [
+        {"run": one.name, "began": one.landed.isoformat(), "closed": one.is_closed, "counts": one.counts}
+        for one in list_runs(site, most)
+    ]
+    listed = (
+        Column("run"),
+        Column("began", "began (UTC)", _show_minute),
+        Column("closed"),
+        Column("counts", show=_show_counts),
+    )
+    print_rows(listed, rows, as_json=as_json)
+
+
+def _show_minute(moment: str) -> str:
+    return moment[:16].replace("T", " ")
+
+
+def _show_counts(counts: dict[str, int]) -> str:
+    from qfundus.ingestion.account import describe_counts
+
+    return describe_counts(counts) if counts else ""
 
 
 @commands.command()

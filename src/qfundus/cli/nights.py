@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from qfundus.cli.shared import console
+from qfundus.cli.shared import AsJson, Column, console, print_rows
 
 commands = typer.Typer()
 
@@ -40,13 +39,34 @@ def demo(
 def grade(
     files: Annotated[list[Path], typer.Argument(help="DICOM fundus photographs.", exists=True)],
     protocol: Annotated[str, typer.Option(help="http or grpc.")] = "http",
+    as_json: AsJson = False,
 ) -> None:
     """Grade photographs by the model in service."""
     from qfundus.registry.grade import grade_files
     from qfundus.site import open_site
 
-    table = Table("eye", "grade", "probabilities 0-4", "a person should look", "version")
-    for eye in grade_files(open_site(), files, protocol=protocol):
-        told = eye.refused or " ".join(f"{p:.2f}" for p in eye.probabilities)
-        table.add_row(eye.eye, "-" if eye.refused else str(eye.grade), told, eye.referral, eye.version)
-    console.print(table)
+    eyes = grade_files(open_site(), files, protocol=protocol)
+    rows = [
+        {
+            "eye": eye.eye,
+            "grade": None if eye.refused else eye.grade,
+            "probabilities": list(eye.probabilities),
+            "referred": eye.referred,
+            "version": eye.version,
+            "refused": eye.refused,
+        }
+        for eye in eyes
+    ]
+    listed = (
+        Column("eye"),
+        Column("grade"),
+        Column("probabilities", "probabilities 0-4", _show_probabilities),
+        Column("referred", "refer to a person"),
+        Column("version"),
+        Column("refused"),
+    )
+    print_rows(listed, rows, as_json=as_json)
+
+
+def _show_probabilities(probabilities: list[float]) -> str:
+    return " ".join(f"{probability:.2f}" for probability in probabilities)

@@ -1,9 +1,8 @@
 """The platform on this machine: started, stopped, looked at."""
 
 import typer
-from rich.table import Table
 
-from qfundus.cli.shared import console
+from qfundus.cli.shared import AsJson, Column, columns, console, print_rows
 
 commands = typer.Typer()
 
@@ -26,18 +25,23 @@ def down() -> None:
 
 
 @commands.command()
-def status() -> None:
-    """Say what runs where."""
+def status(as_json: AsJson = False) -> None:
+    """Show which services run, and where."""
     from qfundus.platform.supervision import platform_status
 
     states = platform_status()
+    rows = [
+        {"service": s.name, "state": s.state, "ready": s.ready, "memory_mb": round(s.memory_mb), "address": s.url}
+        for s in states
+    ]
+    listed = (*columns("service", "state", "ready"), Column("memory_mb", "MB"), Column("address"))
+    if as_json:
+        print_rows(listed, rows, as_json=True)
+        return
     if not states:
         console.print("The platform is down. Start it with `qfundus up`.")
         return
-    table = Table("service", "state", "ready", "MB", "address")
-    for s in states:
-        table.add_row(s.name, s.state, "yes" if s.ready else "no", f"{s.memory_mb:.0f}", s.url)
-    console.print(table)
+    print_rows(listed, rows, as_json=False)
     console.print(f"Logs: {states[0].log.parent}", soft_wrap=True)
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qfundus.cli.shared import AsJson, console, print_rows
+from qfundus.cli.shared import AsJson, Column, columns, console, print_rows
 from qfundus.errors import SetupError
 
 if TYPE_CHECKING:
@@ -72,15 +72,22 @@ def list_backends(as_json: AsJson = False) -> None:
     """List where circuits may run: the names in configs/quantum.yaml, and what is missing to open each."""
     from qfundus.quantum.backends import open_backend, read_backends
 
-    rows: list[tuple[str, ...]] = []
+    rows: list[dict[str, object]] = []
     for name, options in sorted(read_backends().items()):
+        qubits, missing = None, ""
         try:
             target = open_backend(name).target
-            state = "any width" if target is None or target.num_qubits is None else f"{target.num_qubits} qubits"
+            qubits = None if target is None else target.num_qubits
         except SetupError as error:
-            state = str(error)
-        rows.append((name, str(options.get("through", name)), state))
-    print_rows(("name", "through", "state"), rows, as_json=as_json)
+            missing = str(error)
+        through = str(options.get("through", name))
+        rows.append({"name": name, "through": through, "available": not missing, "qubits": qubits, "missing": missing})
+    listed = (*columns("name", "through", "available"), Column("qubits", show=_show_width), Column("missing"))
+    print_rows(listed, rows, as_json=as_json)
+
+
+def _show_width(qubits: int | None) -> str:
+    return "any" if qubits is None else str(qubits)
 
 
 _Jobs = Annotated[list[str], typer.Argument(help="Jobs, as `quantum jobs` shows them: the beginning is enough.")]
@@ -96,17 +103,36 @@ def list_jobs(
 
     now = time.time()
     rows = [
-        (
-            *(job.id[:12], job.state, job.backend or " or ".join(job.backends), job.user),
-            *(str(job.circuits), str(job.shots)),
-            f"{(job.started or job.ended or now) - job.created:.0f} s",
-            f"{(job.ended or now) - job.started:.0f} s" if job.started else "",
-            *(f"{job.cost:g}", str(job.asked - 1), job.said),
-        )
+        {
+            "job": job.id[:12],
+            "state": job.state,
+            "backend": job.backend,
+            "backends": list(job.backends),
+            "user": job.user,
+            "circuits": job.circuits,
+            "shots": job.shots,
+            "waited_seconds": (job.started or job.ended or now) - job.created,
+            "run_seconds": (job.ended or now) - job.started if job.started else None,
+            "cost": job.cost,
+            "cache_hits": job.asked - 1,
+            "message": job.said,
+        }
         for job in _open_jobs().jobs(() if everything else ("queued", "running"))
     ]
-    names = ("job", "state", "backend", "user", "circuits", "shots", "waited", "ran", "cost", "cache hits", "why")
-    print_rows(names, rows, as_json=as_json)
+    listed = (
+        *columns("job", "state", "backend"),
+        Column("backends", show=", ".join),
+        *columns("user", "circuits", "shots"),
+        Column("waited_seconds", "waited", _show_seconds),
+        Column("run_seconds", "ran", _show_seconds),
+        Column("cost", show="{:g}".format),
+        *columns("cache_hits", "message"),
+    )
+    print_rows(listed, rows, as_json=as_json)
+
+
+def _show_seconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.0f} s"
 
 
 @commands.command("cancel")

@@ -3,8 +3,10 @@
 import json
 import os
 import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 console = Console(width=None if sys.stdout.isatty() else 400)
 
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON object for each row.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 
 
 KeyFile = Annotated[
@@ -46,15 +48,40 @@ def load_site_key(file: Path | None) -> "SiteKey":
         ) from None
 
 
-def print_rows(names: tuple[str, ...], rows: list[tuple[str, ...]], *, as_json: bool) -> None:
-    """Print a table whose values are never cut, or a JSON object for each row."""
+def _show(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: its key in JSON, and how people read it.
+
+    `show` makes a cell of a value; None is an empty cell unless `show` says otherwise.
+    """
+
+    key: str
+    title: str = ""
+    show: Callable[[Any], str] = _show
+
+
+def columns(*keys: str) -> tuple[Column, ...]:
+    """Return columns whose titles are their keys."""
+    return tuple(map(Column, keys))
+
+
+def print_rows(listed: Sequence[Column], rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
+    """Print a table whose values are never cut, or one JSON object for each row with its values as they are."""
     if as_json:
         for row in rows:
-            typer.echo(json.dumps(dict(zip(names, row, strict=True))))
+            typer.echo(json.dumps({column.key: row[column.key] for column in listed}))
         return
     table = Table()
-    for name in names:
-        table.add_column(name, overflow="fold")
+    for column in listed:
+        table.add_column(column.title or column.key.replace("_", " "), overflow="fold")
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*(escape(column.show(row[column.key])) for column in listed))
     console.print(table)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qfundus.cli.shared import AsJson, console, print_rows
+from qfundus.cli.shared import AsJson, Column, console, print_rows
 from qfundus.errors import SetupError
 from qfundus.layout import network_recipes
 from qfundus.recipes.reading import LARGEST_SEED
@@ -158,25 +158,19 @@ def quantise(
     with console.status("Quantising ..."):
         found = quantise_grader(model, data, split, max_drop)
     _warn_of_training(split)
-    if as_json:
-        for form in found:
-            typer.echo(json.dumps(vars(form)))
-        raise typer.Exit(any(form.verdict.startswith("refused") for form in found))
-    rows = [
-        (
-            v.name,
-            f"{v.acc:.4f}",
-            f"{v.kappa:.4f}",
-            f"{v.milliseconds:.1f}",
-            f"{v.speed:.2f}",
-            f"{v.megabytes:.1f}",
-            v.verdict,
-        )
-        for v in found
-    ]
-    names = ("variant", "ACC", "kappa", "ms for one", "speed ratio", "MB", "verdict")
-    print_rows(names, rows, as_json=False)
+    print_rows(_FORM_COLUMNS, [vars(form) for form in found], as_json=as_json)
     raise typer.Exit(any(form.verdict.startswith("refused") for form in found))
+
+
+_FORM_COLUMNS = (
+    Column("name", "form"),
+    Column("acc", "ACC", "{:.4f}".format),
+    Column("kappa", show="{:.4f}".format),
+    Column("milliseconds", "ms for one", "{:.1f}".format),
+    Column("speed", "speed ratio", "{:.2f}".format),
+    Column("megabytes", "MB", "{:.1f}".format),
+    Column("verdict"),
+)
 
 
 def _warn_of_training(split: str) -> None:

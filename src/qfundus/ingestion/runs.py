@@ -7,7 +7,6 @@ from pathlib import PurePosixPath
 import pandas as pd
 
 from qfundus.errors import SetupError
-from qfundus.ingestion.account import describe_counts
 from qfundus.ingestion.curate import read_manifest
 from qfundus.object_names import account_name, landed_name, manifest_name
 from qfundus.site import Site
@@ -17,11 +16,12 @@ SHOWN = ["source", "kind", "status", "reason", "eye", "study", "grade", "part_of
 
 @dataclass(frozen=True)
 class Run:
-    """A run: when it took note of what had landed, and its counts in a sentence; '' until it is closed."""
+    """A run of ingestion: when it fixed what had landed, and its counts, which are empty until it is closed."""
 
     name: str
     landed: datetime
-    counts: str
+    is_closed: bool
+    counts: dict[str, int]
 
 
 def list_runs(site: Site, most: int) -> list[Run]:
@@ -35,7 +35,7 @@ def list_runs(site: Site, most: int) -> list[Run]:
     accounts = (
         (moment, run, site.store.find_json(site.settings.curated_bucket, account_name(run))) for moment, run in newest
     )
-    return [Run(run, moment, describe_counts(counts) if counts else "") for moment, run, counts in accounts]
+    return [Run(run, moment, counts is not None, counts or {}) for moment, run, counts in accounts]
 
 
 def read_outcomes(site: Site, run: str) -> pd.DataFrame:

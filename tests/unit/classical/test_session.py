@@ -153,6 +153,7 @@ def test_training_again_finds_what_is_done(trained, npz, recipe):
     assert (out / "networks" / "00" / "weights.pt").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_what_lies_beside_checkpoints_stays(npz, recipe, tmp_path):
     place = tmp_path / "precious"
     for name in ("00/thesis.txt", "00/00001", "photographs/eye.png"):
@@ -367,6 +368,7 @@ def processes_of(out):
     return [p for p in psutil.process_iter(["cmdline"]) if str(out) in " ".join(p.info["cmdline"] or [])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, product(signal.SIGKILL)])
 def test_ended_from_outside_it_leaves_nothing_running_and_goes_on_when_called_again(how, npz, recipe, tmp_path):
     out = tmp_path / "out"

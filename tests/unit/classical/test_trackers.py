@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import httpx
+import pytest
 from trainings import losses, make_labelled, make_recipe
 from waiting import wait_until
 
@@ -15,6 +16,7 @@ from qfundus.classical.shards import write_shards
 from qfundus.platform.ports import choose_ports
 
 
+@pytest.mark.slow
 def test_a_tracking_server_that_dies_costs_figures_and_not_the_training(tmp_path):
     """An MLflow of its own is killed after the first epoch."""
     port = choose_ports({"mlflow": 25870})["mlflow"]
@@ -35,7 +37,7 @@ def test_a_tracking_server_that_dies_costs_figures_and_not_the_training(tmp_path
         wait_until(lambda: answers(f"{track}/health"), 90)
         shards = str(tmp_path / "eyes.lance")
         write_shards(make_labelled(60), make_recipe().images, shards)
-        job = TrainingJob(make_recipe(training__epochs=12), shards, str(tmp_path / "00"), 0, track=track)
+        job = TrainingJob(make_recipe(training__epochs=8), shards, str(tmp_path / "00"), 0, track=track)
         running = Torchrun(1, 2, tmp_path).start(job)
         wait_until(lambda: losses(job) or running.has_ended(), 120)
         assert not running.has_ended()
@@ -44,7 +46,7 @@ def test_a_tracking_server_that_dies_costs_figures_and_not_the_training(tmp_path
         server.wait()
     wait_until(running.has_ended, 150)
     assert job.is_done
-    assert len(losses(job)) == 12
+    assert len(losses(job)) == 8
     assert "Figures are kept in the log alone" in (tmp_path / "00" / "output.log").read_text()
 
 

@@ -47,6 +47,7 @@ def test_an_epoch_is_the_same_whatever_the_number_of_workers(job, tmp_path):
     assert alike(weights(job), weights(other))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", product("bfloat16")])
 def test_training_learns_what_can_be_learned(precision, job, tmp_path):
     how = {"training__epochs": 15, "training__precision": precision, "network__batch_norm": "own"}
@@ -55,6 +56,7 @@ def test_training_learns_what_can_be_learned(precision, job, tmp_path):
     assert trained.train_loss < 0.4 * losses(long)[0][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", [product("ddp"), "fsdp2"])
 def test_two_processes_take_the_same_course_as_one(strategy, job, tmp_path):
     two = changed(job, tmp_path / "two", training__strategy=strategy, training__accumulate=2, training__ema=0.9)
@@ -64,6 +66,7 @@ def test_two_processes_take_the_same_course_as_one(strategy, job, tmp_path):
     assert losses(two) == [pytest.approx(pair, abs=TOLERANCE) for pair in losses(one)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [product(1), product(2), 3])
 def test_deepspeed_takes_the_same_course(stage, job, tmp_path):
     two = changed(job, tmp_path / "two", training__strategy=f"zero{stage}")
@@ -72,6 +75,7 @@ def test_deepspeed_takes_the_same_course(stage, job, tmp_path):
     assert losses(two) == [pytest.approx(pair, abs=TOLERANCE) for pair in losses(job)]
 
 
+@pytest.mark.slow
 def test_deepspeed_trains_alone_in_bfloat16_and_needs_as_many_processes_as_wrote_its_files(job, tmp_path):
     alone = changed(job, tmp_path / "alone", training__strategy="zero1", training__precision="bfloat16")
     plain = changed(job, tmp_path / "plain", training__precision="bfloat16")
@@ -83,6 +87,7 @@ def test_deepspeed_trains_alone_in_bfloat16_and_needs_as_many_processes_as_wrote
     assert "was written by 1 processes" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", [product("bfloat16"), "float16"])
 def test_mixed_precision_comes_near(precision, job, tmp_path):
     other = changed(job, tmp_path / "mixed", training__precision=precision)
@@ -117,6 +122,7 @@ with joined_processes() as layout:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", product("zero1")])
 def test_processes_agree_on_the_statistics_of_their_batches(strategy, tmp_path):
     (tmp_path / "agree.py").write_text(STATISTICS)
@@ -133,6 +139,7 @@ def test_processes_agree_on_the_statistics_of_their_batches(strategy, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_weights_of_one_never_stopped(job, tmp_path):
     settings = {"training__epochs": 6, "training__checkpoint_every": 1, "training__ema": 0.9, "network__dropout": 0.2}
     whole, killed = changed(job, tmp_path / "whole", **settings), changed(job, tmp_path / "killed", **settings)
@@ -142,6 +149,7 @@ def test_a_killed_run_goes_on_to_the_weights_of_one_never_stopped(job, tmp_path)
     assert alike(weights(whole), weights(killed))
 
 
+@pytest.mark.slow
 def test_what_two_processes_began_one_goes_on_with(job, tmp_path):
     settings = {"training__epochs": 8, "training__checkpoint_every": 1, "training__learning_rate": 0.0002}
     settings |= {"training__strategy": "fsdp2"}
@@ -153,6 +161,7 @@ def test_what_two_processes_began_one_goes_on_with(job, tmp_path):
     assert losses(stopped)[-1] == pytest.approx(losses(whole)[-1], abs=TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", [product("ddp"), "zero1"])
 def test_two_processes_go_on_to_the_weights_of_two_never_stopped(strategy, job, tmp_path):
     """With each process's own batch statistics, dropout and dropped paths: all that differs between them."""
@@ -266,6 +275,7 @@ def test_the_last_steps_of_an_epoch_are_told_though_no_tenth_is_among_them(job):
     assert all(line["images_per_second"] > 0 and "gradient_norm" in line for line in ended)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_for_all_is_said_and_gone_on_with(job, small_disk):
     """Log, output, checkpoints and weights lie on one file system."""
     there = replace(job, folder=str(small_disk / "00"))

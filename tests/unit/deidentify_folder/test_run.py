@@ -310,6 +310,7 @@ def test_a_policy_has_one_digest_in_every_process(hash_seed, policy):
     assert told.stdout.strip() == made_by(policy.policy)["policy_digest"]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_leaves_no_process_and_is_finished_by_the_next(tmp_path, photographs, key):
     (tmp_path / "in").mkdir()
     for number in range(60):

@@ -6,8 +6,9 @@ import onnxruntime
 import pytest
 import torch
 from circuits import by_qiskit, fit, random_angles
+from data_parallel import BATCH, QUBITS, differentiate_in_two, gradient_of, make_layer
+from products import product
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from qfundus.onnx_graphs.export import export_module
 from qfundus.quantum import QuantumClassifier, QuantumLayer, chain_ansatz
@@ -100,18 +101,13 @@ def test_a_compiled_layer_gives_the_same_values_and_gradients(layer):
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*gradients, strict=True))
 
 
-def go_backward(layer):
-    """One pass in DDP; its reducer must be gone before the group of processes is, or that may wait for ever."""
-    DistributedDataParallel(layer)(random_angles(3, 5).float()).sum().backward()
-
-
-def test_it_works_in_distributed_data_parallel(layer, tmp_path):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
-    try:
-        go_backward(layer)
-        assert layer.weight.grad.abs().sum() > 0
-    finally:
-        torch.distributed.destroy_process_group()
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["state_vector", product("tensor_network")])
+def test_two_processes_share_a_batch_in_distributed_data_parallel(method, tmp_path):
+    whole = gradient_of(make_layer(method), random_angles(BATCH, QUBITS).float())
+    for shared in differentiate_in_two(tmp_path, method):
+        assert torch.allclose(shared, whole, atol=1e-6)
+    assert whole.abs().sum() > 0
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

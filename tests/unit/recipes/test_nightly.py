@@ -24,7 +24,7 @@ def test_every_recipe_is_sound_and_named_like_its_file(file):
         (("quantum",), {"ansatz": "all_to_all", "qubits": 40}, "lower `qubits`"),
         (("quantum",), {"ansatz": "zz_feature_map", "qubits": 1}, "two `qubits` or more"),
         (("quantum", "ansatz"), "chian", "'chain', 'ring'"),
-        (("classical",), {"hiden": 3}, "hiden"),
+        (("classical",), {"hidde": 3}, "hidde"),
         (("classical", "epochs"), 0, "greater than 0"),
     ],
 )

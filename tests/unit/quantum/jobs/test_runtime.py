@@ -41,13 +41,14 @@ def runtime(monkeypatch):
     service, estimator = Service(), qiskit_ibm_runtime.EstimatorV2
 
     def keeping(mode, options):
-        opened = estimator(mode=mode)
+        opened = estimator(mode=mode, options=options)
         run = opened.run
 
         def keep(pubs, precision):
             job = run(pubs, precision=precision)
             job.error_message = lambda: "it broke"
-            service.kept[job.job_id()] = options["environment"]["job_tags"], job
+            # IBM's own options, which refuse a name that they do not know, say what would travel with the job.
+            service.kept[job.job_id()] = opened.options.environment.job_tags, job
             return job
 
         opened.run = keep
