@@ -173,8 +173,8 @@ def load_training_settings() -> TrainingSettings:
     try:
         return TrainingSettings()
     except ValidationError as error:
-        said = "; ".join(f"QFUNDUS_TRAINING_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
-        raise SetupError(f"Settings of training are wrong: {said}.") from None
+        message = "; ".join(f"QFUNDUS_TRAINING_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+        raise SetupError(f"Settings of training are wrong: {message}.") from None
 
 
 class ObjectSettings(BaseSettings):

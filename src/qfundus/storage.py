@@ -229,11 +229,11 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def to_parquet(table: pd.DataFrame, said: dict[str, str] | None = None) -> bytes:
+def to_parquet(table: pd.DataFrame, metadata: dict[str, str] | None = None) -> bytes:
     """Write a table as Parquet, what is `said` of the whole of it among the file's metadata."""
     written = pa.Table.from_pandas(table, preserve_index=False)
     buffer = io.BytesIO()
-    pq.write_table(written.replace_schema_metadata({**(written.schema.metadata or {}), **(said or {})}), buffer)
+    pq.write_table(written.replace_schema_metadata({**(written.schema.metadata or {}), **(metadata or {})}), buffer)
     return buffer.getvalue()
 
 

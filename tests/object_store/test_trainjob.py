@@ -7,7 +7,6 @@ import pytest
 from kubernetes_stub import running_stub
 from trainings import losses, make_labelled, make_recipe
 
-from qfundus.classical import trainjob
 from qfundus.classical.launch import InPlace, train_all
 from qfundus.classical.preparation import list_jobs
 from qfundus.classical.shards import read_table, write_shards
@@ -22,15 +21,14 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def cluster(settings, tmp_path, monkeypatch):
+def cluster(settings, tmp_path):
     secret = {
         "QFUNDUS_S3_ENDPOINT": settings.s3_endpoint,
         "QFUNDUS_S3_ACCESS_KEY": settings.s3_access_key,
         "QFUNDUS_S3_SECRET_KEY": settings.s3_secret_key.get_secret_value(),
     }
-    monkeypatch.setattr(trainjob, "_POLL", 0.5)
     with running_stub(tmp_path, {"site-settings": secret}) as (stub, config):
-        stub.how = HOW.model_copy(update={"kubeconfig": str(config)})
+        stub.training = HOW.model_copy(update={"kubeconfig": str(config)})
         yield stub
 
 
@@ -54,7 +52,7 @@ def wait_until_complete(cluster, job):
 def test_two_nodes_take_the_same_course_as_this_process_alone(cluster, job, tmp_path):
     alone = replace(job, folder=str(tmp_path / "alone"))
     train_all([alone], InPlace())
-    train_all([job], open_trainjobs(cluster.how, 1))
+    train_all([job], open_trainjobs(cluster.training, 1, poll=0.5))
     assert losses(job) == [pytest.approx(epoch, abs=2e-4) for epoch in losses(alone)]
     assert cluster.submitted == [name_trainjob(job)]
     assert cluster.trainjobs == {}  # it is deleted when its result is there
@@ -63,8 +61,8 @@ def test_two_nodes_take_the_same_course_as_this_process_alone(cluster, job, tmp_
 
 
 def test_whoever_comes_again_finds_the_trainjob_and_submits_no_other(cluster, job):
-    first = open_trainjobs(cluster.how, 1).start(job)
-    train_all([job], open_trainjobs(cluster.how, 1))
+    first = open_trainjobs(cluster.training, 1, poll=0.5).start(job)
+    train_all([job], open_trainjobs(cluster.training, 1, poll=0.5))
     assert len(cluster.submitted) == 1
     time.sleep(0.6)
     with pytest.raises(TrainingError, match="was deleted"):
@@ -74,14 +72,14 @@ def test_whoever_comes_again_finds_the_trainjob_and_submits_no_other(cluster, jo
 def test_one_that_fails_says_why_and_is_submitted_anew_next_time(cluster, job):
     lost = replace(job, shards=job.shards.replace("eyes", "lost"))
     with pytest.raises(TrainingError, match=r"its first node ends:\nNo shards were found at s3://"):
-        train_all([lost], open_trainjobs(cluster.how, 1))
+        train_all([lost], open_trainjobs(cluster.training, 1, poll=0.5))
     assert list(cluster.trainjobs) == [name_trainjob(lost)]  # for a person to look at
-    train_all([job], open_trainjobs(cluster.how, 1))
+    train_all([job], open_trainjobs(cluster.training, 1, poll=0.5))
     assert len(cluster.submitted) == 2
 
 
 def test_a_trainjob_of_an_earlier_try_without_a_result_is_not_taken_for_one(cluster, job):
-    launcher = open_trainjobs(cluster.how, 1)
+    launcher = open_trainjobs(cluster.training, 1, poll=0.5)
     launcher.start(job)
     wait_until_complete(cluster, job)
     delete_folder(job.folder)
@@ -91,22 +89,22 @@ def test_a_trainjob_of_an_earlier_try_without_a_result_is_not_taken_for_one(clus
 
 
 def test_a_trainjob_is_deleted_though_nobody_looked_when_it_ended(cluster, job):
-    open_trainjobs(cluster.how, 1).start(job)
+    open_trainjobs(cluster.training, 1, poll=0.5).start(job)
     wait_until_complete(cluster, job)
-    train_all([job], open_trainjobs(cluster.how, 1))
+    train_all([job], open_trainjobs(cluster.training, 1, poll=0.5))
     assert cluster.trainjobs == {}
     assert len(cluster.submitted) == 1
 
 
 def test_an_api_server_that_is_silent_for_a_while_is_waited_for(cluster, job):
-    running = open_trainjobs(cluster.how, 1).start(job)
+    running = open_trainjobs(cluster.training, 1, poll=0.5).start(job)
     cluster.silent = True
     time.sleep(0.6)
     assert not running.has_ended()
     with pytest.raises(Retry, match="does not answer"):
-        open_trainjobs(cluster.how, 1)
+        open_trainjobs(cluster.training, 1, poll=0.5)
     with pytest.raises(Retry, match="does not take the TrainJob"):
-        TrainJobs(running.client, cluster.how, 1).start(job)
+        TrainJobs(running.client, cluster.training, 1, 0.5).start(job)
     running.end()  # says so, and raises nothing that would hide why it was asked to
     cluster.silent = False
     until = time.monotonic() + 60
@@ -118,8 +116,8 @@ def test_an_api_server_that_is_silent_for_a_while_is_waited_for(cluster, job):
 
 def test_what_is_missing_is_said_before_anything_starts(cluster, job, tmp_path):
     with pytest.raises(SetupError, match="no training runtime gpu-nodes"):
-        open_trainjobs(cluster.how.model_copy(update={"runtime": "gpu-nodes"}), 1)
+        open_trainjobs(cluster.training.model_copy(update={"runtime": "gpu-nodes"}), 1, poll=0.5)
     with pytest.raises(SetupError, match="share nothing but S3"):
-        open_trainjobs(cluster.how, 1).start(replace(job, folder=str(tmp_path)))
+        open_trainjobs(cluster.training, 1, poll=0.5).start(replace(job, folder=str(tmp_path)))
     with pytest.raises(SetupError, match="there is no cluster"):
         open_trainjobs(HOW.model_copy(update={"kubeconfig": str(tmp_path / "none")}), 1)

@@ -413,9 +413,13 @@ def network_plan(night, settings, store, site):
         "training": training,
         "grading": {"folds": 2},
     }
-    recipe = NightlyRecipe.model_validate(
-        tiny.model_dump() | {"name": "tiny_network", "classical": network, "serving": {"form": "int8", "max_drop": 1.0}}
-    )
+    changes = {
+        "name": "tiny_network",
+        "classical": network,
+        "serving": {"form": "int8", "max_drop": 1.0},
+        "gate": {"margin": 1.0, "floor": -1.0},  # one epoch's kappa is chance: what follows the gate is tested here
+    }
+    recipe = NightlyRecipe.model_validate(tiny.model_dump() | changes)
     as_of = latest_knowledge(site)
     return {"recipe": recipe.to_json(), "as_of": as_of.isoformat(), "champion": night[0].promoted["version"]}
 

@@ -1,6 +1,7 @@
 """A worker that dies while it sends circuits to a machine, and the one that follows it."""
 
 import time
+from functools import partial
 
 import numpy as np
 from qiskit.quantum_info import SparsePauliOp, Statevector
@@ -17,7 +18,7 @@ def assert_nothing_is_sent_twice(folder, backend, stub, tasks, sent):
     """Let a worker die when the stand-in `stub` took `sent` of so many `tasks`, and another finish three circuits."""
     store, circuit = JobStore(f"sqlite:///{folder}/jobs.db"), chain_ansatz(2, 1)
     angles = np.random.default_rng(0).uniform(-3, 3, (3, circuit.num_parameters))
-    opened = Vendors(InProcess)
+    opened = Vendors(partial(InProcess, backoff=0.02, poll=0.02))
     job = submit(store, Work(circuit, ((("IZ", 1.0),),), angles, 0.05), [backend], vendors=opened)
     # It sends some of the circuits and is not heard of again: its thread's end is nobody's news.
     stub.takes = sent
@@ -26,7 +27,7 @@ def assert_nothing_is_sent_twice(folder, backend, stub, tasks, sent):
     assert isinstance(future.exception(60), Exception) == (sent < tasks)
     assert len(stub.made) == sent
     stub.takes = tasks + 1
-    worker, until = Worker(store, Rules(), Vendors(InProcess)), time.time() + 60
+    worker, until = Worker(store, Rules(), Vendors(partial(InProcess, backoff=0.02, poll=0.02))), time.time() + 60
     while store.jobs(["queued", "running"]) and time.time() < until:
         worker.step()
         time.sleep(0.02)

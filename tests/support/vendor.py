@@ -21,7 +21,7 @@ class CountingVendor:
         self._database.execute(
             "CREATE TABLE IF NOT EXISTS sent (id INTEGER PRIMARY KEY, token TEXT, works BLOB, at REAL, state TEXT)"
         )
-        self.delay, self.said = delay, offer or Offer(20, "monday", price=Price(task=1.0))
+        self.delay, self.offered = delay, offer or Offer(20, "monday", price=Price(task=1.0))
         self.trouble: list[Exception] = []
 
     @property
@@ -29,7 +29,7 @@ class CountingVendor:
         return [token for (token,) in self._database.execute("SELECT token FROM sent WHERE state != 'cancelled'")]
 
     def offer(self) -> Offer:
-        return self.said
+        return self.offered
 
     def submit(self, works, token) -> str:
         if self.trouble:

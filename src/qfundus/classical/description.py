@@ -47,5 +47,5 @@ def describe_training(job: TrainingJob, digest: str) -> tuple[dict[str, str], di
 
 def flatten(recipe: dict[str, Any]) -> dict[str, str]:
     """Name each setting of a recipe by its path: `fitting.epochs`."""
-    parts = {part: said for part, said in recipe.items() if isinstance(said, dict)}
-    return {f"{part}.{name}": str(value) for part, said in parts.items() for name, value in said.items()}
+    parts = {part: values for part, values in recipe.items() if isinstance(values, dict)}
+    return {f"{part}.{name}": str(value) for part, values in parts.items() for name, value in values.items()}

@@ -17,10 +17,10 @@ from qfundus.recipes.network import NetworkTraining
 
 
 def open_engine(
-    network: nn.Module, how: NetworkTraining, grades: np.ndarray, layout: Layout, steps: int, seed: int
+    network: nn.Module, training: NetworkTraining, grades: np.ndarray, layout: Layout, steps: int, seed: int
 ) -> Engine:
     """Choose the engine by the recipe's strategy; `steps` is how many an epoch has."""
-    kind = ZeroEngine if how.strategy.startswith("zero") else TorchEngine
-    if how.precision == "bfloat16" and layout.device.type == "cpu":
+    kind = ZeroEngine if training.strategy.startswith("zero") else TorchEngine
+    if training.precision == "bfloat16" and layout.device.type == "cpu":
         keep_depthwise_whole(network)
-    return kind(network, how, Objective(how, grades, layout.device), layout, steps, seed)
+    return kind(network, training, Objective(training, grades, layout.device), layout, steps, seed)

@@ -55,7 +55,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Told:
+class GradedPhotographs:
     """Probabilities `(n, 5)` of photographs beside their grades and names, and whether a person should look `(n,)`."""
 
     probabilities: np.ndarray
@@ -64,14 +64,14 @@ class Told:
     referred: np.ndarray
 
 
-def evaluate_grader(grader: Grader, data: Path, split: str = "") -> tuple[Measured, Told]:
+def evaluate_grader(grader: Grader, data: Path, split: str = "") -> tuple[Measured, GradedPhotographs]:
     """Grade a split, the test split where none is named and there is one; return figures and what was told."""
     labelled, chosen = choose_split(read_labelled(data), split)
     shown = read_pictures(labelled, grader.card.images)
     probabilities = grader.grade(shown.images)
-    told = Told(probabilities, shown.grades, shown.names, grader.refers(probabilities))
+    graded = GradedPhotographs(probabilities, shown.grades, shown.names, grader.refers(probabilities))
     below = grader.card.refer_below
-    return measure(told.probabilities, told.grades, below, chosen, shown.unreadable, shown.without_disc), told
+    return measure(graded.probabilities, graded.grades, below, chosen, shown.unreadable, shown.without_disc), graded
 
 
 def measure(
@@ -109,7 +109,7 @@ def choose_split(labelled: list[Labelled], split: str) -> tuple[list[Labelled], 
     return [one for one in labelled if not wanted or one.split == wanted], wanted or "all"
 
 
-def read_pictures(labelled: list[Labelled], how: ImageFormat) -> Shown:
+def read_pictures(labelled: list[Labelled], image_format: ImageFormat) -> Shown:
     """Prepare photographs; those that cannot be read are left out and counted."""
     read: list[tuple[Labelled, np.ndarray]] = []
     without = 0
@@ -118,7 +118,7 @@ def read_pictures(labelled: list[Labelled], how: ImageFormat) -> Shown:
             pixels = one.read()
         except UNREADABLE:
             continue
-        image, found = prepare_whole(pixels, how)
+        image, found = prepare_whole(pixels, image_format)
         without += not found
         read.append((one, image))
     if not labelled:
@@ -135,13 +135,13 @@ def read_pictures(labelled: list[Labelled], how: ImageFormat) -> Shown:
     )
 
 
-def prepare_whole(pixels: np.ndarray, how: ImageFormat) -> tuple[np.ndarray, bool]:
+def prepare_whole(pixels: np.ndarray, image_format: ImageFormat) -> tuple[np.ndarray, bool]:
     """Prepare a photograph, whole where no disc is found on it; tell whether one was.
 
     An evaluation may not choose its photographs.
     """
     try:
-        return prepare(pixels, how), True
+        return prepare(pixels, image_format), True
     except Discard:
-        rest = tuple(step for step in how.preparation if step != "disc")
-        return prepare(pixels, how.model_copy(update={"preparation": rest})), False
+        rest = tuple(step for step in image_format.preparation if step != "disc")
+        return prepare(pixels, image_format.model_copy(update={"preparation": rest})), False

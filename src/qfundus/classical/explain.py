@@ -32,13 +32,13 @@ def explain_photograph(networks: list[nn.Module], image: np.ndarray, grade: int)
 
     pixels = torch.from_numpy(image.copy()).float()[None]
     start = pixels.mean(dim=(1, 2), keepdim=True).expand_as(pixels)
-    told = [
+    predicted = [
         IntegratedGradients(_likelihood(network)).attribute(
             pixels, start, target=grade, n_steps=_STEPS, internal_batch_size=8
         )
         for network in networks
     ]
-    return torch.stack(told).mean(dim=0)[0].sum(dim=2).detach().numpy()
+    return torch.stack(predicted).mean(dim=0)[0].sum(dim=2).detach().numpy()
 
 
 def draw_overlay(image: np.ndarray, attribution: np.ndarray) -> Image.Image:
@@ -86,11 +86,11 @@ def explain_files(folder: Path, photographs: list[Path], to: Path) -> list[Expla
     written: list[Explained] = []
     for number, pixels in enumerate(read, 1):
         image, disc = prepare_whole(pixels, grader.card.images)
-        (probabilities,) = told = grader.grade(image[None])
+        (probabilities,) = predicted = grader.grade(image[None])
         grade = int(probabilities.argmax())
         picture = to / f"{number:03d}-grade-{grade}.png"
         draw_overlay(image, explain_photograph(networks, image, grade)).save(picture)
-        referred = bool(grader.refers(told)[0])
+        referred = bool(grader.refers(predicted)[0])
         written.append(Explained(picture, grade, float(probabilities[grade]), referred, disc))
     return written
 

@@ -206,13 +206,13 @@ class Processes:
     def has_ended(self) -> bool:
         """Tell whether it has ended well."""
         if self.process.poll():
-            said = last_words(self.output.read_bytes()[self.begin :].decode(errors="replace").splitlines())
+            message = last_words(self.output.read_bytes()[self.begin :].decode(errors="replace").splitlines())
             if shutil.disk_usage(self.output.parent).free < _FULL:
-                said += "\n(There is no space left on this disk: make room, and start it again.)"
+                message += "\n(There is no space left on this disk: make room, and start it again.)"
             if self.process.returncode < 0:
                 name = signal.Signals(-self.process.returncode).name
-                said += f"\n(It was ended by {name}; by SIGKILL the kernel ends what takes too much memory.)"
-            raise TrainingError(f"A training failed; {self.output} ends:\n{said}")
+                message += f"\n(It was ended by {name}; by SIGKILL the kernel ends what takes too much memory.)"
+            raise TrainingError(f"A training failed; {self.output} ends:\n{message}")
         if self.process.returncode is None:
             return False
         self.give_back()
@@ -220,10 +220,10 @@ class Processes:
 
     def end(self) -> None:
         """End it with all that it started."""
-        for how in (signal.SIGTERM, signal.SIGKILL):
+        for signal_number in (signal.SIGTERM, signal.SIGKILL):
             # The group even where its leader is gone: what it started may be there yet.
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, how)
+                os.killpg(self.process.pid, signal_number)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(GRACE + 5)
 

@@ -76,8 +76,8 @@ class Watch:
         _log.info(
             "Epoch", epoch=epoch + 1, of=self.epochs, train_loss=round(train_loss, 4), held_loss=round(held_loss, 4)
         )
-        told = number % LOGGED_EVERY == 0 or not self._recent  # by the last step already
-        figures = {} if told else self._figures()
+        logged = number % LOGGED_EVERY == 0 or not self._recent  # by the last step already
+        figures = {} if logged else self._figures()
         self._tell(number, {**figures, "epoch": epoch + 1, "train_loss": train_loss, "held_loss": held_loss})
 
     def _figures(self) -> dict[str, float]:

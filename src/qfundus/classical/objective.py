@@ -10,29 +10,29 @@ from qfundus.recipes.network import NetworkTraining
 class Objective:
     """The loss of each photograph, by soft targets and weights that a recipe asks for."""
 
-    def __init__(self, how: NetworkTraining, grades: np.ndarray, device: torch.device) -> None:
-        self.of = {"likelihood": likelihood_loss, "ranks": rank_loss}[how.loss]
-        self.targets = soft_targets(how.soft_labels, how.label_smoothing).to(device)
-        self.weights = grade_weights(grades, how.balance).to(device)
+    def __init__(self, training: NetworkTraining, grades: np.ndarray, device: torch.device) -> None:
+        self.of = {"likelihood": likelihood_loss, "ranks": rank_loss}[training.loss]
+        self.targets = soft_targets(training.soft_labels, training.label_smoothing).to(device)
+        self.weights = grade_weights(grades, training.balance).to(device)
 
     def __call__(self, logits: torch.Tensor, grades: torch.Tensor) -> torch.Tensor:
         """Return losses `(batch,)` of logits `(batch, 5)`."""
         return self.of(logits.float().log_softmax(dim=1), self.targets[grades]) * self.weights[grades]
 
 
-def likelihood_loss(told: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def likelihood_loss(log_probabilities: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Return the cross-entropy `(batch,)` of log-likelihoods and targets `(batch, 5)`."""
-    return -(targets * told).sum(dim=1)
+    return -(targets * log_probabilities).sum(dim=1)
 
 
-def rank_loss(told: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def rank_loss(log_probabilities: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Return the cross-entropies of "this grade or worse", summed over the grades, `(batch,)`.
 
     CORAL's loss (W. Cao et al., arXiv 1901.07884), on any log-likelihoods and targets `(batch, 5)`: a grade that is far
     off costs more than its neighbour.
     """
-    worse = told.flip(1).logcumsumexp(dim=1).flip(1)[:, 1:]
-    better = told.logcumsumexp(dim=1)[:, :-1]
+    worse = log_probabilities.flip(1).logcumsumexp(dim=1).flip(1)[:, 1:]
+    better = log_probabilities.logcumsumexp(dim=1)[:, :-1]
     wanted = targets.flip(1).cumsum(dim=1).flip(1)[:, 1:]
     return -(wanted * worse + (1 - wanted) * better).sum(dim=1)
 

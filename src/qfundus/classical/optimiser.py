@@ -9,9 +9,9 @@ from torch import nn
 from qfundus.recipes.network import NetworkTraining
 
 
-def open_optimiser(network: nn.Module, how: NetworkTraining) -> torch.optim.Optimizer:
+def open_optimiser(network: nn.Module, training: NetworkTraining) -> torch.optim.Optimizer:
     """Return AdamW (arXiv 1711.05101) in its fused form, which takes a third of the time of torch's default."""
-    return torch.optim.AdamW(parameter_groups(network, how.weight_decay), lr=how.learning_rate, fused=True)
+    return torch.optim.AdamW(parameter_groups(network, training.weight_decay), lr=training.learning_rate, fused=True)
 
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -24,15 +24,15 @@ def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, 
 
 
 def open_schedule(
-    optimiser: torch.optim.Optimizer, how: NetworkTraining, steps: int
+    optimiser: torch.optim.Optimizer, training: NetworkTraining, steps: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
     """Warm up in a line, then stay or fall as a cosine to nought at the last step (arXiv 1608.03983)."""
-    warm, whole = how.warm_up * steps, how.epochs * steps
+    warm, whole = training.warm_up * steps, training.epochs * steps
 
     def share(step: int) -> float:
         if step < warm:
             return (step + 1) / (warm + 1)
-        if how.schedule == "constant":
+        if training.schedule == "constant":
             return 1.0
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(whole - warm, 1))))
 

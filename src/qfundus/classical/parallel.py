@@ -29,9 +29,9 @@ class Layout:
         """Sum numbers over all processes."""
         if self.world == 1:
             return list(values)
-        told = torch.tensor(values, dtype=torch.float64, device=self.device)
-        distributed.all_reduce(told)
-        return told.tolist()
+        totals = torch.tensor(values, dtype=torch.float64, device=self.device)
+        distributed.all_reduce(totals)
+        return totals.tolist()
 
     def gather(self, rows: torch.Tensor) -> torch.Tensor:
         """Put the rows of all processes one after another, by rank."""

@@ -61,15 +61,15 @@ def quantise_grader(folder: Path, data: Path, split: str, max_drop: float) -> li
         files = [folder / GRADER_FILE, *(Path(scratch) / name for name in (DYNAMIC_FILE, STATIC_FILE))]
         write_dynamic(files[0], files[1])
         write_static(files[0], files[2], ranges.images)
-        told = [Grader(open_session(file), grader.card).grade(shown.images) for file in files]
-        measured = measure_variants(files, told, shown)
-        return [measured[0], *_keep(folder, files[1:], told, measured, shown, max_drop)]
+        predicted = [Grader(open_session(file), grader.card).grade(shown.images) for file in files]
+        measured = measure_variants(files, predicted, shown)
+        return [measured[0], *_keep(folder, files[1:], predicted, measured, shown, max_drop)]
 
 
-def measure_variants(files: list[Path], told: list[np.ndarray], shown: Shown) -> list[QuantisedForm]:
+def measure_variants(files: list[Path], predicted: list[np.ndarray], shown: Shown) -> list[QuantisedForm]:
     """Measure and time the forms that told probabilities `(n, 5)`; the first is what the others are measured by."""
     times = time_graphs(files, shown.images[:1])
-    figures = [measure(probabilities, shown.grades, math.nan, "") for probabilities in told]
+    figures = [measure(probabilities, shown.grades, math.nan, "") for probabilities in predicted]
     return [
         QuantisedForm(name, its.acc, its.kappa, took, times[0] / took, file.stat().st_size / 2**20, "the measure")
         for name, its, took, file in zip(_NAMES, figures, times, files, strict=True)
@@ -79,15 +79,15 @@ def measure_variants(files: list[Path], told: list[np.ndarray], shown: Shown) ->
 def _keep(
     folder: Path,
     drafts: list[Path],
-    told: list[np.ndarray],
+    predicted: list[np.ndarray],
     measured: list[QuantisedForm],
     shown: Shown,
     max_drop: float,
 ) -> Iterator[QuantisedForm]:
     """Put what the gate bears, and what brings something, beside the grader."""
-    plain, plain_told = measured[0], told[0]
-    for draft, form_told, variant in zip(drafts, told[1:], measured[1:], strict=True):
-        loss = judge_form(form_told, plain_told, shown.grades, shown.patients, max_drop, _EVALUATION, seed=0)
+    plain, plain_predicted = measured[0], predicted[0]
+    for draft, form_predicted, variant in zip(drafts, predicted[1:], measured[1:], strict=True):
+        loss = judge_form(form_predicted, plain_predicted, shown.grades, shown.patients, max_drop, _EVALUATION, seed=0)
         verdict = str(loss)
         if not is_quantised(draft):
             verdict = "left out: there is nothing in it to quantise"

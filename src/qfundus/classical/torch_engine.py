@@ -28,16 +28,16 @@ class TorchEngine:
     """Steps by torch: alone, by DDP (arXiv 2006.15704), or FSDP2, which cuts every weight among the processes."""
 
     def __init__(
-        self, network: nn.Module, how: NetworkTraining, objective: Objective, layout: Layout, steps: int, seed: int
+        self, network: nn.Module, training: NetworkTraining, objective: Objective, layout: Layout, steps: int, seed: int
     ) -> None:
-        self.how, self.objective, self.layout, self.seed = how, objective, layout, seed
+        self.training, self.objective, self.layout, self.seed = training, objective, layout, seed
         self.taken = 0
         self.network = network.to(layout.device)
         self.model = self._wrap()
-        self.optimiser = open_optimiser(self.network, how)
-        self.schedule = open_schedule(self.optimiser, how, steps)
-        self.scaler = torch.amp.GradScaler(layout.device.type, enabled=how.precision == "float16")
-        self.average = Average(self.network, how.ema) if how.ema else None
+        self.optimiser = open_optimiser(self.network, training)
+        self.schedule = open_schedule(self.optimiser, training, steps)
+        self.scaler = torch.amp.GradScaler(layout.device.type, enabled=training.precision == "float16")
+        self.average = Average(self.network, training.ema) if training.ema else None
 
     def step(self, pieces: Sequence[Batch]) -> Step:
         """Take a step."""
@@ -54,11 +54,11 @@ class TorchEngine:
                 self.scaler.scale(losses.sum() / share).backward()
             summed += losses.detach().sum()
         self.scaler.unscale_(self.optimiser)
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.how.clip)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.training.clip)
         rate = float(self.optimiser.param_groups[0]["lr"])
         # Asked for at once: a GPU has run dry by the time that it has answered.
-        told, gradient = torch.stack((summed, _whole(norm))).tolist()
-        loss, count = self.layout.total(told, sum(float(piece.weights.sum()) for piece in pieces))
+        totals, gradient = torch.stack((summed, _whole(norm))).tolist()
+        loss, count = self.layout.total(totals, sum(float(piece.weights.sum()) for piece in pieces))
         # Else the weights stay what they were, for a person to look at; a scaler passes over it by itself.
         moves = math.isfinite(loss) and math.isfinite(gradient)
         if moves or (math.isfinite(loss) and self.scaler.is_enabled()):
@@ -103,13 +103,13 @@ class TorchEngine:
         self._agree()
         options = sharded.StateDictOptions(full_state_dict=True, cpu_offload=True)
         with self._averaged():
-            said = sharded.get_model_state_dict(self.network, options=options)
-            return {name: cast("torch.Tensor", value).clone() for name, value in said.items()}
+            state = sharded.get_model_state_dict(self.network, options=options)
+            return {name: cast("torch.Tensor", value).clone() for name, value in state.items()}
 
     def _wrap(self) -> nn.Module:
         if self.layout.world == 1:
             return self.network
-        if self.how.strategy == "ddp":
+        if self.training.strategy == "ddp":
             return DistributedDataParallel(self.network, broadcast_buffers=False, gradient_as_bucket_view=True)
         return shard_fully(self.network, self.layout)
 
@@ -117,12 +117,12 @@ class TorchEngine:
         """Let the processes exchange gradients after the last piece of a step only."""
         if isinstance(self.model, DistributedDataParallel) and not last:
             return self.model.no_sync()
-        if self.layout.world > 1 and self.how.strategy == "fsdp2":
+        if self.layout.world > 1 and self.training.strategy == "fsdp2":
             cast("Any", self.model).set_requires_gradient_sync(last)
         return contextlib.nullcontext()
 
     def _in_precision(self) -> contextlib.AbstractContextManager[Any]:
-        kind = TYPES[self.how.precision]
+        kind = TYPES[self.training.precision]
         return torch.autocast(self.layout.device.type, kind, enabled=kind is not torch.float32)
 
     def _averaged(self) -> contextlib.AbstractContextManager[Any]:

@@ -61,25 +61,25 @@ def train(job: TrainingJob) -> TrainingSummary | None:
 
 def train_together(job: TrainingJob, layout: Layout) -> TrainingSummary | None:
     """Train a job's network among processes that have joined."""
-    how = job.recipe.training
+    training = job.recipe.training
     table = read_table(job.shards, job.recipe.images)
     data = open_data(job, table)
-    order = Order(data.rows, how.batch, job.seed, layout, how.accumulate)
+    order = Order(data.rows, training.batch, job.seed, layout, training.accumulate)
     network = Network(job.recipe.network, job.recipe.images.side)
-    engine = open_engine(network, how, table.grades[data.rows], layout, order.steps, job.seed)
-    checkpoints = Checkpoints(job.checkpoint_folder, how.keep, layout, job.fingerprint(table.digest))
+    engine = open_engine(network, training, table.grades[data.rows], layout, order.steps, job.seed)
+    checkpoints = Checkpoints(job.checkpoint_folder, training.keep, layout, job.fingerprint(table.digest))
     position = checkpoints.resume(engine)
-    ahead = replace(order, epochs=how.epochs, epoch=position.epoch, step=position.step)
-    steps = load_steps(data.examples, ahead, how.workers)
+    ahead = replace(order, epochs=training.epochs, epoch=position.epoch, step=position.step)
+    steps = load_steps(data.examples, ahead, training.workers)
     after = position.epoch * order.steps + position.step
     # Opened last: a run that something else kept from beginning would stay open.
     trackers = open_trackers(job, table.digest, after) if layout.leads else []
-    with Watch(trackers, order.steps, how.epochs, position.seconds) as watch, checkpoints:
-        position = Loop(engine, data, order, how, layout, watch, checkpoints).fit(steps, position)
+    with Watch(trackers, order.steps, training.epochs, position.seconds) as watch, checkpoints:
+        position = Loop(engine, data, order, training, layout, watch, checkpoints).fit(steps, position)
         weights = engine.weights()
         if not layout.leads:
             return None
-        trained = describe(position, how, watch, checkpoints, network)
+        trained = describe(position, training, watch, checkpoints, network)
         packed = io.BytesIO()
         torch.save(weights, packed)
         job.results.write(WEIGHTS_FILE, packed.getvalue())
@@ -116,7 +116,7 @@ class Loop:
     engine: Engine
     data: TrainingData
     order: Order
-    how: NetworkTraining
+    training: NetworkTraining
     layout: Layout
     watch: Watch
     checkpoints: Checkpoints
@@ -127,7 +127,7 @@ class Loop:
         Raises:
             TrainingError: where the loss is no number any more; the last checkpoint is left as it is.
         """
-        while position.epoch < self.how.epochs and not is_stale(position, self.how.patience):
+        while position.epoch < self.training.epochs and not is_stale(position, self.training.patience):
             position, train_loss = self.take_steps(steps, position)
             held_loss, unreadable = self.measure_held()
             if not math.isfinite(held_loss):
@@ -136,7 +136,7 @@ class Loop:
             self.watch.epoch_ended(position.epoch * self.order.steps, position.epoch - 1, train_loss, held_loss)
             self.checkpoints.save(self.engine, position)
         self.checkpoints.finish()
-        if self.how.final_weights == "best" and position.best_epoch != position.epoch - 1:
+        if self.training.final_weights == "best" and position.best_epoch != position.epoch - 1:
             self.checkpoints.load_best(self.engine)
         return position
 
@@ -147,7 +147,7 @@ class Loop:
             TrainingError: where the loss is no number any more.
         """
         losses: list[float] = []
-        every, whole = self.how.checkpoint_every, self.order.steps
+        every, whole = self.training.checkpoint_every, self.order.steps
         for pieces in self.watch.timed(islice(steps, whole - position.step)):
             step = self.engine.step(pieces)
             if not is_finite(step):
@@ -167,15 +167,15 @@ class Loop:
         Raises:
             TrainingError: where that is all of them.
         """
-        held, world, batch = self.data.held, self.layout.world, self.how.batch
+        held, world, batch = self.data.held, self.layout.world, self.training.batch
         # Every process looks at as many: sharded weights are put together for each batch.
         each = -(-len(held) // world)
         mine = np.resize(held, each * world).reshape(world, each)[self.layout.rank]
         counted = np.arange(each * world).reshape(world, each)[self.layout.rank] < len(held)
         summed, weight = 0.0, 0.0
         for number, piece in enumerate(load_in_order(self.data.plain, mine, batch)):
-            told = self.engine.predict(piece.inputs)
-            losses = torch.nn.functional.cross_entropy(told, piece.grades, reduction="none")
+            predicted = self.engine.predict(piece.inputs)
+            losses = torch.nn.functional.cross_entropy(predicted, piece.grades, reduction="none")
             here = piece.weights * torch.from_numpy(counted[number * batch :][: len(piece.rows)])
             summed, weight = summed + float((losses * here).sum()), weight + float(here.sum())
         summed, weight = self.layout.total(summed, weight)
@@ -203,14 +203,14 @@ class Loop:
 
 
 def describe(
-    position: Position, how: NetworkTraining, watch: Watch, checkpoints: Checkpoints, network: torch.nn.Module
+    position: Position, training: NetworkTraining, watch: Watch, checkpoints: Checkpoints, network: torch.nn.Module
 ) -> TrainingSummary:
     """Say what a training has come to."""
     return TrainingSummary(
         epochs=position.epoch,
         best_epoch=position.best_epoch + 1,
         train_loss=position.train_losses[-1],
-        held_loss=position.held_losses[position.best_epoch if how.final_weights == "best" else -1],
+        held_loss=position.held_losses[position.best_epoch if training.final_weights == "best" else -1],
         seconds=watch.seconds,
         photographs_per_second=watch.photographs / max(watch.seconds - watch.before, 1e-9),
         waiting=watch.total_waited / max(watch.total_seconds, 1e-9),

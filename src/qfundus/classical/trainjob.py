@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kubeflow.trainer import TrainerClient
 
 _log = structlog.get_logger()
-_POLL, _PATIENCE = 5.0, 600.0  # seconds between looks, and for how long the API server may be silent
+_PATIENCE = 600.0  # seconds for which the API server may be silent
 _GONE = 60.0
 # What the nodes need to know of the store; the secret holds it under these names.
 _STORE_SETTINGS = ("QFUNDUS_S3_ENDPOINT", "QFUNDUS_S3_ACCESS_KEY", "QFUNDUS_S3_SECRET_KEY")
@@ -25,7 +25,7 @@ _STORE_OPTIONAL = ("QFUNDUS_S3_REGION",)
 _NODE = "node"  # what Kubeflow Trainer calls a TrainJob's nodes, and their container
 
 
-def open_trainjobs(how: TrainingSettings, networks: int) -> "TrainJobs":
+def open_trainjobs(settings: TrainingSettings, networks: int, *, poll: float = 5.0) -> "TrainJobs":
     """Connect to the cluster that this process runs in, or that a file of settings names.
 
     Raises:
@@ -39,34 +39,35 @@ def open_trainjobs(how: TrainingSettings, networks: int) -> "TrainJobs":
     # It says in many lines that a config map which nothing needs is not there.
     logging.getLogger("kubeflow.trainer").setLevel(logging.ERROR)
     try:
-        namespace = how.namespace or (how.kubeconfig and _namespace_in(how.kubeconfig))
-        client = TrainerClient(KubernetesBackendConfig(namespace=namespace, config_file=how.kubeconfig))
+        namespace = settings.namespace or (settings.kubeconfig and _namespace_in(settings.kubeconfig))
+        client = TrainerClient(KubernetesBackendConfig(namespace=namespace, config_file=settings.kubeconfig))
     except ConfigException as error:
         raise SetupError(f"QFUNDUS_TRAINING_LAUNCHER is trainjob, and there is no cluster: {error}") from None
     try:
-        client.get_runtime(how.runtime)
+        client.get_runtime(settings.runtime)
     except (RuntimeError, TimeoutError) as error:
         if not _is_missing(error):
             raise Retry(f"Kubernetes does not answer: {_cause(error)}") from None
         raise SetupError(
-            f"The cluster has no training runtime {how.runtime}: install Kubeflow Trainer, "
+            f"The cluster has no training runtime {settings.runtime}: install Kubeflow Trainer, "
             "or name another by QFUNDUS_TRAINING_RUNTIME."
         ) from None
-    return TrainJobs(client, how, how.at_once or networks)
+    return TrainJobs(client, settings, settings.at_once or networks, poll)
 
 
 @dataclass(frozen=True)
 class TrainJobs:
-    """Trains on the nodes of a cluster; the cluster decides when and where."""
+    """Trains on the nodes of a cluster, which decides when and where; looks at each TrainJob every `poll` seconds."""
 
     client: "TrainerClient"
-    how: TrainingSettings
+    settings: TrainingSettings
     at_once: int
+    poll: float
 
     @property
     def processes(self) -> int:
         """How many nodes, or GPUs of nodes, train one network."""
-        return self.how.processes * max(1, self.how.gpus)
+        return self.settings.processes * max(1, self.settings.gpus)
 
     def start(self, job: TrainingJob) -> Running:
         """Submit a training as a TrainJob, unless one is under way; one that has ended is submitted anew.
@@ -84,34 +85,36 @@ class TrainJobs:
             if find_state(self.client, name) is None:
                 job.results.write(JOB_FILE, job.to_json().encode())
                 self._submit(name, f"{job.folder}/{JOB_FILE}")
-                _log.info("A TrainJob is submitted", trainjob=name, nodes=self.how.processes)
+                _log.info("A TrainJob is submitted", trainjob=name, nodes=self.settings.processes)
         except (RuntimeError, TimeoutError) as error:
             raise Retry(f"Kubernetes does not take the TrainJob {name}: {_cause(error)}") from None
-        return Followed(self.client, name, job)
+        return Followed(self.client, name, job, self.poll)
 
     def clear(self, job: TrainingJob) -> None:
         """Delete the TrainJob of a training whose result is there."""
-        Followed(self.client, name_trainjob(job), job).end()
+        Followed(self.client, name_trainjob(job), job, self.poll).end()
 
     def _submit(self, name: str, job_file: str) -> None:
         from kubeflow.trainer import CustomTrainerContainer
         from kubeflow.trainer.options import Name, TrainerCommand
 
-        how = self.how
-        resources = {"cpu": how.cpus, "memory": how.memory} | ({"gpu": how.gpus} if how.gpus else {})
+        settings = self.settings
+        resources = {"cpu": settings.cpus, "memory": settings.memory} | (
+            {"gpu": settings.gpus} if settings.gpus else {}
+        )
         trainer = CustomTrainerContainer(
-            image=how.image,
-            num_nodes=how.processes,
+            image=settings.image,
+            num_nodes=settings.processes,
             resources_per_node=resources,
-            env={**KEPT_MEMORY, "OMP_NUM_THREADS": str(how.cpus)},
+            env={**KEPT_MEMORY, "OMP_NUM_THREADS": str(settings.cpus)},
         )
         # Which node is which, and where the first one listens, Kubeflow Trainer tells torchrun by PET_* variables.
-        each = ["--nproc-per-node", "gpu" if how.gpus else "1"]
+        each = ["--nproc-per-node", "gpu" if settings.gpus else "1"]
         command = ["python", "-m", "torch.distributed.run", *each, "-m", "qfundus.classical.train", job_file]
         self.client.train(
-            runtime=how.runtime,
+            runtime=settings.runtime,
             trainer=trainer,
-            options=[Name(name), TrainerCommand(command), give_store_settings(how.secret)],
+            options=[Name(name), TrainerCommand(command), give_store_settings(settings.secret)],
         )
 
     def _delete(self, name: str) -> None:
@@ -130,6 +133,7 @@ class Followed:
     client: "TrainerClient"
     name: str
     job: TrainingJob
+    poll: float
     _looked: float = 0.0
     _heard: float = 0.0
     _failed: bool = False
@@ -138,7 +142,7 @@ class Followed:
         """Tell whether it has ended well; it is deleted then."""
         now = time.monotonic()
         self._heard = self._heard or now
-        if now - self._looked < _POLL:
+        if now - self._looked < self.poll:
             return False
         self._looked = now
         try:
@@ -227,8 +231,8 @@ def _namespace_in(kubeconfig: str) -> str:
     """Return the namespace of a file's current context: the SDK looks for it in the default file."""
     from kubernetes.config import list_kube_config_contexts
 
-    told: Any = list_kube_config_contexts(kubeconfig)
-    return str(told[1]["context"].get("namespace", "default"))
+    contexts: Any = list_kube_config_contexts(kubeconfig)
+    return str(contexts[1]["context"].get("namespace", "default"))
 
 
 def _is_missing(error: BaseException) -> bool:

@@ -27,7 +27,7 @@ class ZeroEngine:
     """Steps by DeepSpeed, which cuts optimiser (1), gradients (2), weights (3) among processes (arXiv 1910.02054)."""
 
     def __init__(
-        self, network: nn.Module, how: NetworkTraining, objective: Objective, layout: Layout, steps: int, seed: int
+        self, network: nn.Module, training: NetworkTraining, objective: Objective, layout: Layout, steps: int, seed: int
     ) -> None:
         if layout.device.type == "cpu":
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -43,14 +43,14 @@ class ZeroEngine:
             # DeepSpeed has no way without a group; one process makes one of itself.
             store = TCPStore("127.0.0.1", 0, world_size=1, is_master=True)
             distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-        self.how, self.objective, self.layout, self.seed = how, objective, layout, seed
+        self.training, self.objective, self.layout, self.seed = training, objective, layout, seed
         self.taken = 0
         self.network = network
         self.engine, _, _, self.schedule = deepspeed.initialize(
             model=network.to(layout.device),
-            optimizer=open_optimiser(network, how),
-            lr_scheduler=cast("Any", lambda inner: open_schedule(inner, how, steps)),
-            config=zero_settings(how, layout.world),
+            optimizer=open_optimiser(network, training),
+            lr_scheduler=cast("Any", lambda inner: open_schedule(inner, training, steps)),
+            config=zero_settings(training, layout.world),
             dist_init_required=False,
         )
 
@@ -109,27 +109,29 @@ class ZeroEngine:
         import deepspeed
 
         self._agree()
-        with deepspeed.zero.GatheredParameters(list(self.network.parameters()), enabled=self.how.strategy == "zero3"):
+        with deepspeed.zero.GatheredParameters(
+            list(self.network.parameters()), enabled=self.training.strategy == "zero3"
+        ):
             return {name: value.detach().float().cpu().clone() for name, value in self.network.state_dict().items()}
 
     def _agree(self) -> None:
         average_over_processes(list(statistics_of(self.network).values()), self.layout)
 
 
-def zero_settings(how: NetworkTraining, world: int) -> dict[str, Any]:
+def zero_settings(training: NetworkTraining, world: int) -> dict[str, Any]:
     """Write a recipe in DeepSpeed's words."""
-    stage = int(how.strategy.removeprefix("zero"))
+    stage = int(training.strategy.removeprefix("zero"))
     elsewhere = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     offload = {"offload_optimizer": elsewhere} | ({"offload_param": elsewhere} if stage == 3 else {})
-    piece = max(1, how.batch // (world * how.accumulate))
+    piece = max(1, training.batch // (world * training.accumulate))
     return {
         "train_micro_batch_size_per_gpu": piece,
-        "gradient_accumulation_steps": how.accumulate,
-        "gradient_clipping": how.clip,
+        "gradient_accumulation_steps": training.accumulate,
+        "gradient_clipping": training.clip,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
-        "zero_optimization": {"stage": stage, **(offload if how.offload else {})},
+        "zero_optimization": {"stage": stage, **(offload if training.offload else {})},
         # Weights stay float32, as with the other strategies.
-        "torch_autocast": {"enabled": how.precision == "bfloat16", "dtype": "bfloat16"},
+        "torch_autocast": {"enabled": training.precision == "bfloat16", "dtype": "bfloat16"},
         "steps_per_print": 1 << 30,
     }

@@ -62,19 +62,19 @@ def verify_deid(
     from qfundus.layout import policy_file
     from qfundus.verification.verify import verify_folder
 
-    verdict = verify_folder(folder, originals, policy or policy_file())
-    if verdict.leaks:
+    findings = verify_folder(folder, originals, policy or policy_file())
+    if findings.leaks:
         table = Table("file", "where", "what")
-        for leak in verdict.leaks:
+        for leak in findings.leaks:
             table.add_row(leak.file, leak.where, leak.kind)
         console.print(table)
     if as_json:
-        told = {"files": verdict.files, "unmatched": verdict.unmatched, "leaks": len(verdict.leaks)}
-        typer.echo(json.dumps(told))
+        summary = {"files": findings.files, "unmatched": findings.unmatched, "leaks": len(findings.leaks)}
+        typer.echo(json.dumps(summary))
     else:
-        unknown = f" {verdict.unmatched} have no known original." if verdict.unmatched else ""
-        console.print(f"{verdict.files} files looked at, {len(verdict.leaks)} leaks found.{unknown}")
-    raise typer.Exit(bool(verdict.leaks))
+        unknown = f" {findings.unmatched} have no known original." if findings.unmatched else ""
+        console.print(f"{findings.files} files looked at, {len(findings.leaks)} leaks found.{unknown}")
+    raise typer.Exit(bool(findings.leaks))
 
 
 @commands.command()
@@ -165,7 +165,7 @@ def runs(
     site = open_site()
     if run is not None:
         outcomes = read_outcomes(site, run)
-        print_rows(columns(*outcomes.columns), json.loads(outcomes.to_json(orient="records")), as_json=as_json)
+        print_rows(columns(*outcomes.columns), json.loads(outcomes.to_json(orient="records") or "[]"), as_json=as_json)
         return
     rows = [
         {"run": one.name, "began": one.landed.isoformat(), "closed": one.is_closed, "counts": one.counts}

@@ -34,37 +34,38 @@ def plan_quantum(
     from qfundus.layout import network_recipes
     from qfundus.recipes.nightly import load_nightly_recipe
 
-    how = load_nightly_recipe(recipe, network_recipes()).quantum
+    quantum = load_nightly_recipe(recipe, network_recipes()).quantum
     with console.status("Measuring a step ..."):
-        plan = plan_night(how, eyes, hours * 3600)
+        plan = plan_night(quantum, eyes, hours * 3600)
     if isinstance(plan, Refusal):
         smaller = plan.proposal
         hint = f" {smaller.qubits} qubits and {smaller.layers} layers would fit." if smaller else ""
         raise SetupError(f"{plan.why}{hint}")
     console.print(
-        f"{how.ansatz}, {how.qubits} qubits, {how.layers} layers, batch {how.batch}, by {plan.method}: compiled in "
-        f"{plan.compile_seconds:.2f} s, a step {1000 * plan.step_seconds:.1f} ms and {plan.bytes / 2**20:.0f} MiB; "
+        f"{quantum.ansatz}, {quantum.qubits} qubits, {quantum.layers} layers, batch {quantum.batch}, by "
+        f"{plan.method}: compiled in {plan.compile_seconds:.2f} s, "
+        f"a step {1000 * plan.step_seconds:.1f} ms and {plan.bytes / 2**20:.0f} MiB; "
         f"{plan.steps} steps at most, {plan.night_seconds / 60:.1f} min. Trained exactly: no shots, no cost.",
         soft_wrap=True,
     )
     if backend:
-        _print_shots(how, eyes, backend, precision, "spsa" if spsa else "parameter_shift")
+        _print_shots(quantum, eyes, backend, precision, "spsa" if spsa else "parameter_shift")
 
 
-def _print_shots(how: "QuantumHeadRecipe", eyes: int, backend: str, precision: float, gradient: "Gradient") -> None:
+def _print_shots(quantum: "QuantumHeadRecipe", eyes: int, backend: str, precision: float, gradient: "Gradient") -> None:
     from qfundus.heads.quantum_plan import plan_shots
     from qfundus.quantum.jobs.queue import read_rules
 
-    plan, limit = plan_shots(how, eyes, backend, precision=precision, gradient=gradient), read_rules().site.cost
-    said = (
+    plan, limit = plan_shots(quantum, eyes, backend, precision=precision, gradient=gradient), read_rules().site.cost
+    message = (
         f"An epoch of fine-tuning on {backend}, by {gradient.replace('_', ' ')}: {plan.circuits:,} circuits and "
         f"{plan.shots:,} shots, at {plan.cost:,.2f}."
     )
     if plan.cost > limit:
         fewer = int(eyes * limit / plan.cost)
         other = "" if gradient == "spsa" else ", --spsa"
-        raise SetupError(f"{said} The limit is {limit:,.2f} a day: {fewer} eyes, a larger --precision{other}.")
-    console.print(said, soft_wrap=True)
+        raise SetupError(f"{message} The limit is {limit:,.2f} a day: {fewer} eyes, a larger --precision{other}.")
+    console.print(message, soft_wrap=True)
 
 
 @commands.command("backends")
@@ -115,7 +116,7 @@ def list_jobs(
             "run_seconds": (job.ended or now) - job.started if job.started else None,
             "cost": job.cost,
             "cache_hits": job.asked - 1,
-            "message": job.said,
+            "message": job.message,
         }
         for job in _open_jobs().jobs(() if everything else ("queued", "running"))
     ]

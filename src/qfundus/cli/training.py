@@ -123,15 +123,15 @@ def evaluate(
             raise SetupError(f"There is no folder {file.parent} to write {file.name} to.")
     if curve and curve.suffix not in {".png", ".svg", ".pdf"}:
         raise SetupError(f"{curve} is no name for a picture: let it end in .png, .svg or .pdf.")
-    measured, told = evaluate_grader(open_grader(model, form), data, split)
+    measured, predicted = evaluate_grader(open_grader(model, form), data, split)
     if predictions:
         import numpy as np
 
-        np.savez_compressed(predictions, **vars(told))
+        np.savez_compressed(predictions, **vars(predicted))
     if curve:
         from qfundus.hybrid.report import draw_coverage
 
-        draw_coverage({measured.split: told.probabilities}, told.grades).savefig(curve)
+        draw_coverage({measured.split: predicted.probabilities}, predicted.grades).savefig(curve)
     _warn_of_training(measured.split)
     _print_measured(measured, as_json=as_json)
 

@@ -83,8 +83,8 @@ class Journal:
         if outcome.handled:
             row = outcome.handling, json.dumps(outcome.handled)
             self._database.execute("INSERT OR IGNORE INTO handlings VALUES (?, ?)", row)
-        told = {**asdict(replace(outcome, handled=())), "draft": ""}
-        row = outcome.source, stamp, json.dumps(told)
+        stored = {**asdict(replace(outcome, handled=())), "draft": ""}
+        row = outcome.source, stamp, json.dumps(stored)
         self._database.execute("INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?)", row)
 
     def decide(self, source: str, decision: str) -> None:

@@ -126,9 +126,9 @@ def deidentify_folder(
     shutil.rmtree(drafts)
     journal.close()
     counts.seconds = round(time.perf_counter() - started, 3)
-    told = {name: value for name, value in vars(counts).items() if isinstance(value, int)}
+    numbers = {name: value for name, value in vars(counts).items() if isinstance(value, int)}
     content = _digest((target / "manifest.parquet").read_bytes())
-    AuditTrail(FolderStore(target), AUDIT, key).append("110106", "C", content, "De-identified a folder.", **told)
+    AuditTrail(FolderStore(target), AUDIT, key).append("110106", "C", content, "De-identified a folder.", **numbers)
     return counts
 
 
@@ -193,8 +193,8 @@ class _Desk:
         except Discard as why:
             draft.unlink(missing_ok=True)
             return replace(self.hold(source, item, data, why), digest_before=before)
-        said = cleaned.said
-        handling = name_handling(said.handled)
+        deidentified = cleaned.deidentified
+        handling = name_handling(deidentified.handled)
         new = handling not in self.known
         self.known.add(handling)
         return FileOutcome(
@@ -202,12 +202,12 @@ class _Desk:
             "clean",
             digest_before=before,
             digest_after=cleaned.digest,
-            sop_class=said.sop_class,
+            sop_class=deidentified.sop_class,
             redacted=cleaned.redacted,
             draft=str(draft),
-            target=f"{said.patient}/{said.study}/{said.instance}.dcm",
+            target=f"{deidentified.patient}/{deidentified.study}/{deidentified.instance}.dcm",
             handling=handling,
-            handled=said.handled if new else (),
+            handled=deidentified.handled if new else (),
         )
 
     def hold(self, source: str, item: Input, data: bytes | mmap | None, why: Discard) -> FileOutcome:

@@ -179,10 +179,10 @@ def _of_frames(head: Dataset) -> Iterator[Dataset]:
     )
     for group in groups:
         for item in group.get("FrameVOILUTSequence") or ():
-            said = f"{item.get('WindowCenter')} {item.get('WindowWidth')} {item.get('VOILUTFunction')}"
-            if said in known or len(known) == _MOST_VIEWS:
+            view = f"{item.get('WindowCenter')} {item.get('WindowWidth')} {item.get('VOILUTFunction')}"
+            if view in known or len(known) == _MOST_VIEWS:
                 continue
-            known.add(said)
+            known.add(view)
             described = Dataset()
             for name in (
                 "PhotometricInterpretation",

@@ -20,7 +20,7 @@ ROUNDS = 3  # what the first look leaves of a long line, the next ones see
 class Cleaned:
     """What is to be known of a de-identified file: `digest` is its SHA-256, `redacted` counts the black boxes."""
 
-    said: Deidentified
+    deidentified: Deidentified
     digest: str
     redacted: int
 
@@ -34,20 +34,20 @@ def clean_object(data: bytes | mmap, target: Path, policy: CompiledPolicy, key: 
         Discard: where it cannot be de-identified, or text remains in its pixels; what is in `target` then is not clean.
     """
     try:
-        said = deidentify(data, policy, key)
-        digest = _write(said, target, data)
+        deidentified = deidentify(data, policy, key)
+        digest = _write(deidentified, target, data)
         redacted = remove_burned_in_text(target) if policy.policy.options.clean_pixel_data else 0
     except Discard:
         raise
     except Exception as error:  # noqa: BLE001  (a hostile file may raise anything; its message may quote values)
         raise Discard("unreadable_header", f"It cannot be de-identified ({type(error).__name__}).") from None
-    return Cleaned(said, _digest(target) if redacted else digest, redacted)
+    return Cleaned(deidentified, _digest(target) if redacted else digest, redacted)
 
 
-def _write(said: Deidentified, target: Path, data: bytes | mmap) -> str:
+def _write(deidentified: Deidentified, target: Path, data: bytes | mmap) -> str:
     digest, written = hashlib.sha256(), 0
     with target.open("wb") as stream:
-        for part in said.parts():
+        for part in deidentified.parts():
             digest.update(part)
             written += stream.write(part)
             if written > RELEASED_EVERY and isinstance(data, mmap):

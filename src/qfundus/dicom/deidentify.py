@@ -154,10 +154,10 @@ class CompiledPolicy:
                 for tag, vr, text in (
                     (_CODE_VALUE, "SH", code),
                     (_CODING_SCHEME, "SH", "DCM"),
-                    (_CODE_MEANING, "LO", said),
+                    (_CODE_MEANING, "LO", meaning),
                 )
             )
-            for code, said in (_BASIC_PROFILE, *(OPTION_CODES[name] for name in options.chosen))
+            for code, meaning in (_BASIC_PROFILE, *(OPTION_CODES[name] for name in options.chosen))
         ]
         method = f"qfundus {__version__}, {self.policy.name}, {self.policy.edition}"[:64]
         texts = [

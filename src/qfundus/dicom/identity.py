@@ -42,9 +42,9 @@ class Identity:
         called = words | {word for text in numbers for word in _words(text)}
         # An eye clinic, or a kind of study, is called by the field's own words: they do not identify it.
         for texts, shortest in ((numbers, 2), (others, _SHORTEST_INSIDE)):
-            said = {word for text in texts for word in (*_words(text), "".join(_words(text)))}
-            numbered = {w for w in said if len(w) > 1 and any(map(str.isdigit, w))}  # a house, a flat, a room
-            words |= {w for w in said if len(w) >= shortest and not (w in vocabulary() or w in known)} | numbered
+            spoken = {word for text in texts for word in (*_words(text), "".join(_words(text)))}
+            numbered = {w for w in spoken if len(w) > 1 and any(map(str.isdigit, w))}  # a house, a flat, a room
+            words |= {w for w in spoken if len(w) >= shortest and not (w in vocabulary() or w in known)} | numbered
         common = words & vocabulary()
         words = {_plain(word) for word in words}
         self.words = frozenset(words)

@@ -74,43 +74,43 @@ def _said(picture: Image.Image, sidecar: bytes | None) -> dict[str, str]:
         raise Discard("unreadable_pixels", "The file holds several pictures: save each as a file of its own.")
     if picture.mode not in _MODES:
         raise Discard("unreadable_pixels", "The photograph is not of 8-bit colour.")
-    said = {**_said_in_exif(picture), **_said_in_sidecar(sidecar)}
+    description = {**_said_in_exif(picture), **_said_in_sidecar(sidecar)}
     for keyword, reason in _MISSING.items():
-        if not said.get(keyword):
+        if not description.get(keyword):
             raise Discard(reason, f"Neither a sidecar nor the EXIF says the {keyword}.")
-    return said
+    return description
 
 
 def _said_in_sidecar(sidecar: bytes | None) -> dict[str, str]:
     if sidecar is None:
         return {}
     try:
-        said: Any = json.loads(sidecar)
+        description: Any = json.loads(sidecar)
     except (UnicodeDecodeError, json.JSONDecodeError):
         raise Discard("unreadable_sidecar", "The sidecar is no JSON.") from None
-    if not isinstance(said, dict):
+    if not isinstance(description, dict):
         raise Discard("unreadable_sidecar", "The sidecar is no JSON object.")
-    return {str(name): str(value) for name, value in said.items()}
+    return {str(name): str(value) for name, value in description.items()}
 
 
 def _said_in_exif(picture: Image.Image) -> dict[str, str]:
     exif = picture.getexif()
     words = str(exif.get(Base.ImageDescription, "")).split(";")
     pairs = (word.partition("=") for word in words if "=" in word)
-    said = {name.strip(): value.strip() for name, _, value in pairs}
+    description = {name.strip(): value.strip() for name, _, value in pairs}
     taken = str(exif.get_ifd(IFD.Exif).get(Base.DateTimeOriginal, "")).replace(":", "").split(" ")
     if len(taken) == 2:
-        said.setdefault("StudyDate", taken[0])
-        said.setdefault("StudyTime", taken[1])
-    said.setdefault("Manufacturer", str(exif.get(Base.Make, "")))
-    said.setdefault("ManufacturerModelName", str(exif.get(Base.Model, "")))
-    return said
+        description.setdefault("StudyDate", taken[0])
+        description.setdefault("StudyTime", taken[1])
+    description.setdefault("Manufacturer", str(exif.get(Base.Make, "")))
+    description.setdefault("ManufacturerModelName", str(exif.get(Base.Model, "")))
+    return description
 
 
-def _describe(said: dict[str, str], content: str) -> FileDataset:
+def _describe(description: dict[str, str], content: str) -> FileDataset:
     eye = FileDataset("", {}, file_meta=FileMetaDataset(), preamble=b"\0" * 128)
     eye.SpecificCharacterSet = "ISO_IR 192"
-    for keyword, value in said.items():
+    for keyword, value in description.items():
         tag = tag_for_keyword(keyword)
         if tag is not None and tag >= 0x00080000 and dictionary_VR(tag) in _TEXT:
             setattr(eye, keyword, value)

@@ -146,8 +146,10 @@ class Profile:
                     "SH",
                     "ST",
                 }
-                how = "shift" if option == "retain_modified_dates" else "clean" if code == "C" or in_words else "keep"
-                return Rule(how, f"E.1-1 {code}: {option}")
+                action = (
+                    "shift" if option == "retain_modified_dates" else "clean" if code == "C" or in_words else "keep"
+                )
+                return Rule(action, f"E.1-1 {code}: {option}")
         for option in _CLEANING:
             if option in self._on and row.options.get(option):
                 return Rule("clean", f"E.1-1 C: {option}")

@@ -141,13 +141,13 @@ def _marks(eye: Dataset) -> set[str]:
 
 def _everything(dataset: Dataset) -> str:
     """Return all that the attributes say: no pixels, and no UIDs, whose many digits hold any number by chance."""
-    said: list[str] = []
+    texts: list[str] = []
     for element in dataset.iterall():
         if element.keyword == "PixelData" or element.VR in {"SQ", "UI"}:
             continue
         value = element.value
-        said.append(value.decode("latin-1") if isinstance(value, bytes) else str(value))
-    return "\n".join(said).casefold()
+        texts.append(value.decode("latin-1") if isinstance(value, bytes) else str(value))
+    return "\n".join(texts).casefold()
 
 
 def score_folder(folder: Path, originals: Path) -> Score:

@@ -116,7 +116,7 @@ def _number_patients(table: pd.DataFrame) -> list[str]:
     if "patient" not in table:
         return [""] * len(table)
     numbers, _ = pd.factorize(table["patient"])
-    return [f"patient-{number}" if said else "" for number, said in zip(numbers, table["patient"], strict=True)]
+    return [f"patient-{number}" if patient else "" for number, patient in zip(numbers, table["patient"], strict=True)]
 
 
 def _read_split(file: str, split: str, arrays: dict[str, np.ndarray]) -> list[Labelled]:
@@ -147,9 +147,9 @@ def _take(image: np.ndarray) -> np.ndarray:
     return image
 
 
-def _check_grade(said: object, where: str) -> int:
+def _check_grade(grade: object, where: str) -> int:
     try:
-        number = float(str(said))
+        number = float(str(grade))
     except ValueError:
         number = -1.0
     grade = int(number) if number.is_integer() else -1

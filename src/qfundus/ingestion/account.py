@@ -28,9 +28,9 @@ def close_run(site: Site, run: str, manifest: str) -> dict[str, int]:
     planted = int((outcomes["planted"] & (outcomes["part_of"] == "")).sum())
     counts = {"landed": len(landed) - planted, **count_outcomes(outcomes)}
     if site.store.find(site.settings.curated_bucket, account_name(run)) is None:
-        said = digest(site.store.get(site.settings.curated_bucket, manifest))
+        manifest_digest = digest(site.store.get(site.settings.curated_bucket, manifest))
         # Before the account: a crash between the two leaves a second record, and never none.
-        site.trail.append("110107", "C", run, "A run of ingestion.", manifest_sha256=said, **counts)
+        site.trail.append("110107", "C", run, "A run of ingestion.", manifest_sha256=manifest_digest, **counts)
         site.store.put_if_absent(site.settings.curated_bucket, account_name(run), to_json(counts))
     cleared = clear_landed(site, set(landed))
     _log.info("Run closed", cleared=cleared, **counts)

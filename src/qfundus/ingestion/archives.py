@@ -14,11 +14,11 @@ from qfundus.dicom.photograph import is_photograph, sidecar_of
 from qfundus.dicom.recognise import is_no_image
 from qfundus.errors import Discard, ReasonCode
 from qfundus.ingestion.curation import Curation
+from qfundus.ingestion.documents import Document
 from qfundus.ingestion.images import curate_member, instance_of, refuse_large
 from qfundus.ingestion.isolation import Isolation
 from qfundus.ingestion.landing import ERASURE, LandedObject, is_erasure, is_sheet
 from qfundus.ingestion.outcome import Outcome
-from qfundus.ingestion.papers import Paper
 from qfundus.ingestion.quarantine import PART
 from qfundus.ingestion.threads import in_threads
 from qfundus.ingestion.zip_members import find_member, read_member
@@ -27,7 +27,9 @@ from qfundus.storage import digest
 _log = structlog.get_logger()
 
 
-def curate_archive(curation: Curation, isolation: Isolation, item: LandedObject) -> tuple[list[Outcome], list[Paper]]:
+def curate_archive(
+    curation: Curation, isolation: Isolation, item: LandedObject
+) -> tuple[list[Outcome], list[Document]]:
     """De-identify the images in a zip file: one outcome for the archive and one for each member.
 
     The sheets and notices in it are returned as they are: they come after all images.
@@ -45,12 +47,12 @@ def curate_archive(curation: Curation, isolation: Isolation, item: LandedObject)
                 lambda number: [_curate_member(curation, isolation, item, archive, number)], members, "members"
             )
     outcomes = [found for found in read if isinstance(found, Outcome)]
-    papers = [found for found in read if isinstance(found, Paper)]
+    documents = [found for found in read if isinstance(found, Document)]
     unread = [outcome.reason for outcome in outcomes if outcome.status == "quarantined" and not outcome.digest_before]
     if unread:  # nothing of such a member could be held by itself
         why = Discard(cast("ReasonCode", unread[0]), f"{len(unread)} of its members cannot be read.")
-        return [_hold(curation, item, why), *outcomes], papers
-    return [Outcome(item.source, "archive", "read"), *outcomes], papers
+        return [_hold(curation, item, why), *outcomes], documents
+    return [Outcome(item.source, "archive", "read"), *outcomes], documents
 
 
 def _hold(curation: Curation, item: LandedObject, why: Discard) -> Outcome:
@@ -74,7 +76,7 @@ def _landed_file(curation: Curation, name: str) -> Generator[IO[bytes] | None]:
 
 def _curate_member(
     curation: Curation, isolation: Isolation, item: LandedObject, archive: ZipFile, number: int
-) -> Outcome | Paper:
+) -> Outcome | Document:
     member = archive.infolist()[number]
     source, name = f"{item.source}-{number + 1}", member.filename
     try:
@@ -85,7 +87,7 @@ def _curate_member(
         return Outcome(source, "image", "quarantined", why.reason, part_of=item.source)
     if is_sheet(name) or is_erasure(name):
         ending = ERASURE if is_erasure(name) else ".csv"
-        return Paper(source, f"{item.name}.member{number + 1}{ending}", item.landed_at, item.source, data)
+        return Document(source, f"{item.name}.member{number + 1}{ending}", item.landed_at, item.source, data)
     if is_no_image(name, data):
         return Outcome(source, "image", "ignored", part_of=item.source)
     # Of the member's own name nothing is kept but its ending: it may climb out of any folder.

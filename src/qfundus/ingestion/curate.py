@@ -10,13 +10,15 @@ from qfundus.errors import Discard
 from qfundus.ingestion.archives import curate_archive
 from qfundus.ingestion.corrections import move_grades
 from qfundus.ingestion.curation import Curation
+from qfundus.ingestion.documents import Document
 from qfundus.ingestion.duplicates import mark_duplicates
+from qfundus.ingestion.erasure_notices import erase_named
+from qfundus.ingestion.grading_sheets import curate_sheet
 from qfundus.ingestion.holding import hold_image
 from qfundus.ingestion.images import begin_process, curate_landed_image, refuse_large
 from qfundus.ingestion.isolation import Isolation
 from qfundus.ingestion.landing import LandedObject, fix_landed, is_erasure, is_sheet
 from qfundus.ingestion.outcome import Outcome, count_outcomes, to_table
-from qfundus.ingestion.papers import Paper, curate_sheet, erase_named
 from qfundus.ingestion.sidecars import settle_sidecars
 from qfundus.ingestion.threads import in_threads
 from qfundus.object_names import manifest_name
@@ -46,7 +48,9 @@ def curate_landed(curation: Curation) -> CuratedRun:
         return CuratedRun(name, count_outcomes(from_parquet(finished)))
     landed, taken_away = fix_landed(curation.site, curation.run)
     images = [item for item in landed if item.is_image]
-    papers = [Paper(item.source, item.name, item.landed_at) for item in landed if item.is_sheet or item.is_erasure]
+    documents = [
+        Document(item.source, item.name, item.landed_at) for item in landed if item.is_sheet or item.is_erasure
+    ]
     needs = (settings, curation.site.key, curation.policy.policy, curation.run)
     with Isolation(_PROCESSES, begin_process, *needs) as isolation:
         outcomes = in_threads(lambda item: curate_image(curation, isolation, item), images, "images")
@@ -54,16 +58,16 @@ def curate_landed(curation: Curation) -> CuratedRun:
             if archive.is_archive:
                 found, within = curate_archive(curation, isolation, archive)
                 outcomes += found
-                papers += within
+                documents += within
     outcomes = mark_duplicates(outcomes)
     outcomes += settle_sidecars(curation, landed, outcomes)
-    for paper in papers:
-        if is_sheet(paper.name):
-            outcomes += curate_sheet(curation, paper)
+    for document in documents:
+        if is_sheet(document.name):
+            outcomes += curate_sheet(curation, document)
     # Last, so that what came and was taken back on one day is gone.
-    for paper in papers:
-        if is_erasure(paper.name):
-            outcomes += erase_named(curation, paper, landed)
+    for document in documents:
+        if is_erasure(document.name):
+            outcomes += erase_named(curation, document, landed)
     outcomes = withdraw_erased(outcomes)
     outcomes += [Outcome(source, "image", "withdrawn") for source in taken_away]
     planted = {item.source for item in landed if item.planted}

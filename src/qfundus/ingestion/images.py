@@ -114,7 +114,7 @@ def curate_bytes(curation: Curation, data: bytes, *, corrects: bool) -> Instance
     # A correction withdraws the old content with its vault entry before the new one's is written.
     if known is not None:
         curation.index.withdraw(known)
-    patient = cleaned.said.patient
+    patient = cleaned.deidentified.patient
     issuer = str(eye.get("IssuerOfPatientID", ""))
     who = Identified(str(eye.PatientID), issuer, str(eye.StudyInstanceUID), str(eye.SOPInstanceUID))
     curation.site.vault.put(patient, uid, who)
@@ -125,12 +125,12 @@ def curate_bytes(curation: Curation, data: bytes, *, corrects: bool) -> Instance
         fingerprint=fingerprint,
         digest=cleaned.digest,
         eye=f"{patient}-{laterality(eye)}",
-        study=cleaned.said.study,
+        study=cleaned.deidentified.study,
         patient=patient,
         run=curation.run,
         digest_before=digest(data),
         redacted=cleaned.redacted,
-        handling=_describe_handling(curation, cleaned.said.handled),
+        handling=_describe_handling(curation, cleaned.deidentified.handled),
         corrects=known.digest if known else "",
         corrects_patient=known.patient if known else "",
     )

@@ -221,14 +221,14 @@ class Receiver:
         kept: list[Dataset] = []
         failed: list[Dataset] = []
         for item in asked:
-            said = Dataset()
-            said.ReferencedSOPClassUID = item.ReferencedSOPClassUID
-            said.ReferencedSOPInstanceUID = item.ReferencedSOPInstanceUID
+            reference = Dataset()
+            reference.ReferencedSOPClassUID = item.ReferencedSOPClassUID
+            reference.ReferencedSOPInstanceUID = item.ReferencedSOPInstanceUID
             if self._holds(item.ReferencedSOPInstanceUID):
-                kept.append(said)
+                kept.append(reference)
             else:
-                said.FailureReason = _NO_SUCH_INSTANCE
-                failed.append(said)
+                reference.FailureReason = _NO_SUCH_INSTANCE
+                failed.append(reference)
         if kept:
             report.ReferencedSOPSequence = kept
         if failed:

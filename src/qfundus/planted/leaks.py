@@ -41,12 +41,12 @@ def search_planted(site: Site, dag: str, run: str) -> dict[str, int]:
     search = Search(site, words_of(site.key, plantings), since)
     places = [*search.everywhere([row["digest"] for found in curated.values() for row in found]), verified]
     looked, found = sum(place.looked for place in places), sum(len(place.found) for place in places)
-    said = {"places": len(places), "looked": looked, "actions": score.actions.total(), "missed": len(score.misses)}
+    figures = {"places": len(places), "looked": looked, "actions": score.actions.total(), "missed": len(score.misses)}
     page = _write_page(places, score, dag=dag, run=run, runs=runs, since=since, looked=looked, found=found)
     # A retraining looks when the planted photographs are gone already: its page is to be read only if it found a name.
     for name in [planted_name(run), *([PLANTED_NEWEST] if found or verified.looked else [])]:
         site.store.put(site.settings.curated_bucket, name, page.encode())
-    site.trail.append("110100", "E", run, "The search for planted names.", **said, found=found)
+    site.trail.append("110100", "E", run, "The search for planted names.", **figures, found=found)
     for place in places:
         _log.info("Searched", place=place.name, looked=place.looked, found=len(place.found))
     for content, category, missed in score.misses:
@@ -57,7 +57,7 @@ def search_planted(site: Site, dag: str, run: str) -> dict[str, int]:
             f"A planted name was found in {found} places: {where}. See {planted_name(run)} in the bucket "
             f"{site.settings.curated_bucket} (`qfundus planted`). Use nothing of this run until the leak is closed."
         )
-    return said
+    return figures
 
 
 def forget_planted(site: Site) -> None:
@@ -82,9 +82,9 @@ def _planted_outcomes(site: Site, runs: list[str]) -> dict[str, list[dict[str, s
     return {run: found.loc[found["planted"].astype(bool)].to_dict("records") for run, found in manifests.items()}
 
 
-def _write_page(places: list[SearchedPlace], score: Score, **said: object) -> str:
+def _write_page(places: list[SearchedPlace], score: Score, **figures: object) -> str:
     environment = Environment(loader=PackageLoader("qfundus.planted"), autoescape=select_autoescape())
     moment = datetime.now(UTC).isoformat(timespec="seconds")
     return environment.get_template("planted.html").render(
-        places=places, score=score, planted=WHERE, moment=moment, **said
+        places=places, score=score, planted=WHERE, moment=moment, **figures
     )

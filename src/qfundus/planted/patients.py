@@ -122,8 +122,8 @@ def _photograph(words: str) -> bytes:
 
 def _sidecar(words: str) -> bytes:
     name = words.replace(" ", "^")
-    said = {"PatientID": words, "PatientName": name, "ImageLaterality": "L", "StudyDate": "20260301"}
-    return to_json({**said, "OperatorsName": name, "ImageComments": f"{words} came alone"})
+    labels = {"PatientID": words, "PatientName": name, "ImageLaterality": "L", "StudyDate": "20260301"}
+    return to_json({**labels, "OperatorsName": name, "ImageComments": f"{words} came alone"})
 
 
 def _patient(family: str, given: str, number: int, rng: random.Random) -> Patient:

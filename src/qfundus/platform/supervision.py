@@ -98,8 +98,8 @@ def platform_status() -> list[ServiceStatus]:
         return []
     platform = _load(folder)
     with _supervisor(folder) as supervisor:
-        told: Any = supervisor.supervisor.getAllProcessInfo()
-    states = {info["name"]: info for info in told}
+        processes: Any = supervisor.supervisor.getAllProcessInfo()
+    states = {info["name"]: info for info in processes}
     return [
         ServiceStatus(
             name=service.name,

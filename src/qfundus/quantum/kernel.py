@@ -20,7 +20,7 @@ from torch import nn
 
 from qfundus.quantum.gates import Gates
 from qfundus.quantum.observables import Observable
-from qfundus.quantum.once import once
+from qfundus.quantum.once_differentiable import refuse_double_backward
 
 LANES = 8
 _RY, _RZ, _CX = 0, 1, 2
@@ -76,7 +76,7 @@ class _Run(torch.autograd.Function):
         return torch.from_numpy(values.reshape(blocks * LANES, signs.shape[1])[: ctx.batch])
 
     @staticmethod
-    @once
+    @refuse_double_backward
     def backward(ctx: Any, *upstream: torch.Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         gates, common, own, signs, state = ctx.given
         weighed = _in_lanes(upstream[0].resolve_neg().numpy())

@@ -22,7 +22,7 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.transpiler import PassManager, Target
 from qiskit.transpiler.passes import ALAPScheduleAnalysis, PadDynamicalDecoupling
 
-from qfundus.quantum.pubs import observables_of, parameter_sets, places
+from qfundus.quantum.primitive_inputs import broadcast_origins, observables_of, parameter_sets
 from qfundus.quantum.transpile import compile_circuit
 
 _PRECISION = 0.02
@@ -64,8 +64,8 @@ class MitigatedEstimator(BaseEstimatorV2):
     It compiles by itself: give it circuits as they are.
     """
 
-    def __init__(self, sampler: BaseSamplerV2, target: Target | None, how: Mitigation) -> None:
-        self._sampler, self._target, self._how = sampler, target, how
+    def __init__(self, sampler: BaseSamplerV2, target: Target | None, mitigation: Mitigation) -> None:
+        self._sampler, self._target, self._mitigation = sampler, target, mitigation
         self._readout: dict[tuple[int, ...], tuple[M3Mitigation, float]] = {}
 
     def run(self, pubs: Iterable[Any], *, precision: float | None = None) -> PrimitiveJob[Any]:
@@ -82,7 +82,7 @@ class MitigatedEstimator(BaseEstimatorV2):
         shots = int(np.ceil((pub.precision or _PRECISION) ** -2))
         measured = _measured(pub.circuit)
         compiled = compile_circuit(measured, self._target).circuit
-        scaled = [self._variants(fold(compiled, scale)) for scale in self._how.zne]
+        scaled = [self._variants(fold(compiled, scale)) for scale in self._mitigation.zne]
         each = -(-shots // len(scaled[0]))
         values = _in_order(pub, compiled)
         asked: list[Any] = [(circuit, values) for variants in scaled for circuit in variants]
@@ -94,7 +94,7 @@ class MitigatedEstimator(BaseEstimatorV2):
             for row in range(len(values)):
                 counts = _merge([one.get_counts(row) for one in bits[first : first + len(scaled[0])]])
                 found[scale, row] = terms.values(self._corrected(counts, compiled))
-        sets, observables = places(pub)
+        sets, observables = broadcast_origins(pub)
         bounds = terms.bounds()
         estimated = np.clip(self._extrapolate(found), -bounds, bounds)[sets, observables]
         deviation = (shots**-0.5 * self._spread() * bounds)[observables]
@@ -104,16 +104,16 @@ class MitigatedEstimator(BaseEstimatorV2):
         """Return the circuits that take a circuit's place: twirled, and idle qubits echoed."""
         target = self._target
         varied: Any = [circuit]
-        if self._how.twirls:
-            varied = pauli_twirl_2q_gates(circuit, seed=_SEED, num_twirls=self._how.twirls, target=target)
-        return [echo(one, target) for one in varied] if self._how.decoupling else list(varied)
+        if self._mitigation.twirls:
+            varied = pauli_twirl_2q_gates(circuit, seed=_SEED, num_twirls=self._mitigation.twirls, target=target)
+        return [echo(one, target) for one in varied] if self._mitigation.decoupling else list(varied)
 
     def _corrected(self, counts: Counts, compiled: QuantumCircuit) -> dict[str, float]:
         """Return probabilities, or quasi-probabilities once readout errors are undone."""
-        if self._how.readout:
+        if self._mitigation.readout:
             qubits, now = measured_qubits(compiled), time.monotonic()
             found, measured = self._readout.get(qubits, (None, 0.0))
-            if found is None or now - measured > 3600 * self._how.readout_hours:
+            if found is None or now - measured > 3600 * self._mitigation.readout_hours:
                 found = self._calibrate(qubits, compiled.num_qubits)
                 self._readout[qubits] = found, now
             corrected: Any = found.apply_correction(counts, list(range(len(qubits))))
@@ -148,9 +148,9 @@ class MitigatedEstimator(BaseEstimatorV2):
         from mitiq.zne.inference import ExpFactory, LinearFactory, RichardsonFactory
 
         kinds = {"linear": LinearFactory, "richardson": RichardsonFactory, "exponential": ExpFactory}
-        extrapolate: Any = kinds[self._how.extrapolation].extrapolate
-        options = {"asymptote": 0.0} if self._how.extrapolation == "exponential" else {}
-        scales = [float(scale) for scale in self._how.zne]
+        extrapolate: Any = kinds[self._mitigation.extrapolation].extrapolate
+        options = {"asymptote": 0.0} if self._mitigation.extrapolation == "exponential" else {}
+        scales = [float(scale) for scale in self._mitigation.zne]
         flat = [extrapolate(scales, list(values), **options) for values in found.reshape(len(found), -1).T]
         return np.array(flat).reshape(found.shape[1:])
 
@@ -158,10 +158,12 @@ class MitigatedEstimator(BaseEstimatorV2):
         """Return by how much extrapolation widens a deviation: an exponential's is taken for a polynomial's."""
         from mitiq.zne.inference import LinearFactory, RichardsonFactory
 
-        if len(self._how.zne) == 1:
+        if len(self._mitigation.zne) == 1:
             return 1.0
-        extrapolate: Any = (LinearFactory if self._how.extrapolation == "linear" else RichardsonFactory).extrapolate
-        scales = [float(scale) for scale in self._how.zne]
+        extrapolate: Any = (
+            LinearFactory if self._mitigation.extrapolation == "linear" else RichardsonFactory
+        ).extrapolate
+        scales = [float(scale) for scale in self._mitigation.zne]
         return float(np.linalg.norm([extrapolate(scales, list(row)) for row in np.eye(len(scales))]))
 
 
@@ -204,12 +206,12 @@ def echo(circuit: QuantumCircuit, target: Target | None) -> QuantumCircuit:
 
 def measured_qubits(circuit: QuantumCircuit) -> tuple[int, ...]:
     """Return which qubit each classical bit reads."""
-    places = {
+    broadcast_origins = {
         circuit.find_bit(instruction.clbits[0]).index: circuit.find_bit(instruction.qubits[0]).index
         for instruction in circuit.data
         if instruction.operation.name == "measure"
     }
-    return tuple(places[bit] for bit in sorted(places))
+    return tuple(broadcast_origins[bit] for bit in sorted(broadcast_origins))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import nn
 from qfundus.quantum.ansatz import build_observables
 from qfundus.quantum.backends import Backend
 from qfundus.quantum.gates import lower, split_parameters
-from qfundus.quantum.once import once
+from qfundus.quantum.once_differentiable import refuse_double_backward
 from qfundus.quantum.transpile import compile_circuit
 
 Gradient = Literal["parameter_shift", "spsa"]
@@ -110,13 +110,13 @@ class _Estimated(torch.autograd.Function):
         return torch.from_numpy(layer.estimate(parameters)).to(features)
 
     @staticmethod
-    @once
+    @refuse_double_backward
     def backward(ctx: Any, *upstream: torch.Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         layer: ShotsLayer = ctx.layer
         weighed = upstream[0].detach().cpu().double().numpy()
-        how = _shifted if layer.gradient == "parameter_shift" else _perturbed
-        found = torch.from_numpy(how(layer, ctx.parameters, weighed)).to(upstream[0])
-        return None, found[:, : layer.n_features], found[:, layer.n_features :].sum(dim=0)
+        estimate_gradient = _shifted if layer.gradient == "parameter_shift" else _perturbed
+        gradient = torch.from_numpy(estimate_gradient(layer, ctx.parameters, weighed)).to(upstream[0])
+        return None, gradient[:, : layer.n_features], gradient[:, layer.n_features :].sum(dim=0)
 
 
 def _shifted(layer: ShotsLayer, parameters: np.ndarray, upstream: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ from torch import nn
 
 from qfundus.quantum.gates import AngleSums, Gate, Gates
 from qfundus.quantum.observables import Observable
-from qfundus.quantum.once import once
+from qfundus.quantum.once_differentiable import refuse_double_backward
 
 _GROUP = 4  # qubits in one matrix product: 16 x 16 keep a core busy while memory moves
 _NARROW = 4  # columns; so many thousand products of so small matrices take longer than one with zeros in between
@@ -264,7 +264,7 @@ class _Adjoint(torch.autograd.Function):
         return engine.observed.expectations(final)
 
     @staticmethod
-    @once
+    @refuse_double_backward
     def backward(ctx: Any, *upstream: torch.Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         engine: StateVector = ctx.engine
         final, matrices, own = ctx.saved_tensors

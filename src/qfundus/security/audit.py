@@ -186,8 +186,8 @@ class AuditTrail:
         return []
 
     def _is_head(self, head: dict[str, Any]) -> bool:
-        said = f"{head['number']} {head.get('digest')}"
-        return self._signed_by(said, str(head.get("signature", ""))) is not None
+        signed = f"{head['number']} {head.get('digest')}"
+        return self._signed_by(signed, str(head.get("signature", ""))) is not None
 
     def _last(self) -> tuple[Head, bool]:
         """Find the end of the chain, and say whether a head that holds leads to it.

@@ -36,7 +36,7 @@ def _describe_job(job: Job | None, backend: str, vendors: Vendors) -> str:
         return ""
     offer = vendors.offer(job.backend or backend)
     details = [
-        f"run by {job.backend}: {job.said}" if job.fallback else "",
+        f"run by {job.backend}: {job.message}" if job.fallback else "",
         f"cost {job.cost:g}" if job.cost else "",
         offer.calibrated if isinstance(offer, Offer) else "",
     ]

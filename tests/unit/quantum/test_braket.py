@@ -58,13 +58,15 @@ def describe_amazon(monkeypatch, together=1):
     described = {"amazon": {"through": "braket", "device": ARN, "price": price}, "exact": {}}
     monkeypatch.setattr(backends, "read_backends", lambda _=None: described)
     monkeypatch.setattr(vendors, "read_backends", lambda: described)
-    monkeypatch.setattr(vendors, "_REST", 0.02)
-    monkeypatch.setattr(vendors, "_ASKED_EVERY", 0.02)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
 
 
+def open_soon(name):
+    return vendors.InProcess(name, backoff=0.02, poll=0.02)
+
+
 def ask_for_three(folder, **named):
-    store, opened = JobStore(f"sqlite:///{folder}/jobs.db"), Vendors(vendors.InProcess)
+    store, opened = JobStore(f"sqlite:///{folder}/jobs.db"), Vendors(open_soon)
     angles = np.zeros((3, chain_ansatz(2, 1).num_parameters))
     job = submit(store, Work(chain_ansatz(2, 1), ((("IZ", 1.0),),), angles, 0.1), ["amazon"], vendors=opened, **named)
     return store, opened, job.id
@@ -97,7 +99,7 @@ def test_what_cannot_be_collected_is_left_to_a_person_and_not_sent_again(stub, m
     store, opened, job = ask_for_three(tmp_path)
     stub.unwell = 10_000
     work_until(Worker(store, Rules(), opened), lambda: store.find(job).state == "failed")
-    assert "ask again" in store.find(job).said
+    assert "Resubmit" in store.find(job).message
     assert len(stub.made) == 3
 
 
@@ -110,7 +112,7 @@ def test_what_was_cancelled_while_its_worker_was_dead_is_not_sent(stub, monkeypa
     assert isinstance(future.exception(60), Exception)
     stub.takes = 100
     assert store.cancel(job)
-    worker = Worker(store, Rules(), Vendors(vendors.InProcess))
+    worker = Worker(store, Rules(), Vendors(open_soon))
     for _ in range(5):
         worker.step()
     assert (store.find(job).state, len(stub.made)) == ("cancelled", 1)
@@ -119,7 +121,7 @@ def test_what_was_cancelled_while_its_worker_was_dead_is_not_sent(stub, monkeypa
 def test_what_still_waits_at_its_deadline_is_called_back_and_simulated(stub, monkeypatch, tmp_path):
     describe_amazon(monkeypatch)
     stub.status = "QUEUED"
-    opened = Vendors(lambda name: vendors.InProcess(name) if name == "amazon" else queue.open_vendor(name))
+    opened = Vendors(lambda name: open_soon(name) if name == "amazon" else queue.open_vendor(name))
     store, _, job = ask_for_three(tmp_path, deadline=time.time() + 3)
     work_until(Worker(store, Rules(), opened), lambda: store.find(job).state == "done", 60)
     assert {task["status"] for task in stub.made.values()} == {"CANCELLED"}

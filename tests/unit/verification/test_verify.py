@@ -18,7 +18,9 @@ from qfundus.deidentify_folder.run import deidentify_folder
 from qfundus.errors import SetupError
 from qfundus.hospital.wrap import to_bytes
 from qfundus.layout import policy_file
-from qfundus.verification.verify import _Identity, _in_text, verify_folder
+from qfundus.verification.identity import Identity
+from qfundus.verification.leaks import _in_text
+from qfundus.verification.verify import verify_folder
 
 SAMPLES = REAL_DATA.parent / "dicom" / "samples"
 
@@ -83,7 +85,7 @@ def test_a_leak_is_found_however_it_is_written(deidentified, said):
 
 def test_a_name_is_found_where_it_was_cut_off():
     told = [pydicom.DataElement("SequenceName", "SH", text) for text in ("QUIBBLETHOR", "Quiet sequence", "contrast")]
-    identity = _Identity(names={"quibblethorpe", "contrasterson"})
+    identity = Identity(names={"quibblethorpe", "contrasterson"})
     found = [list(_in_text(str(one.value), one, identity, coded=False)) for one in told]
     assert found == [["an identifier of the original, spelled"], [], []]
 

@@ -74,16 +74,16 @@ def open_backend(name: str, file: Path | None = None) -> Backend:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise SetupError(f"The options of {name} in configs/quantum.yaml are wrong: {wrong}.") from None
     except (TypeError, KeyError, ValueError, OverflowError) as error:
-        said = str(error).removeprefix("_open() got an ").removesuffix(".")
-        raise SetupError(f"The options of {name} in configs/quantum.yaml are wrong: {said}.") from None
+        message = str(error).removeprefix("_open() got an ").removesuffix(".")
+        raise SetupError(f"The options of {name} in configs/quantum.yaml are wrong: {message}.") from None
 
 
 def _mitigated(backend: Backend, mitigation: dict[str, Any]) -> Backend:
     from qfundus.quantum.mitigation import MitigatedEstimator, Mitigation
 
     # It compiles by itself.
-    how = Mitigation.model_validate(mitigation)
-    return Backend(MitigatedEstimator(backend.sampler, backend.target, how), backend.sampler)
+    settings = Mitigation.model_validate(mitigation)
+    return Backend(MitigatedEstimator(backend.sampler, backend.target, settings), backend.sampler)
 
 
 def open_estimator(name: str) -> BaseEstimatorV2:

@@ -10,7 +10,7 @@ from qiskit_aer.primitives import EstimatorV2, SamplerV2
 
 from qfundus.quantum.backends import Backend
 from qfundus.quantum.noise import ONE_QUBIT, TWO_QUBITS, NoiseNumbers, make_noise
-from qfundus.quantum.pubs import parameter_sets
+from qfundus.quantum.primitive_inputs import parameter_sets
 
 _WIDEST = 30  # qubits of a state vector in memory
 

@@ -14,7 +14,7 @@ from qiskit.result import Result
 
 from qfundus.errors import SetupError
 from qfundus.quantum.backends import Backend
-from qfundus.quantum.backends.around import Around
+from qfundus.quantum.backends.wrapped import WrappedBackend
 from qfundus.settings import QuantumSettings
 
 _QUEUED = ("Queued", "Waiting")
@@ -89,7 +89,7 @@ class _Jobs:
         return list(self._workspace.list_jobs(name_match=name))
 
 
-class _Numbered(Around):
+class _Numbered(WrappedBackend):
     """One circuit a job, numbered in the order in which they are asked for; one that was `sent` is fetched instead."""
 
     def __init__(self, backend: Any, name: str, sent: dict[str, str], fetch: Callable[[str], Any]) -> None:
@@ -103,7 +103,7 @@ class _Numbered(Around):
         return self._backend.run(run_input, shots=shots, job_name=name)
 
 
-class _Listed(Around):
+class _Listed(WrappedBackend):
     """A backend that gives counts, as one that lists the shots: Qiskit's sampler takes what is not listed for zeros."""
 
     def run(self, run_input: Any, shots: int = 1024, **_: Any) -> "_ListedJob":  # pyright: ignore[reportIncompatibleMethodOverride]

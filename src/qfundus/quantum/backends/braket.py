@@ -16,7 +16,7 @@ from qiskit_braket_provider.providers.braket_quantum_task import BraketQuantumTa
 
 from qfundus.errors import SetupError
 from qfundus.quantum.backends import Backend
-from qfundus.quantum.backends.around import Around
+from qfundus.quantum.backends.wrapped import WrappedBackend
 
 _TAG = "qfundus"  # of a task: the name under which it was sent
 _QUEUED = frozenset({"CREATED", "QUEUED"})
@@ -89,7 +89,7 @@ def _tag_as_token(params: dict[str, Any], **_: Any) -> dict[str, Any]:
     return {**params, "clientToken": tag} if tag else params
 
 
-class _Numbered(Around):
+class _Numbered(WrappedBackend):
     """Tasks numbered in the order in which they are asked for; one that was `sent` is fetched instead.
 
     A machine that takes several circuits as one task, at the price of one, is given as many as it takes.
@@ -127,7 +127,7 @@ class _Jobs:
         return first
 
 
-class _Placed(Around):
+class _Placed(WrappedBackend):
     """A device whose bits stand where the circuit wants them: the provider closes up those that are not measured."""
 
     def run(self, run_input: Any, shots: int = 1024, **_: Any) -> "_PlacedJob":  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -12,7 +12,7 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPu
 from qfundus.quantum.backends import Backend
 from qfundus.quantum.exact import compile_exact
 from qfundus.quantum.gates import Angles, lower
-from qfundus.quantum.pubs import parameter_sets
+from qfundus.quantum.primitive_inputs import parameter_sets
 
 
 def open_backend(options: dict[str, Any]) -> Backend:
@@ -74,8 +74,8 @@ def _expectations(circuit: QuantumCircuit, paulis: list[str], angles: torch.Tens
                 measured.sdg(qubit)
             measured.h(qubit)
         gates = lower(measured, all_features=True)
-        places = tuple(tuple(q for q, p in enumerate(reversed(paulis[n])) if p != "I") for n in numbers)
-        engine = compile_exact(gates, places)
+        broadcast_origins = tuple(tuple(q for q, p in enumerate(reversed(paulis[n])) if p != "I") for n in numbers)
+        engine = compile_exact(gates, broadcast_origins)
         shared = Angles(gates.shared, n_features=gates.n_features, by_feature=False)
         own = Angles(gates.by_feature, n_features=gates.n_features, by_feature=True)
         with torch.inference_mode():

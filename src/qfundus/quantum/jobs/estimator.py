@@ -16,7 +16,7 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qfundus.quantum.jobs.queue import submit, wait
 from qfundus.quantum.jobs.store import ENDED, JobStore
 from qfundus.quantum.jobs.work import Work, terms_of
-from qfundus.quantum.pubs import observables_of, parameter_sets, places
+from qfundus.quantum.primitive_inputs import broadcast_origins, observables_of, parameter_sets
 
 _PRECISION = 0.02
 
@@ -56,7 +56,7 @@ class QueuedJob(BasePrimitiveJob[Any, str]):
         return PrimitiveResult([self._one(job, pub) for job, pub in zip(self._jobs, self._pubs, strict=True)])
 
     def _one(self, job: str, pub: EstimatorPub) -> PubResult:
-        found, chosen = wait(self._store, job), places(pub)
+        found, chosen = wait(self._store, job), broadcast_origins(pub)
         values, deviations = (
             np.broadcast_to(a, (pub.parameter_values.size, a.shape[1])) for a in (found.values, found.deviations)
         )

@@ -22,14 +22,14 @@ class Price:
         Raises:
             SetupError: where it says anything else, or no number.
         """
-        said = described.get("price", {})
+        entry = described.get("price", {})
         try:
-            price = cls(**{name: float(value) for name, value in said.items()})
+            price = cls(**{name: float(value) for name, value in entry.items()})
         except (TypeError, ValueError, AttributeError):
             price = None
         if price is None or min(price.task, price.shot) < 0 or not price.circuits >= 1:
             raise SetupError(
-                f"The price {said} in configs/quantum.yaml is none: it names `task`, `shot` and `circuits`, in numbers."
+                f"Invalid price {entry} in configs/quantum.yaml: give `task`, `shot` and `circuits` as numbers."
             )
         return price
 

@@ -31,7 +31,6 @@ _MOST_IN_BATCH = 100  # jobs
 _MOST_CIRCUITS = 5_000  # in a batch of several jobs
 _ATTEMPTS, _ATTEMPTS_IF_LOST = 4, 10
 _HOUR, _DAY = 3600.0, 24 * 3600.0  # seconds
-_BACKOFF = 15.0  # seconds, doubled with each attempt
 
 
 class JobError(Exception):
@@ -134,17 +133,25 @@ def wait(store: JobStore, job: str, *, timeout: float = float("inf"), pause: flo
         time.sleep(pause)
     result = store.result(job)
     if found.state != "done" or result is None:
-        raise JobError(f"Job {job[:12]} {found.state}: {found.said}")
+        raise JobError(f"Job {job[:12]} {found.state}: {found.message}")
     return Estimates.from_bytes(result)
 
 
 class Worker:
     """Sends what is queued and fetches what is done; several may share one store, and any may die at any point."""
 
-    def __init__(self, store: JobStore, rules: Rules, vendors: Vendors | None = None, *, lease: float = _LEASE) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        rules: Rules,
+        vendors: Vendors | None = None,
+        *,
+        lease: float = _LEASE,
+        backoff: float = 15.0,
+    ) -> None:
         self._store, self._rules, self._vendors = store, rules, vendors or Vendors()
         self._owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._lease = lease
+        self._lease, self._backoff = lease, backoff
         self._called_back: set[str] = set()
 
     def run(self, stop: threading.Event, pause: float = 1.0) -> None:
@@ -202,9 +209,8 @@ class Worker:
         try:
             sent = vendor.find(batch.id)
         except NobodyKnowsError:
-            self._fail(
-                batch.id, "gone", "The process that sent it is gone: it may have run, and cost. Ask again.", jobs
-            )
+            message = "The process that submitted it is gone: it may have run and been billed. Resubmit if needed."
+            self._fail(batch.id, "gone", message, jobs)
             return
         if sent is None and any(job.batch != batch.id or job.state != "running" for job in jobs):
             self._fail(batch.id, "lost", "Some of its jobs were cancelled before it was sent.", jobs)
@@ -212,7 +218,7 @@ class Worker:
             self._submit(batch.id, vendor, jobs, sent)
 
     def _look(self, batch: Batch, vendor: Vendor, vendor_job: str) -> bool:
-        progress, said = vendor.look(vendor_job)
+        progress, message = vendor.look(vendor_job)
         jobs = self._store.members(batch.id)
         begun = progress == "running"
         unwanted = all(
@@ -236,19 +242,19 @@ class Worker:
             monitor.count_done(jobs)
             _log.info("Quantum jobs done", backend=batch.backend, jobs=len(jobs))
             return True
-        self._fail(batch.id, progress, said, jobs)
+        self._fail(batch.id, progress, message, jobs)
         return True
 
-    def _fail(self, batch: str, state: Unfinished, said: str, jobs: Sequence[Job]) -> None:
+    def _fail(self, batch: str, state: Unfinished, message: str, jobs: Sequence[Job]) -> None:
         tried = max((job.attempts for job in jobs), default=0)
         ours = state == "lost" or batch in self._called_back
         # What was lost with its process, or is late and was called back, may be tried oftener: it is not its fault.
         again = state != "gone" and tried < (_ATTEMPTS_IF_LOST if ours else _ATTEMPTS)
-        pause = 0.0 if ours else _BACKOFF * 2.0 ** (tried - 1)
+        pause = 0.0 if ours else self._backoff * 2.0 ** (tried - 1)
         retry_at = time.time() + pause if again else None
-        self._store.fail(batch, state, said, retry_at=retry_at, free=ours)
+        self._store.fail(batch, state, message, retry_at=retry_at, free=ours)
         monitor.count_failed(jobs, retried=again)
-        _log.warning("Quantum jobs failed", batch=batch, jobs=len(jobs), why=said, again=again)
+        _log.warning("Quantum jobs failed", batch=batch, jobs=len(jobs), why=message, again=again)
 
     def _send_queued(self) -> bool:
         now = time.time()
@@ -263,9 +269,9 @@ class Worker:
                 spent = spent.add(job.user, choice.cost, job.circuits)
                 chosen.append((job, choice))
             elif choice.never:
-                self._store.give_up(job.id, choice.said)
+                self._store.give_up(job.id, choice.message)
             else:
-                self._store.say(job.id, choice.said, choice.look_again)
+                self._store.say(job.id, choice.message, choice.look_again)
         for group in batches_of(chosen):
             self._send(group)
         return bool(chosen)
@@ -273,7 +279,7 @@ class Worker:
     def _send(self, group: Sequence[tuple[Job, Choice]]) -> None:
         backend, token = group[0][1].backend, uuid.uuid4().hex
         vendor = self._vendors[backend]
-        claims = [Claim(job.id, choice.cost, choice.fallback, choice.said) for job, choice in group]
+        claims = [Claim(job.id, choice.cost, choice.fallback, choice.message) for job, choice in group]
         if self._store.claim(token, backend, claims, self._owner, self._lease):
             self._submit(token, vendor, self._store.members(token), None)  # as they are now that they are claimed
 

@@ -70,7 +70,7 @@ class Choice:
     backend: str = ""
     cost: float = 0.0
     fallback: bool = False
-    said: str = ""
+    message: str = ""
     look_again: float = 0.0
     never: bool = False
 
@@ -91,10 +91,10 @@ def choose(job: Job, offers: Mapping[str, Offer | str], rules: Rules, spent: Spe
         return Choice(best, able[best].price.cost(job.circuits, job.shots))
     why = "; ".join(f"{name}: {objection}" for name, objection in objections.items())
     if job.deadline is not None:
-        return Choice(rules.fallback, fallback=True, said=f"Simulated. {why}")
+        return Choice(rules.fallback, fallback=True, message=f"Simulated. {why}")
     if all(_is_for_ever(job, offers[name], rules) for name in job.backends):
-        return Choice(said=why, never=True)
-    return Choice(said=f"It waits. {why}", look_again=now + _LOOK_AGAIN)
+        return Choice(message=why, never=True)
+    return Choice(message=f"It waits. {why}", look_again=now + _LOOK_AGAIN)
 
 
 def _is_for_ever(job: Job, offer: Offer | str, rules: Rules) -> bool:

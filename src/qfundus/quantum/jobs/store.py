@@ -38,7 +38,7 @@ _jobs = sql.Table(
     sql.Column("batch", sql.String(32), index=True),
     sql.Column("backend", sql.String(64)),
     sql.Column("fallback", sql.Boolean, nullable=False),
-    sql.Column("said", sql.String, nullable=False),
+    sql.Column("said", sql.String, key="message", nullable=False),
     sql.Column("cost", sql.Float, nullable=False),
     sql.Column("started", sql.Float),
     sql.Column("ended", sql.Float),
@@ -60,10 +60,10 @@ _batches = sql.Table(
 
 @dataclass(frozen=True)
 class Job:
-    """A row of the job store, without its work and result. Times are seconds since 1970; `said` is the last word on it.
+    """A row of the job store, without its work and result. Times are in seconds since 1970.
 
-    `asked` counts how often it was asked for: each time but the first was answered from what was known. `fallback` says
-    that the simulator took the place of a machine.
+    `message` is the latest status message. `asked` counts how often it was asked for: each time but
+    the first was answered from what was known. `fallback` says that the simulator took the place of a machine.
     """
 
     id: str
@@ -82,7 +82,7 @@ class Job:
     batch: str | None
     backend: str | None
     fallback: bool
-    said: str
+    message: str
     cost: float
     started: float | None
     ended: float | None
@@ -105,7 +105,7 @@ class Claim:
     job: str
     cost: float = 0.0
     fallback: bool = False
-    said: str = ""
+    message: str = ""
 
 
 _SHOWN = [_jobs.c[field.name] for field in fields(Job)]
@@ -140,7 +140,7 @@ class JobStore:
             "attempts": 0,
             "asked": 1,
             "fallback": False,
-            "said": "",
+            "message": "",
             "cost": 0.0,
             **row,
         }
@@ -153,7 +153,7 @@ class JobStore:
                 connection.execute(
                     _jobs.update().where(own, _jobs.c.state == "queued").values(deadline=row.get("deadline"))
                 )
-                again = {"state": "queued", "attempts": 0, "not_before": now, "said": "", "ended": None}
+                again = {"state": "queued", "attempts": 0, "not_before": now, "message": "", "ended": None}
                 whose = {"user": row["user"], "deadline": row.get("deadline"), "fallback": False}
                 simulated = sql.and_(_jobs.c.fallback, _jobs.c.state == "done")
                 unfinished = sql.or_(_jobs.c.state.in_(["failed", "cancelled"]), simulated)
@@ -217,16 +217,16 @@ class JobStore:
         change = (
             _jobs.update()
             .where(_jobs.c.id == job, _jobs.c.state.in_(["queued", "running"]))
-            .values(state="cancelled", said="A person cancelled it.", ended=time.time())
+            .values(state="cancelled", message="A person cancelled it.", ended=time.time())
         )
         with self._engine.begin() as connection:
             return connection.execute(change).rowcount == 1
 
-    def say(self, job: str, said: str, not_before: float) -> None:
+    def say(self, job: str, message: str, not_before: float) -> None:
         """Note why a job still waits, and until when it need not be looked at."""
         change = _jobs.update().where(_jobs.c.id == job, _jobs.c.state == "queued")
         with self._engine.begin() as connection:
-            connection.execute(change.values(said=said, not_before=not_before))
+            connection.execute(change.values(message=message, not_before=not_before))
 
     def claim(self, batch: str, backend: str, chosen: Sequence[Claim], owner: str, lease: float) -> list[str]:
         """Take queued jobs into a new batch, in one transaction; return those that nobody else had taken."""
@@ -236,8 +236,8 @@ class JobStore:
             claimed = 0
             for one in chosen:
                 own = _jobs.update().where(_jobs.c.id == one.job, _jobs.c.state == "queued")
-                said = {"cost": _jobs.c.cost + one.cost, "fallback": one.fallback, "said": one.said}
-                claimed += connection.execute(own.values(**taken, **said, attempts=_jobs.c.attempts + 1)).rowcount
+                changes = {"cost": _jobs.c.cost + one.cost, "fallback": one.fallback, "message": one.message}
+                claimed += connection.execute(own.values(**taken, **changes, attempts=_jobs.c.attempts + 1)).rowcount
             if not claimed:
                 return []
             mine = sql.select(_jobs.c.id).where(_jobs.c.batch == batch).order_by(_jobs.c.id)
@@ -269,11 +269,11 @@ class JobStore:
             change = _batches.update().where(_batches.c.id == batch)
             connection.execute(change.values(state="running", vendor_job=vendor_job))
 
-    def give_up(self, job: str, said: str) -> None:
+    def give_up(self, job: str, message: str) -> None:
         """Let a queued job fail that can never run."""
         change = _jobs.update().where(_jobs.c.id == job, _jobs.c.state == "queued")
         with self._engine.begin() as connection:
-            connection.execute(change.values(state="failed", said=said, ended=time.time()))
+            connection.execute(change.values(state="failed", message=message, ended=time.time()))
 
     def members(self, batch: str) -> list[Job]:
         """Return the jobs that a batch was made of, in the order of their ids; some may be elsewhere by now."""
@@ -291,7 +291,7 @@ class JobStore:
                 own = _jobs.update().where(_jobs.c.id == job, _jobs.c.batch == batch, _jobs.c.state == "running")
                 connection.execute(own.values(state="done", result=result, ended=now))
 
-    def fail(self, batch: str, state: BatchState, said: str, *, retry_at: float | None, free: bool) -> None:
+    def fail(self, batch: str, state: BatchState, message: str, *, retry_at: float | None, free: bool) -> None:
         """End a batch without results: its jobs are queued again, each to be tried at a time, or fail for good.
 
         What it was to cost is owed, unless it was `free` after all.
@@ -304,7 +304,7 @@ class JobStore:
         with self._engine.begin() as connection:
             connection.execute(_batches.update().where(_batches.c.id == batch).values(state=state))
             own = _jobs.update().where(_jobs.c.batch == batch, _jobs.c.state == "running")
-            connection.execute(own.values(said=said, **({"cost": 0.0} if free else {}), **outcome))
+            connection.execute(own.values(message=message, **({"cost": 0.0} if free else {}), **outcome))
 
     def forget(self, before: float) -> int:
         """Delete the jobs that ended before a moment, with their results; return how many there were."""
@@ -325,6 +325,6 @@ class JobStore:
 
 
 def _job(row: Any) -> Job:
-    values: dict[str, Any] = dict(row._mapping)  # noqa: SLF001  (SQLAlchemy's documented name)
+    values: dict[str, Any] = dict(zip((column.key for column in _SHOWN), row, strict=True))
     backends = tuple(str(values.pop("backends")).split(","))
     return Job(backends=backends, **values)

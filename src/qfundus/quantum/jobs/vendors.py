@@ -32,8 +32,7 @@ class NobodyKnowsError(Exception):
 
 _MINUTE = 60.0  # seconds
 _AT_ONCE = 8  # batches that wait for a machine
-_TRIES, _REST = 4, 15.0  # how often a machine is asked again under one token; seconds before that, doubled each time
-_ASKED_EVERY = 15.0  # seconds between asking whether a machine has begun
+_TRIES = 4  # how often a machine is asked again under one token
 _SIMULATORS = 1 << 20  # qubits: what a simulator takes is measured, not known
 
 
@@ -91,12 +90,12 @@ class InProcess:
     there. What it had sent to another is not sent twice: it is gone, and a person decides whether to ask again.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, *, backoff: float = 15.0, poll: float = 15.0) -> None:
+        self._name, self._backoff, self._poll = name, backoff, poll
         described = read_backends()[name]
         self._price = Price.of(described)
-        said = json.dumps({key: value for key, value in described.items() if key != "price"}, sort_keys=True)
-        self._configuration = hashlib.sha256(said.encode()).hexdigest()[:16]
+        entry = json.dumps({key: value for key, value in described.items() if key != "price"}, sort_keys=True)
+        self._configuration = hashlib.sha256(entry.encode()).hexdigest()[:16]
         local = described.get("device") == "local" or described.get("virtual", False)
         fake = str(described.get("machine", "")).startswith("Fake")
         self._free = self._price.is_free and (described.get("through", name) in _FREE or local or fake)
@@ -152,48 +151,48 @@ class InProcess:
             return "cancelled", "It was called back."
         return self._look_after_error(vendor_job, f"{type(error).__name__}: {error}")
 
-    def _look_after_error(self, token: str, said: str) -> tuple[Progress, str]:
+    def _look_after_error(self, token: str, message: str) -> tuple[Progress, str]:
         """Decide what follows an error: a machine that knows the token is asked again under it, and sent nothing twice.
 
         After some tries what it was sent is left to a person.
         """
         named = self._open().named
         if named is None:
-            return "failed", said
+            return "failed", message
         self._tries[token] += 1
         if self._tries[token] < _TRIES:
-            self._resting[token] = time.monotonic() + _REST * 2.0 ** (self._tries[token] - 1), said
+            self._resting[token] = time.monotonic() + self._backoff * 2.0 ** (self._tries[token] - 1), message
             return "waiting", ""
         if named.knows(token):
-            return "gone", f"{said} It was sent, and may cost: ask again, and it is sent anew."
-        return "failed", said
+            return "gone", f"{message} It was submitted and may be billed. Resubmit if needed."
+        return "failed", message
 
     def _look_at_resting(self, token: str) -> tuple[Progress, str]:
-        until, said = self._resting[token]
+        until, message = self._resting[token]
         if token in self._called_back:
             del self._resting[token]
             return "cancelled", "It was called back."
         if time.monotonic() < until:
             return "waiting", ""
         del self._resting[token]
-        return "left", said
+        return "left", message
 
     def _has_begun(self, token: str) -> bool:
         """Say whether a machine has begun with what it was sent; one that tells nothing has."""
         named = self._open().named
         begun, asked = self._begun.get(token, (named is None, 0.0))
-        if named is None or begun or time.monotonic() - asked < _ASKED_EVERY:
+        if named is None or begun or time.monotonic() - asked < self._poll:
             return begun
         self._begun[token] = named.has_begun(token), time.monotonic()
         return self._begun[token][0]
 
     def _look_after_the_dead(self) -> tuple[Progress, str]:
-        said = "The process that had sent it is gone"
+        message = "The process that submitted it is gone"
         if self._free:
-            return "lost", f"{said}."
+            return "lost", f"{message}."
         if self._open().named:
-            return "left", f"{said}."
-        return "gone", f"{said}: it may have run, and cost. Ask again."
+            return "left", f"{message}."
+        return "gone", f"{message}: it may have run and been billed. Resubmit if needed."
 
     def collect(self, vendor_job: str) -> list[Estimates]:
         """Return what was found, once."""

@@ -58,12 +58,12 @@ class Work:
 
     def content(self) -> str:
         """Name the work by everything that decides its result but the machine."""
-        said = (content_of(self.circuit), self.observables, self.precision, self.parameters.shape)
-        whole = repr(said).encode() + np.ascontiguousarray(self.parameters, np.float64).tobytes()
+        content = (content_of(self.circuit), self.observables, self.precision, self.parameters.shape)
+        whole = repr(content).encode() + np.ascontiguousarray(self.parameters, np.float64).tobytes()
         return hashlib.sha256(whole).hexdigest()
 
     def to_bytes(self) -> bytes:
-        """Write the work, its circuit in Qiskit's own format."""
+        """Write the work, its circuit in Qiskit's own format; `said` is what release 0.1 called what it asks for."""
         circuit, packed = io.BytesIO(), io.BytesIO()
         qpy.dump(self.circuit, circuit)
         np.savez_compressed(

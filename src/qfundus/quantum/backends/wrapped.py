@@ -6,7 +6,7 @@ from qiskit.providers import BackendV2, Options
 from qiskit.transpiler import Target
 
 
-class Around(BackendV2):
+class WrappedBackend(BackendV2):
     """What the inner `backend` is, until a method is overridden; `run` has to be."""
 
     def __init__(self, backend: Any) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 
-def once(backward: Callable[..., Any]) -> Callable[..., Any]:
+def refuse_double_backward(backward: Callable[..., Any]) -> Callable[..., Any]:
     """Refuse to differentiate a backward pass: where what comes to it needs no gradient, torch would leave terms out.
 
     Raises:

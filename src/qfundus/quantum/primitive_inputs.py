@@ -14,10 +14,10 @@ def parameter_sets(pub: EstimatorPub) -> np.ndarray:
 def observables_of(pub: EstimatorPub) -> list[SparsePauliOp]:
     """Return all observables in one row."""
     listed = np.ravel(np.asarray(pub.observables.tolist(), object))
-    return [SparsePauliOp.from_list(list(one.items())) for one in listed]
+    return [SparsePauliOp.from_list(list(observable.items())) for observable in listed]
 
 
-def places(pub: EstimatorPub) -> tuple[np.ndarray, np.ndarray]:
+def broadcast_origins(pub: EstimatorPub) -> tuple[np.ndarray, np.ndarray]:
     """Return which parameter set and which observable each value of the broadcast result comes from."""
     sets = np.arange(pub.parameter_values.size).reshape(pub.parameter_values.shape)
     observables = np.arange(pub.observables.size).reshape(pub.observables.shape)
