@@ -34,7 +34,8 @@ from benchmarks import run_named
 from qfundus.deidentify_folder.run import deidentify_folder
 from qfundus.dicom.burned_in import find_text
 from qfundus.dicom.clean import ROUNDS
-from qfundus.dicom.deidentify import CompiledPolicy, deidentify
+from qfundus.dicom.compiled_policy import CompiledPolicy
+from qfundus.dicom.deidentify import deidentify
 from qfundus.dicom.policy import load_policy
 from qfundus.features.extract import extract_features
 from qfundus.hospital.photographs import Photographs, draw_phantoms

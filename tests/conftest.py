@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from qfundus.dicom.deidentify import CompiledPolicy
+from qfundus.dicom.compiled_policy import CompiledPolicy
 from qfundus.dicom.policy import load_policy
 from qfundus.features.snapshot import Split
 from qfundus.hospital.people import Clinic, invent_patient

@@ -339,7 +339,7 @@ def test_a_released_row_finds_its_image_once_that_has_landed(fresh, photographs)
 WORKER = """
 import sys
 from dataclasses import replace
-from qfundus.dicom.deidentify import CompiledPolicy
+from qfundus.dicom.compiled_policy import CompiledPolicy
 from qfundus.dicom.policy import load_policy
 from qfundus.ingestion.curate import curate_landed
 from qfundus.ingestion.curation import Curation

@@ -20,7 +20,7 @@ from qfundus.deidentify_folder.inputs import Input, find_inputs
 from qfundus.deidentify_folder.journal import RELEASE, TRUST, Journal
 from qfundus.deidentify_folder.manifest import FileOutcome, ManifestWriter
 from qfundus.dicom.clean import RELEASED_EVERY, clean_object
-from qfundus.dicom.deidentify import CompiledPolicy
+from qfundus.dicom.compiled_policy import CompiledPolicy
 from qfundus.dicom.handling import name_handling
 from qfundus.dicom.photograph import is_photograph, make_object
 from qfundus.dicom.policy import Policy

@@ -6,7 +6,8 @@ from mmap import MADV_DONTNEED, mmap
 from pathlib import Path
 
 from qfundus.dicom.burned_in import Box, find_burned_in_text
-from qfundus.dicom.deidentify import CompiledPolicy, Deidentified, deidentify
+from qfundus.dicom.compiled_policy import CompiledPolicy
+from qfundus.dicom.deidentify import Deidentified, deidentify
 from qfundus.dicom.margins import refuse_margins
 from qfundus.dicom.redact import black_out
 from qfundus.errors import Discard

@@ -7,7 +7,7 @@ from functools import cache, cached_property
 
 import structlog
 
-from qfundus.dicom.deidentify import CompiledPolicy
+from qfundus.dicom.compiled_policy import CompiledPolicy
 from qfundus.errors import Discard
 from qfundus.ingestion.instances import InstanceIndex
 from qfundus.ingestion.landing import LandedObject

@@ -8,7 +8,8 @@ from typing import Literal
 import pydicom
 
 from qfundus.dicom.clean import clean_object
-from qfundus.dicom.deidentify import CompiledPolicy, Handled
+from qfundus.dicom.compiled_policy import CompiledPolicy
+from qfundus.dicom.deidentify import Handled
 from qfundus.dicom.handling import made_by, name_handling, write_handling
 from qfundus.dicom.photograph import is_photograph, make_object, sidecar_of
 from qfundus.dicom.policy import Policy

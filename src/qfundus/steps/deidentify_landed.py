@@ -1,6 +1,6 @@
 """De-identify what has landed."""
 
-from qfundus.dicom.deidentify import CompiledPolicy
+from qfundus.dicom.compiled_policy import CompiledPolicy
 from qfundus.dicom.policy import load_policy
 from qfundus.errors import SetupError
 from qfundus.ingestion.curate import curate_landed

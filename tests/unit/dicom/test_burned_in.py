@@ -228,7 +228,7 @@ def test_an_image_full_of_text_is_blacked_out(tmp_path):
 
 
 def test_trusted_pixels_are_not_looked_at_and_the_cameras_word_stays(photographs, policy, key, tmp_path):
-    from qfundus.dicom.deidentify import CompiledPolicy
+    from qfundus.dicom.compiled_policy import CompiledPolicy
 
     trusting = CompiledPolicy(policy.policy.trusting_pixels())
     done = clean_object(to_bytes(make_eye(photographs, burned_in=True)), tmp_path / "clean.dcm", trusting, key)

@@ -10,8 +10,10 @@ from poison import MARK, marks, poison
 from pydicom.dataset import Dataset
 from pydicom.pixels import pixel_array
 
-from qfundus.dicom.deidentify import CompiledPolicy, deidentify, shift_date
+from qfundus.dicom.compiled_policy import CompiledPolicy
+from qfundus.dicom.deidentify import deidentify
 from qfundus.dicom.read import read_eye, read_pixels
+from qfundus.dicom.values import shift_date
 from qfundus.errors import Discard
 from qfundus.hospital.wrap import to_bytes
 from qfundus.security.keys import SiteKey
