@@ -84,8 +84,8 @@ test-all: setup ## as `make test`, with every product of strategies, precisions 
 test-fast: setup ## the tests that need no server but an object store of their own
 	$(TESTS) -n logical --maxprocesses 4 --dist worksteal -m "not platform and not slow and not product and not cluster and not gpu"
 
-test-slow: setup ## the tests that train, are killed or wait in processes of their own
-	$(TESTS) -m "slow and not product"
+test-slow: setup ## the tests that take more than some seconds: most train, or start processes of their own
+	$(TESTS) -n logical --maxprocesses 2 --dist loadgroup -m "slow and not product"
 
 test-platform: setup ## the tests that need the whole platform, which is started once
 	$(TESTS) -m platform

@@ -22,6 +22,18 @@ from qfundus.security.keys import SiteKey
 REAL_DATA = Path(os.environ.get("QFUNDUS_TEST_DATA", checkout().parent / "shared" / "data"))
 
 
+# Fixtures that take half a minute: a grader that was trained, and one that was exported.
+COSTLY = {"trained", "exported"}
+
+
+def pytest_collection_modifyitems(items):
+    """Keep tests of one costly fixture in one process, in the slow lane."""
+    for item in items:
+        for costly in COSTLY & set(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
+            item.add_marker(pytest.mark.xdist_group(costly))
+
+
 @pytest.fixture(scope="session")
 def key():
     return SiteKey(bytes(range(32)))

@@ -144,10 +144,10 @@ class ObjectStore:
         Raises:
             LookupError: where there is none of that name.
         """
-        found = self.find(bucket, name)
-        if found is None:
+        stored = self.find(bucket, name)
+        if stored is None:
             raise LookupError(_NOT_THERE.format(bucket))
-        return found
+        return stored
 
     def find(self, bucket: str, name: str) -> bytes | None:
         """Read an object whole, or return None where there is none of that name."""
@@ -194,11 +194,11 @@ class ObjectStore:
         with _nameless_errors(bucket):
             self._client.delete_object(Bucket=bucket, Key=name)
 
-    def delete_unchanged(self, bucket: str, found: StoredObject) -> bool:
+    def delete_unchanged(self, bucket: str, stored: StoredObject) -> bool:
         """Delete an object that is still the one that was listed; return whether it was."""
         with _nameless_errors(bucket):
             try:
-                self._client.delete_object(Bucket=bucket, Key=found.name, IfMatch=found.etag)
+                self._client.delete_object(Bucket=bucket, Key=stored.name, IfMatch=stored.etag)
             except ClientError as error:
                 if _code(error) in {"PreconditionFailed", "NoSuchKey"}:
                     return False
@@ -220,8 +220,8 @@ class ObjectStore:
 
     def find_json(self, bucket: str, name: str) -> Any:
         """Read a JSON object, or return None where there is none of that name."""
-        found = self.find(bucket, name)
-        return None if found is None else json.loads(found)
+        stored = self.find(bucket, name)
+        return None if stored is None else json.loads(stored)
 
 
 def digest(data: bytes) -> str:

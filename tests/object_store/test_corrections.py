@@ -181,6 +181,7 @@ def test_a_date_at_the_calendars_end_costs_its_row(fresh, graded):
     assert counts == {"sheets read": 1, "grades quarantined": 1, "quarantined: unreadable_grade_row": 1}
 
 
+@pytest.mark.slow
 def test_the_features_of_what_is_erased_go_from_all_parts(fresh, graded, photographs):
     other = make_eye(photographs, 7)
     known_at = datetime(2026, 1, 1, tzinfo=UTC)

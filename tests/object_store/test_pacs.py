@@ -162,6 +162,7 @@ def test_an_overwritten_photograph_is_found_by_the_feed(fresh, archive, photogra
     assert len(curation.index.withdrawn()) == 1
 
 
+@pytest.mark.slow
 def test_an_archive_that_seems_empty_erases_nothing(curation, archive, photographs):
     for number in range(11):
         archive.send(to_bytes(eye_of(photographs, number)))

@@ -30,6 +30,7 @@ def test_a_missing_object_is_no_error_until_it_must_be_there(store, fresh):
         store.get(fresh.site.settings.curated_bucket, "nothing")
 
 
+@pytest.mark.slow
 def test_an_error_names_the_bucket_and_never_the_object(settings):
     nowhere = ObjectStore(settings.model_copy(update={"s3_endpoint": "http://127.0.0.1:9"}))
     with pytest.raises(Retry) as failed:

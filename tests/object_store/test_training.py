@@ -30,7 +30,7 @@ def test_a_run_goes_on_from_a_checkpoint_in_s3(settings, tmp_path):
     assert "checkpoints of another recipe" in run_job(other, check=False).stderr
 
 
-@pytest.mark.slow
+@pytest.mark.product
 @pytest.mark.parametrize("seconds", [5, product(60)])
 def test_a_store_that_is_away_for_a_while_costs_time_and_nothing_else(seconds, settings, seaweedfs, tmp_path):
     """The S3 server is stopped in the middle of a training whose photographs, checkpoints and results lie there."""

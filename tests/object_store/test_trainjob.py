@@ -17,8 +17,6 @@ from qfundus.settings import TrainingSettings
 
 HOW = TrainingSettings(launcher="trainjob", processes=2, cpus=1, memory="2Gi", secret="site-settings")  # noqa: S106  (its name)
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def cluster(settings, tmp_path):
@@ -49,6 +47,7 @@ def wait_until_complete(cluster, job):
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_two_nodes_take_the_same_course_as_this_process_alone(cluster, job, tmp_path):
     alone = replace(job, folder=str(tmp_path / "alone"))
     train_all([alone], InPlace())
@@ -60,6 +59,7 @@ def test_two_nodes_take_the_same_course_as_this_process_alone(cluster, job, tmp_
     assert ["Epoch" in said.read_text() for said in both] == [True, False]  # one speaks of epochs
 
 
+@pytest.mark.slow
 def test_whoever_comes_again_finds_the_trainjob_and_submits_no_other(cluster, job):
     first = open_trainjobs(cluster.training, 1, poll=0.5).start(job)
     train_all([job], open_trainjobs(cluster.training, 1, poll=0.5))
@@ -69,6 +69,7 @@ def test_whoever_comes_again_finds_the_trainjob_and_submits_no_other(cluster, jo
         first.has_ended()
 
 
+@pytest.mark.slow
 def test_one_that_fails_says_why_and_is_submitted_anew_next_time(cluster, job):
     lost = replace(job, shards=job.shards.replace("eyes", "lost"))
     with pytest.raises(TrainingError, match=r"its first node ends:\nNo shards were found at s3://"):
@@ -78,6 +79,7 @@ def test_one_that_fails_says_why_and_is_submitted_anew_next_time(cluster, job):
     assert len(cluster.submitted) == 2
 
 
+@pytest.mark.product
 def test_a_trainjob_of_an_earlier_try_without_a_result_is_not_taken_for_one(cluster, job):
     launcher = open_trainjobs(cluster.training, 1, poll=0.5)
     launcher.start(job)
@@ -88,6 +90,7 @@ def test_a_trainjob_of_an_earlier_try_without_a_result_is_not_taken_for_one(clus
     assert len(cluster.submitted) == 2
 
 
+@pytest.mark.product
 def test_a_trainjob_is_deleted_though_nobody_looked_when_it_ended(cluster, job):
     open_trainjobs(cluster.training, 1, poll=0.5).start(job)
     wait_until_complete(cluster, job)
@@ -96,6 +99,7 @@ def test_a_trainjob_is_deleted_though_nobody_looked_when_it_ended(cluster, job):
     assert len(cluster.submitted) == 1
 
 
+@pytest.mark.slow
 def test_an_api_server_that_is_silent_for_a_while_is_waited_for(cluster, job):
     running = open_trainjobs(cluster.training, 1, poll=0.5).start(job)
     cluster.silent = True
@@ -114,6 +118,7 @@ def test_an_api_server_that_is_silent_for_a_while_is_waited_for(cluster, job):
     assert job.is_done
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_said_before_anything_starts(cluster, job, tmp_path):
     with pytest.raises(SetupError, match="no training runtime gpu-nodes"):
         open_trainjobs(cluster.training.model_copy(update={"runtime": "gpu-nodes"}), 1, poll=0.5)

@@ -80,6 +80,7 @@ run.run_retraining("no recipe", "2026-01-01T00:00:00+00:00", "", cache=False)
 """
 
 
+@pytest.mark.slow
 def test_a_run_here_leaves_no_program_of_its_steps(tmp_path):
     scratch = tmp_path / "scratch"
     scratch.mkdir()

@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from qfundus.layout import recipe_file
 
 
@@ -13,12 +15,14 @@ def test_onnx_runtime_writes_and_sends_no_usage_data(tmp_path):
     assert [file for file in tmp_path.rglob("*") if "onnxruntime" in str(file)] == []
 
 
+@pytest.mark.slow
 def test_azure_s_client_tells_nobody_of_its_use():
     code = "import qfundus.quantum.backends.azure, qdk.telemetry as t; assert not t.TELEMETRY_ENABLED"
     told = {k: v for k, v in os.environ.items() if k not in {"QDK_PYTHON_TELEMETRY", "QSHARP_PYTHON_TELEMETRY"}}
     subprocess.run([sys.executable, "-c", code], env=told, check=True)
 
 
+@pytest.mark.slow
 def test_what_libraries_keep_goes_with_the_state_and_not_to_the_home_directory(tmp_path):
     home, state = tmp_path / "home", tmp_path / "state"
     home.mkdir()

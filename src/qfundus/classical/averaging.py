@@ -47,12 +47,12 @@ class Average:
     @contextmanager
     def in_place(self) -> Generator[None]:
         """Put the average into the network, for a while."""
-        kept = {name: value.detach().clone() for name, value in self.live.items()}
+        live_values = {name: value.detach().clone() for name, value in self.live.items()}
         self._put(self.shadow)
         try:
             yield
         finally:
-            self._put(kept)
+            self._put(live_values)
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over an average."""

@@ -238,7 +238,7 @@ def forget_checkpoints(address: str) -> None:
 
 def _named_in(fs: "AbstractFileSystem", root: str) -> list[str]:
     """List what in a folder has a checkpoint's name, whether it counts or not."""
-    names = [str(found).rstrip("/").rpartition("/")[2] for found in fs.ls(root, detail=False)]
+    names = [str(entry).rstrip("/").rpartition("/")[2] for entry in fs.ls(root, detail=False)]
     return [name for name in names if _NAME.fullmatch(name)]
 
 

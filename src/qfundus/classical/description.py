@@ -39,10 +39,10 @@ def describe_environment() -> dict[str, str]:
 def describe_training(job: TrainingJob, digest: str) -> tuple[dict[str, str], dict[str, str]]:
     """Say what is trained, on photographs of a digest, by what code: values by name, and texts by file."""
     environment = describe_environment()
-    known = flatten(job.recipe.model_dump())
-    known |= {"recipe": job.recipe.name, "seed": str(job.seed), "fold": str(job.fold), "photographs": digest}
-    known |= {"qfundus": environment["qfundus"], "torch": environment["torch"]}
-    return known, {"recipe.json": job.recipe.model_dump_json(indent=1), "qfundus.lock": environment["lock"]}
+    parameters = flatten(job.recipe.model_dump())
+    parameters |= {"recipe": job.recipe.name, "seed": str(job.seed), "fold": str(job.fold), "photographs": digest}
+    parameters |= {"qfundus": environment["qfundus"], "torch": environment["torch"]}
+    return parameters, {"recipe.json": job.recipe.model_dump_json(indent=1), "qfundus.lock": environment["lock"]}
 
 
 def flatten(recipe: dict[str, Any]) -> dict[str, str]:

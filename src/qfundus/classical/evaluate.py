@@ -81,7 +81,7 @@ def measure(
     from medmnist.evaluator import getAUC
 
     whole, targets = np.ones((1, len(grades))), grades[:, None]
-    kept = ~(probabilities.max(axis=1) < refer_below)
+    certain = ~(probabilities.max(axis=1) < refer_below)
     right = probabilities.argmax(axis=1) == grades
     return Measured(
         photographs=len(grades),
@@ -92,8 +92,8 @@ def measure(
         acc=float(right.mean()),
         kappa=float(quadratic_weighted_kappa(probabilities, grades, whole)[0]),
         calibration_error=float(calibration_error(probabilities, grades, whole)[0]),
-        referred=float("nan") if math.isnan(refer_below) else float(1 - kept.mean()),
-        acc_kept=float(right[kept].mean()) if kept.any() else float("nan"),
+        referred=float("nan") if math.isnan(refer_below) else float(1 - certain.mean()),
+        acc_kept=float(right[certain].mean()) if certain.any() else float("nan"),
         unreadable=unreadable,
         without_disc=without,
     )
@@ -101,35 +101,35 @@ def measure(
 
 def choose_split(labelled: list[Labelled], split: str) -> tuple[list[Labelled], str]:
     """Take a split by its name; where none is named the test split, else that of validation, else all."""
-    there = sorted({one.split for one in labelled})
+    there = sorted({photograph.split for photograph in labelled})
     alone = there[0] if len(there) == 1 else ""
     wanted = split or next((name for name in ("test", "val", "validation") if name in there), alone)
     if split and split not in there:
         raise SetupError(f"There is no split {split}; there are {', '.join(filter(None, there)) or 'none'}.")
-    return [one for one in labelled if not wanted or one.split == wanted], wanted or "all"
+    return [photograph for photograph in labelled if not wanted or photograph.split == wanted], wanted or "all"
 
 
 def read_pictures(labelled: list[Labelled], image_format: ImageFormat) -> Shown:
     """Prepare photographs; those that cannot be read are left out and counted."""
     read: list[tuple[Labelled, np.ndarray]] = []
     without = 0
-    for one in labelled:
+    for photograph in labelled:
         try:
-            pixels = one.read()
+            pixels = photograph.read()
         except UNREADABLE:
             continue
-        image, found = prepare_whole(pixels, image_format)
-        without += not found
-        read.append((one, image))
+        image, has_disc = prepare_whole(pixels, image_format)
+        without += not has_disc
+        read.append((photograph, image))
     if not labelled:
         raise SetupError("There are no photographs to grade: the split is empty.")
     if not read:
         raise SetupError("None of the photographs can be read.")
     return Shown(
         images=np.stack([image for _, image in read]),
-        grades=np.array([one.grade for one, _ in read]),
-        names=np.array([one.name for one, _ in read]),
-        patients=np.array([one.patient or one.name for one, _ in read]),
+        grades=np.array([photograph.grade for photograph, _ in read]),
+        names=np.array([photograph.name for photograph, _ in read]),
+        patients=np.array([photograph.patient or photograph.name for photograph, _ in read]),
         unreadable=len(labelled) - len(read),
         without_disc=without,
     )

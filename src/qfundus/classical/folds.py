@@ -42,8 +42,8 @@ def split_fold(table: ShardTable, folds: int, fold: int) -> tuple[np.ndarray, np
 
 def warn_of_gaps(table: ShardTable) -> None:
     """Say of which grades there is nothing to learn from."""
-    found = set(table.grades[table.splits != "test"].tolist())
-    for grade in sorted(set(range(GRADES)) - found):
+    present = set(table.grades[table.splits != "test"].tolist())
+    for grade in sorted(set(range(GRADES)) - present):
         _log.warning("There is no photograph of a grade: it will hardly ever be told", grade=grade)
 
 
@@ -80,8 +80,8 @@ def _check_patients(table: ShardTable, parts: np.ndarray) -> None:
 def _check_grades(grades: np.ndarray) -> None:
     if not len(grades):
         raise SetupError("There are no photographs to train on: those of the test split are left out.")
-    found = np.unique(grades)
-    if len(found) < 2:
+    present = np.unique(grades)
+    if len(present) < 2:
         raise SetupError(
-            f"All {len(grades)} photographs to train on are of grade {found[0]}: a grader needs two grades at least."
+            f"All {len(grades)} photographs to train on are of grade {present[0]}: a grader needs two grades at least."
         )

@@ -98,14 +98,14 @@ def train_all(
                 with contextlib.suppress(OSError):  # how far they are may stay unknown for a while
                     advanced(jobs)
                 tell_at = time.monotonic() + (_TELL_REMOTE if jobs[0].results.remote else _POLL)
-            running = [one for one in running if not one.has_ended()]
+            running = [training for training in running if not training.has_ended()]
     except Retry:
         running.clear()  # they go on by themselves: the next try finds them
         raise
     finally:
         if running:  # together: whoever ends this process does not wait long
             with ThreadPoolExecutor(len(running)) as pool:
-                list(pool.map(lambda one: one.end(), running))
+                list(pool.map(lambda training: training.end(), running))
 
 
 @dataclass(frozen=True)

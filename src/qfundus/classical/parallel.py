@@ -37,9 +37,9 @@ class Layout:
         """Put the rows of all processes one after another, by rank."""
         if self.world == 1:
             return rows
-        found: list[torch.Tensor] = [rows] * self.world
-        distributed.all_gather_object(found, rows.cpu())
-        return torch.cat(found)
+        gathered: list[torch.Tensor] = [rows] * self.world
+        distributed.all_gather_object(gathered, rows.cpu())
+        return torch.cat(gathered)
 
     def wait(self) -> None:
         """Wait until every process is here."""

@@ -60,8 +60,8 @@ def divide(recipe: NetworkRecipe, table: ShardTable, seed: int, processes: int) 
 
 def list_table(labelled: Sequence[Labelled]) -> ShardTable:
     """Put what is known of photographs into a table, before their pixels are looked at."""
-    names, splits, patients = (np.array([getattr(one, part) for one in labelled]) for part in _TEXTS)
-    return ShardTable("", names, np.array([one.grade for one in labelled]), splits, patients, "")
+    names, splits, patients = (np.array([getattr(photograph, part) for photograph in labelled]) for part in _TEXTS)
+    return ShardTable("", names, np.array([photograph.grade for photograph in labelled]), splits, patients, "")
 
 
 def is_shards(data: str) -> bool:

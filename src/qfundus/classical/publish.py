@@ -37,10 +37,10 @@ def publish_grader(track: str, folder: Path, name: str, measured: Measured, jobs
     example = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
     mlflow.set_tracking_uri(track)
     mlflow.set_experiment(EXPERIMENT)
-    known, texts = describe_training(jobs[0], grader.card.photographs)
+    parameters, texts = describe_training(jobs[0], grader.card.photographs)
     runs = ",".join(filter(None, (find_run(job.results, track) for job in jobs)))
     with mlflow.start_run(run_name=name, tags={"networks": runs}) as run:
-        mlflow.log_params({key: value for key, value in known.items() if key != "fold"})
+        mlflow.log_params({key: value for key, value in parameters.items() if key != "fold"})
         for file, text in texts.items():
             mlflow.log_text(text, file)
         mlflow.log_dict(asdict(grader.card), "grader.json")

@@ -47,8 +47,8 @@ def quantise_grader(folder: Path, data: Path, split: str, max_drop: float) -> li
     """
     grader = open_grader(str(folder))
     labelled = read_labelled(data)
-    measured_on = [one for one in labelled if one.split == split]
-    others = [one for one in labelled if one.split not in (split, "test")]
+    measured_on = [photograph for photograph in labelled if photograph.split == split]
+    others = [photograph for photograph in labelled if photograph.split not in (split, "test")]
     if not measured_on or not others:
         raise SetupError(
             f"There must be a split {split} to measure on, and another one to calibrate on: name one by --split. "

@@ -101,7 +101,7 @@ def write_shards(
         with ThreadPoolExecutor(2) as pool:
             while group := list(islice(left, _ROWS_AT_ONCE)):
                 rows: list[dict[str, Any]] = []
-                for row in pool.map(lambda one: _prepare_row(one, images), group):
+                for row in pool.map(lambda photograph: _prepare_row(photograph, images), group):
                     done += 1
                     advanced(done)
                     if row is None:
@@ -177,19 +177,19 @@ def _first_words(error: Exception) -> str:
     return re.sub(r"^LanceError\(\w+\): ", "", text)[:200].rstrip(" .")
 
 
-def _prepare_row(one: Labelled, images: ImageFormat) -> dict[str, Any] | None:
+def _prepare_row(photograph: Labelled, images: ImageFormat) -> dict[str, Any] | None:
     try:
-        pixels = prepare(one.read(), images)
+        pixels = prepare(photograph.read(), images)
     except (*UNREADABLE, Discard) as error:
         why = error.reason if isinstance(error, Discard) else type(error).__name__
-        _log.warning("Left out a photograph that cannot be used", photograph=one.name, why=why)
+        _log.warning("Left out a photograph that cannot be used", photograph=photograph.name, why=why)
         return None
     packed = io.BytesIO()
     Image.fromarray(pixels).save(packed, "PNG", compress_level=1)
     return {
-        "name": one.name,
-        "grade": one.grade,
-        "split": one.split,
-        "patient": one.patient,
+        "name": photograph.name,
+        "grade": photograph.grade,
+        "split": photograph.split,
+        "patient": photograph.patient,
         "image": packed.getvalue(),
     }

@@ -112,7 +112,9 @@ class Forgiving:
 class MlflowRun:
     """A run in MLflow, with system metrics; one that was cut off is gone on with."""
 
-    def __init__(self, uri: str, name: str, known: dict[str, str], texts: dict[str, str], place: StorageFolder) -> None:
+    def __init__(
+        self, uri: str, name: str, parameters: dict[str, str], texts: dict[str, str], place: StorageFolder
+    ) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         # A server that is away holds a training up at each figure: as it stands, for four minutes.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -125,12 +127,12 @@ class MlflowRun:
         self._run = mlflow.start_run(run_id=run_id, run_name=None if run_id else name, log_system_metrics=True)
         self._mlflow = mlflow
         if run_id is None:
-            self._describe(known, texts)
+            self._describe(parameters, texts)
             place.write(_MLFLOW_RUN, f"{uri} {self._run.info.run_id}".encode())
 
-    def _describe(self, known: dict[str, str], texts: dict[str, str]) -> None:
+    def _describe(self, parameters: dict[str, str], texts: dict[str, str]) -> None:
         try:
-            self._mlflow.log_params(known)
+            self._mlflow.log_params(parameters)
             for file, text in texts.items():
                 self._mlflow.log_text(text, file)
         except Exception:
@@ -156,12 +158,12 @@ def find_run(place: StorageFolder, uri: str) -> str | None:
 class WandbRun:
     """A run in Weights & Biases, where `WANDB_PROJECT` names a project."""
 
-    def __init__(self, name: str, known: dict[str, str], place: StorageFolder) -> None:
+    def __init__(self, name: str, parameters: dict[str, str], place: StorageFolder) -> None:
         import wandb
 
         folder = tempfile.mkdtemp(prefix="qfundus-wandb-") if place.remote else place.address
         self._run = wandb.init(
-            project=os.environ["WANDB_PROJECT"], name=name, id=name, resume="allow", config=known, dir=folder
+            project=os.environ["WANDB_PROJECT"], name=name, id=name, resume="allow", config=parameters, dir=folder
         )
 
     def log(self, step: int, figures: dict[str, float]) -> None:
@@ -176,11 +178,11 @@ class WandbRun:
 def open_trackers(job: TrainingJob, digest: str, after: int) -> list[Tracker]:
     """Open what keeps the figures of this training, which begins or goes on `after` a step."""
     name = f"{job.recipe.name} seed {job.seed} fold {job.fold}"
-    known, texts = describe_training(job, digest)
+    parameters, texts = describe_training(job, digest)
     trackers: list[Tracker] = [LogFile(job.results, after)]
     if job.track:
-        trackers.append(Forgiving("MLflow", lambda: MlflowRun(job.track, name, known, texts, job.results)))
+        trackers.append(Forgiving("MLflow", lambda: MlflowRun(job.track, name, parameters, texts, job.results)))
     if os.environ.get("WANDB_PROJECT"):
         run = f"{name.replace(' ', '-')}-{job.fingerprint(digest)[:8]}"
-        trackers.append(Forgiving("Weights & Biases", lambda: WandbRun(run, known, job.results)))
+        trackers.append(Forgiving("Weights & Biases", lambda: WandbRun(run, parameters, job.results)))
     return trackers

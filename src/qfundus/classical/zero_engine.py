@@ -65,7 +65,7 @@ class ZeroEngine:
             losses = self.objective(self.engine(here.inputs), here.grades) * here.weights
             self.engine.backward(losses.sum() / share)
             summed += float(losses.detach().sum())
-            loss, count = self.layout.total(summed, sum(float(one.weights.sum()) for one in pieces))
+            loss, count = self.layout.total(summed, sum(float(piece.weights.sum()) for piece in pieces))
             if not math.isfinite(loss):
                 break
             self.engine.step()

@@ -29,9 +29,9 @@ _Folder = Annotated[
 @quarantine.command("list")
 def list_quarantine(folder: _Folder = None, key_file: KeyFile = None, as_json: AsJson = False) -> None:
     """List what is in quarantine, with reason and remedy."""
-    found = _open_quarantine(folder, key_file).list()
-    if found or as_json:
-        print_rows(columns("source", "reason", "detail", "remedy"), [vars(item) for item in found], as_json=as_json)
+    rows = _open_quarantine(folder, key_file).list()
+    if rows or as_json:
+        print_rows(columns("source", "reason", "detail", "remedy"), [vars(item) for item in rows], as_json=as_json)
     else:
         console.print("Nothing is in quarantine.")
 
@@ -182,10 +182,10 @@ def reveal(
 
     settings = load_settings()
     try:
-        found = open_site(settings, load_site_key(None)).vault.reveal(patient.split("-")[0], why)
+        rows = open_site(settings, load_site_key(None)).vault.reveal(patient.split("-")[0], why)
     except LookupError as error:
         raise SetupError(f"{error} It keeps what came in while QFUNDUS_VAULT_BUCKET was set.") from None
-    print_rows(columns("patient_id", "issuer", "study", "instance"), [vars(who) for who in found], as_json=as_json)
+    print_rows(columns("patient_id", "issuer", "study", "instance"), [vars(who) for who in rows], as_json=as_json)
 
 
 @key.command("rotate")

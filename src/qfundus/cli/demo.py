@@ -64,12 +64,14 @@ def play_hospital(console: Console, data: Path | None, held_out: int = HELD_OUT)
     photographs = find_photographs(data, state_folder() / "cache" / "medmnist")
     _announce(console, photographs)
     eyes = list(wrap_photographs(photographs))
-    kept = len(eyes) - min(held_out, len(eyes) // 5)
-    kept -= kept % 2  # both eyes of a patient stay together
+    trained = len(eyes) - min(held_out, len(eyes) // 5)
+    trained -= trained % 2  # both eyes of a patient stay together
     hospital = Hospital(folder / "outbox", folder / "held_out", photographs.source, photographs.phantom)
-    landing = write_hospital(iter(eyes[:kept]), hospital.outbox)
-    write_hospital(iter(_readable(eyes[kept:])), hospital.held_out)
-    console.print(f"{landing} photographs wrapped as DICOM with invented identities, {len(eyes) - kept} more held out.")
+    landing = write_hospital(iter(eyes[:trained]), hospital.outbox)
+    write_hospital(iter(_readable(eyes[trained:])), hospital.held_out)
+    console.print(
+        f"{landing} photographs wrapped as DICOM with invented identities, {len(eyes) - trained} more held out."
+    )
     return hospital
 
 
@@ -143,23 +145,23 @@ def _grading_table(settings: Settings, hospital: Hospital) -> Table:
     table = Table(
         "held-out eye", "given", "HTTP", "gRPC", "sure", "to a person", "version", title="Graded through Triton"
     )
-    for one, other in zip(over_http, over_grpc, strict=True):
-        table.add_row(*_grading_row(one, other, given))
+    for first, second in zip(over_http, over_grpc, strict=True):
+        table.add_row(*_grading_row(first, second, given))
     return table
 
 
-def _grading_row(one: GradedEye, other: GradedEye, given: dict[str, str]) -> tuple[str, ...]:
-    if one.refused:
-        return one.eye, "", one.refused, "", "", one.referral, ""
-    sure = f"{max(one.probabilities):.0%}"
+def _grading_row(first: GradedEye, second: GradedEye, given: dict[str, str]) -> tuple[str, ...]:
+    if first.refused:
+        return first.eye, "", first.refused, "", "", first.referral, ""
+    sure = f"{max(first.probabilities):.0%}"
     return (
-        one.eye,
-        given.get(one.sop_instance_uid, "?"),
-        str(one.grade),
-        str(other.grade),
+        first.eye,
+        given.get(first.sop_instance_uid, "?"),
+        str(first.grade),
+        str(second.grade),
         sure,
-        one.referral,
-        one.version,
+        first.referral,
+        first.version,
     )
 
 

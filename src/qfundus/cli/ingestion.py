@@ -168,8 +168,8 @@ def runs(
         print_rows(columns(*outcomes.columns), json.loads(outcomes.to_json(orient="records") or "[]"), as_json=as_json)
         return
     rows = [
-        {"run": one.name, "began": one.landed.isoformat(), "closed": one.is_closed, "counts": one.counts}
-        for one in list_runs(site, most)
+        {"run": run.name, "began": run.landed.isoformat(), "closed": run.is_closed, "counts": run.counts}
+        for run in list_runs(site, most)
     ]
     listed = (
         Column("run"),

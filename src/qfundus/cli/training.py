@@ -156,10 +156,10 @@ def quantise(
     from qfundus.classical.quantise import quantise_grader
 
     with console.status("Quantising ..."):
-        found = quantise_grader(model, data, split, max_drop)
+        forms = quantise_grader(model, data, split, max_drop)
     _warn_of_training(split)
-    print_rows(_FORM_COLUMNS, [vars(form) for form in found], as_json=as_json)
-    raise typer.Exit(any(form.verdict.startswith("refused") for form in found))
+    print_rows(_FORM_COLUMNS, [vars(form) for form in forms], as_json=as_json)
+    raise typer.Exit(any(form.verdict.startswith("refused") for form in forms))
 
 
 _FORM_COLUMNS = (

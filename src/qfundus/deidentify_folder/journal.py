@@ -50,20 +50,20 @@ class Journal:
         except OSError:
             raise SetupError("Another run is writing into the target: wait until it has ended.") from None
         about = json.dumps({**made_by(policy), "key": key.mac("source", "journal").hex()})
-        found = self._database.execute("SELECT said FROM about").fetchone()
-        if found is None:
+        stored = self._database.execute("SELECT said FROM about").fetchone()
+        if stored is None:
             self._database.execute("INSERT INTO about VALUES (?)", (about,))
-        elif found[0] != about:
+        elif stored[0] != about:
             raise SetupError(
                 "The target was written with another policy, key or version of qfundus: choose another target."
             )
 
     def find(self, source: str, stamp: str) -> FileOutcome | None:
         """Return what became of an input, or None where it is new, has changed, or what was written is gone."""
-        found = self._database.execute("SELECT stamp, outcome FROM outcomes WHERE source = ?", (source,)).fetchone()
-        if found is None or found[0] != stamp:
+        stored = self._database.execute("SELECT stamp, outcome FROM outcomes WHERE source = ?", (source,)).fetchone()
+        if stored is None or stored[0] != stamp:
             return None
-        outcome = FileOutcome(**json.loads(found[1]))
+        outcome = FileOutcome(**json.loads(stored[1]))
         if outcome.status == "clean" and not (self._target / "clean" / outcome.target).exists():
             return None
         if outcome.status == "quarantined" and not self.note_of(source).exists():
@@ -72,8 +72,8 @@ class Journal:
 
     def target_of(self, source: str) -> str:
         """Return where an earlier content of an input lies clean, '' where it does not."""
-        found = self._database.execute("SELECT outcome FROM outcomes WHERE source = ?", (source,)).fetchone()
-        return json.loads(found[0]).get("target", "") if found else ""
+        stored = self._database.execute("SELECT outcome FROM outcomes WHERE source = ?", (source,)).fetchone()
+        return json.loads(stored[0]).get("target", "") if stored else ""
 
     def add(self, stamp: str, outcome: FileOutcome) -> None:
         """Enter what became of an input; what lies in quarantine of an earlier content goes."""
@@ -89,19 +89,19 @@ class Journal:
 
     def decide(self, source: str, decision: str) -> None:
         """Remember what a person decided about a quarantined input, as long as its content stays what it was."""
-        found = self._database.execute("SELECT stamp, outcome FROM outcomes WHERE source = ?", (source,)).fetchone()
-        if found is None:
+        stored = self._database.execute("SELECT stamp, outcome FROM outcomes WHERE source = ?", (source,)).fetchone()
+        if stored is None:
             return
-        if decision == RELEASE and json.loads(found[1])["reason"] == "burned_in_text":
+        if decision == RELEASE and json.loads(stored[1])["reason"] == "burned_in_text":
             decision = TRUST
-        self._database.execute("INSERT OR REPLACE INTO decisions VALUES (?, ?, ?)", (source, found[0], decision))
+        self._database.execute("INSERT OR REPLACE INTO decisions VALUES (?, ?, ?)", (source, stored[0], decision))
         self._database.execute("DELETE FROM outcomes WHERE source = ?", (source,))
 
     def decision(self, source: str, stamp: str) -> str:
         """Return what a person decided about an input with this content, '' where nobody did."""
         query = "SELECT decision FROM decisions WHERE source = ? AND stamp = ?"
-        found = self._database.execute(query, (source, stamp)).fetchone()
-        return found[0] if found else ""
+        stored = self._database.execute(query, (source, stamp)).fetchone()
+        return stored[0] if stored else ""
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -118,5 +118,5 @@ class Journal:
         return self._target / "quarantine" / f"{source}.sealed"
 
     def _handled(self, handling: str) -> tuple[Handled, ...]:
-        found = self._database.execute("SELECT handled FROM handlings WHERE name = ?", (handling,)).fetchone()
-        return tuple(Handled(*row) for row in json.loads(found[0])) if found else ()
+        stored = self._database.execute("SELECT handled FROM handlings WHERE name = ?", (handling,)).fetchone()
+        return tuple(Handled(*row) for row in json.loads(stored[0])) if stored else ()

@@ -270,10 +270,10 @@ class _Settler:
 
     def _claim(self, name: str, digest: str) -> str | None:
         """Take a name for a content; return whose it is already in this run."""
-        found = self.claimed.execute("SELECT digest FROM claimed WHERE name = ?", (name,)).fetchone()
-        if found is None:
+        claimed = self.claimed.execute("SELECT digest FROM claimed WHERE name = ?", (name,)).fetchone()
+        if claimed is None:
             self.claimed.execute("INSERT INTO claimed VALUES (?, ?)", (name, digest))
-        return None if found is None else found[0]
+        return None if claimed is None else claimed[0]
 
 
 def _warn_of_leftovers(settle: _Settler) -> None:
@@ -329,8 +329,8 @@ def _in_order(entries: Iterator[_Entry], desk: _Desk, workers: int) -> Iterator[
                 pool.shutdown()
                 outcomes, pool = _one_by_one(_unknown(batch), desk), _pool(desk, workers)
                 waiting = deque((again, pool.submit(_process_batch, _unknown(again))) for again, _ in waiting)
-            found = iter(outcomes)
-            yield from ((entry, entry.known or next(found)) for entry in batch)
+            fresh = iter(outcomes)
+            yield from ((entry, entry.known or next(fresh)) for entry in batch)
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -76,7 +76,7 @@ def find_burned_in_text(source: BinaryIO | Path, black: dict[int, list[Box]] | N
         Discard: where the pixels cannot be decoded, or a line would be so large that a person should look, or where no
             text is left but a barcode.
     """
-    found: dict[int, list[Box]] = {}
+    boxes_of: dict[int, list[Box]] = {}
     with closing(_viewed(source)) as viewed:
         for number, views in enumerate(viewed):
             done = (black or {}).get(number, [])
@@ -89,10 +89,10 @@ def find_burned_in_text(source: BinaryIO | Path, black: dict[int, list[Box]] | N
             if any(box.area > _LARGEST_LINE * views[0][..., 0].size for box in boxes):
                 raise Discard("burned_in_text", "What looks like text covers much of the picture, or is part of it.")
             if boxes:
-                found[number] = boxes
+                boxes_of[number] = boxes
             elif any(zxingcpp.read_barcodes(view) for view in views):
                 raise Discard("burned_in_text", "There is a barcode on the picture.")
-    return found
+    return boxes_of
 
 
 def _is_covered(box: Box, view: np.ndarray, black: list[Box]) -> bool:
@@ -253,8 +253,8 @@ def _lines(image: np.ndarray, shown: np.ndarray, top: int, left: int) -> list[Bo
             continue
         if _thickness(mask) > _THICKEST * min(probability.shape):
             continue
-        found = _widened((rows, columns), _thickness(mask), scale, shown.shape[:2])
-        box = Box(found.top + top, found.left + left, found.bottom + top, found.right + left)
+        widened = _widened((rows, columns), _thickness(mask), scale, shown.shape[:2])
+        box = Box(widened.top + top, widened.left + left, widened.bottom + top, widened.right + left)
         if _is_off_disc(image, box):
             boxes.append(_with_marks(box, image, _thickness(mask) * scale.max()))
         elif _elongation(mask) >= _LONG:

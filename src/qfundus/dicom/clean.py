@@ -71,13 +71,13 @@ def remove_burned_in_text(path: Path) -> int:
     refuse_margins(path)
     black: dict[int, list[Box]] = {}
     for _ in range(ROUNDS):
-        found = find_burned_in_text(path, black)
-        if not found:
+        boxes_of = find_burned_in_text(path, black)
+        if not boxes_of:
             return sum(map(len, black.values()))
-        for number, boxes in found.items():
+        for number, boxes in boxes_of.items():
             black.setdefault(number, []).extend(boxes)
         try:
-            black_out(path, found)
+            black_out(path, boxes_of)
         except Discard:
             raise
         except Exception as error:  # noqa: BLE001  (encoders raise what they like)

@@ -27,13 +27,13 @@ def strip_jpeg(stream: bytes, size: tuple[int, int] | None = None) -> bytes:
     """
     if not stream.startswith(_START):
         raise Discard("unreadable_pixels", "The pixel data is no JPEG stream.")
-    kept, position, after_scan, tables = [_START], 2, _AFTER_SCAN, _Tables()
+    pieces, position, after_scan, tables = [_START], 2, _AFTER_SCAN, _Tables()
     while True:
         marker, position = _next_marker(stream, position)
         if marker == _END:
-            return _pad(b"".join((*kept, b"\xff\xd9")))
+            return _pad(b"".join((*pieces, b"\xff\xd9")))
         if marker in _STANDALONE:
-            kept.append(bytes((0xFF, marker)))
+            pieces.append(bytes((0xFF, marker)))
             continue
         body = _body(stream, position)
         position += len(body) + 2
@@ -43,16 +43,16 @@ def strip_jpeg(stream: bytes, size: tuple[int, int] | None = None) -> bytes:
         if marker in _FRAME_HEADS:
             _check_size((int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")), size)
             after_scan = _AFTER_SCAN_LS if marker == _LOSSLESS_LS else _AFTER_SCAN
-            kept.append(tables.for_frame(body))
+            pieces.append(tables.for_frame(body))
         elif marker == _SCAN:
-            kept.append(tables.for_scan(body))
-        kept.append(_segment(marker, body))
+            pieces.append(tables.for_scan(body))
+        pieces.append(_segment(marker, body))
         if marker == _SCAN:
-            found = after_scan.search(stream, position)
-            if found is None:
+            match = after_scan.search(stream, position)
+            if match is None:
                 raise Discard("truncated", "The JPEG stream ends within the image.")
-            kept.append(stream[position : found.start()])
-            position = found.start()
+            pieces.append(stream[position : match.start()])
+            position = match.start()
 
 
 def _next_marker(stream: bytes, position: int) -> tuple[int, int]:
@@ -125,17 +125,17 @@ class _Tables:
         return self._release(asked | {(_QUANTISATION, number) for number in self._quantisations})
 
     def _release(self, asked: set[tuple[int, int]]) -> bytes:
-        found = [name for name in self._held if name in asked]
-        return b"".join(_marked(name[0], self._held.pop(name)) for name in found)
+        named = [name for name in self._held if name in asked]
+        return b"".join(_marked(name[0], self._held.pop(name)) for name in named)
 
 
 def _components(described: bytes, size: int) -> list[bytes]:
     return [described[at : at + size] for at in range(0, len(described) - size + 1, size)]
 
 
-def _check_size(found: tuple[int, int], size: tuple[int, int] | None) -> None:
+def _check_size(measured: tuple[int, int], size: tuple[int, int] | None) -> None:
     # A frame larger than its header says would show more than was looked at; a far larger one is a bomb.
-    if size is not None and found != size:
+    if size is not None and measured != size:
         raise Discard("unreadable_pixels", "A frame's size is not the one in the header.")
 
 
@@ -157,21 +157,21 @@ def strip_jpeg2000(stream: bytes, size: tuple[int, int] | None = None) -> bytes:
         Discard: where the stream is no JPEG 2000, ends early or is of another size.
     """
     stream = _codestream(stream)
-    kept, position = [stream[:2]], 2
+    pieces, position = [stream[:2]], 2
     while True:
         marker, position = _next_marker(stream, position)
         if marker == _EOC:
-            return _pad(b"".join((*kept, b"\xff\xd9")))
+            return _pad(b"".join((*pieces, b"\xff\xd9")))
         if marker == _SOT:
             part, position = _tile_part(stream, position)
-            kept.append(part)
+            pieces.append(part)
             continue
         body = _body(stream, position)
         position += len(body) + 2
         if marker == _SIZ:
             _check_size(_image_size(body), size)
         if marker in _CODING:
-            kept.append(_marked(marker, _whole(marker, body)))
+            pieces.append(_marked(marker, _whole(marker, body)))
 
 
 def _codestream(stream: bytes) -> bytes:
@@ -247,7 +247,7 @@ def _tile_part(stream: bytes, position: int) -> tuple[bytes, int]:
     if end > len(stream) or end <= start:
         raise Discard("truncated", "The JPEG 2000 codestream ends within a tile.")
     position += len(head) + 2
-    kept: list[bytes] = []
+    pieces: list[bytes] = []
     while True:
         marker, position = _next_marker(stream, position)
         if marker == _SOD:
@@ -255,10 +255,10 @@ def _tile_part(stream: bytes, position: int) -> tuple[bytes, int]:
         body = _body(stream, position)
         position += len(body) + 2
         if marker in _CODING:
-            kept.append(_marked(marker, _whole(marker, body)))
+            pieces.append(_marked(marker, _whole(marker, body)))
     if position > end:
         raise Discard("truncated", "A tile-part is shorter than its head.")
-    segments = b"".join(kept)
+    segments = b"".join(pieces)
     size = 12 + len(segments) + 2 + end - position
     sot = bytes((0xFF, _SOT)) + b"\0\x0a" + head[:2] + (size if length else 0).to_bytes(4, "big") + head[6:]
     return sot + segments + bytes((0xFF, _SOD)) + stream[position:end], end

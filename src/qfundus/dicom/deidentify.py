@@ -193,8 +193,8 @@ class _Object:
         ]
 
     def _scheme(self, elements: list[Element]) -> bytes:
-        found = next((e for e in elements if e.tag == CODING_SCHEME and e.items is None), None)
-        return b"" if found is None else self.file.value(found).strip(b" \0")
+        scheme = next((e for e in elements if e.tag == CODING_SCHEME and e.items is None), None)
+        return b"" if scheme is None else self.file.value(scheme).strip(b" \0")
 
     def _safe_private(self, elements: list[Element]) -> dict[int, str]:
         """Return the VR of each listed private element, by its tag in this data set, and of its creator."""

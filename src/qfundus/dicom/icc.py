@@ -68,8 +68,8 @@ def _length(value: bytes) -> int:
 def reads_as_text(data: bytes) -> bool:
     """Say whether bytes that should be numbers hold a run of letters that goes up and down, as a ramp does not."""
     for run in _READABLE.findall(data):
-        rises = [one < other for one, other in pairwise(run) if one != other]
-        turns = sum(one != other for one, other in pairwise(rises))
+        rises = [first < second for first, second in pairwise(run) if first != second]
+        turns = sum(first != second for first, second in pairwise(rises))
         # In numbers of two bytes every second one stays what it was.
         if turns > len(run) / 4 and len(set(run[::2])) > 2 and len(set(run[1::2])) > 2:
             return True

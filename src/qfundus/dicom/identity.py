@@ -53,7 +53,9 @@ class Identity:
         # A short attribute cuts a long name off, and a file's name joins two short ones.
         people = [[_plain(word) for word in _words(group)] for name in names for group in name.split("=")]
         inside |= {w[:_CUT] for group in people for w in group if len(w) > _CUT and w[:_CUT] not in _beginnings()}
-        inside |= {one + other for group in people for one, other in permutations(group, 2) if len(one + other) > 4}
+        inside |= {
+            first + second for group in people for first, second in permutations(group, 2) if len(first + second) > 4
+        }
         self._inside = tuple(inside)
         long = {w for w in called if len(w) >= _SHORTEST_INSIDE and w not in vocabulary()}
         self._in_bytes = frozenset(w.encode(code, "ignore") for w in long for code in ("utf-8", "latin-1")) - {b""}

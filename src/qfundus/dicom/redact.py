@@ -42,7 +42,7 @@ _LOSSLESS = {
 }
 
 
-def black_out(path: Path, found: dict[int, list[Box]]) -> None:
+def black_out(path: Path, boxes_of: dict[int, list[Box]]) -> None:
     """Make the boxes of a de-identified file black, in place; only frames with boxes are touched.
 
     JPEG baseline keeps its coefficients elsewhere; a frame of RLE, JPEG-LS or JPEG 2000 is encoded anew without loss.
@@ -54,7 +54,7 @@ def black_out(path: Path, found: dict[int, list[Box]]) -> None:
             element = file.find(PIXEL_DATA)
             if element is None:
                 raise Discard("burned_in_text", "It stands in floating-point pixels.")
-            for part in _rewritten(file, element, found, path):
+            for part in _rewritten(file, element, boxes_of, path):
                 draft.write(part)
                 del part
             del file, element
@@ -63,18 +63,18 @@ def black_out(path: Path, found: dict[int, list[Box]]) -> None:
             shutil.copyfileobj(draft, out)
 
 
-def _rewritten(file: DicomFile, element: Element, found: dict[int, list[Box]], path: Path) -> Iterator[Buffer]:
+def _rewritten(file: DicomFile, element: Element, boxes_of: dict[int, list[Box]], path: Path) -> Iterator[Buffer]:
     shape = read_shape(file)
     if file.transfer_syntax == _JPEG_BASELINE or file.transfer_syntax in _LOSSLESS:
-        return _encapsulated(file, element, shape, found, path)
+        return _encapsulated(file, element, shape, boxes_of, path)
     subsampled = shape.photometric == "YBR_FULL_422"
     if is_encapsulated(file.transfer_syntax) or file.transfer_syntax == DEFLATED or subsampled or shape.allocated == 1:
-        return iter((_native(path, found),))
-    return _patched(file, element, shape, found, path)
+        return iter((_native(path, boxes_of),))
+    return _patched(file, element, shape, boxes_of, path)
 
 
 def _patched(
-    file: DicomFile, element: Element, shape: Shape, found: dict[int, list[Box]], path: Path
+    file: DicomFile, element: Element, shape: Shape, boxes_of: dict[int, list[Box]], path: Path
 ) -> Iterator[Buffer]:
     darkest = _darkest(path, shape.photometric)
     size = shape.rows * shape.columns * shape.samples * shape.allocated // 8
@@ -85,9 +85,9 @@ def _patched(
     for number in range(shape.frames):
         start = element.start + number * size
         frame = file.data[start : start + size]
-        if number in found:
+        if number in boxes_of:
             pixels = np.frombuffer(frame, dtype).reshape(order).copy()
-            _blacken(pixels.transpose(1, 2, 0) if planar else pixels, found[number], shape.photometric, darkest)
+            _blacken(pixels.transpose(1, 2, 0) if planar else pixels, boxes_of[number], shape.photometric, darkest)
             frame = pixels.tobytes()
         yield frame
     yield file.data[element.start + shape.frames * size :]
@@ -121,17 +121,17 @@ def _blacken(frame: np.ndarray, boxes: list[Box], photometric: str, darkest: int
 
 
 def _encapsulated(
-    file: DicomFile, element: Element, shape: Shape, found: dict[int, list[Box]], path: Path
+    file: DicomFile, element: Element, shape: Shape, boxes_of: dict[int, list[Box]], path: Path
 ) -> Iterator[Buffer]:
     yield file.data[: element.start]
     yield struct.pack("<HHI", 0xFFFE, 0xE000, 0)
     for number, frame in enumerate(frames(file, element, shape)):
         touched = frame
-        if number in found and file.transfer_syntax == _JPEG_BASELINE:
-            touched = black_out_jpeg(frame, found[number])
-        elif number in found:
-            touched = _encoded_anew(path, number, found[number], file.transfer_syntax, shape)
-        if number in found:  # encoders like to sign their work
+        if number in boxes_of and file.transfer_syntax == _JPEG_BASELINE:
+            touched = black_out_jpeg(frame, boxes_of[number])
+        elif number in boxes_of:
+            touched = _encoded_anew(path, number, boxes_of[number], file.transfer_syntax, shape)
+        if number in boxes_of:  # encoders like to sign their work
             touched = stripper(file.transfer_syntax, shape)(touched)
         padding = len(touched) % 2
         yield struct.pack("<HHI", 0xFFFE, 0xE000, len(touched) + padding)
@@ -186,7 +186,7 @@ def _is_rgb(jpeg: jpeglib.DCTJPEG) -> bool:
     return str(jpeg.jpeg_color_space) == "JCS_RGB"
 
 
-def _native(path: Path, found: dict[int, list[Box]]) -> bytes:
+def _native(path: Path, boxes_of: dict[int, list[Box]]) -> bytes:
     """Return the file uncompressed."""
     dataset = dcmread(path)
     if dataset.file_meta.TransferSyntaxUID.is_compressed:
@@ -199,7 +199,7 @@ def _native(path: Path, found: dict[int, list[Box]]) -> bytes:
         dataset.PlanarConfiguration = 0
     stacked = pixels.reshape(-1, dataset.Rows, dataset.Columns, dataset.SamplesPerPixel)
     darkest = _darkest(path, dataset.PhotometricInterpretation)
-    for number, boxes in found.items():
+    for number, boxes in boxes_of.items():
         _blacken(stacked[number], boxes, dataset.PhotometricInterpretation, darkest)
     dataset.PixelData = pixels.tobytes() + b"\0" * (pixels.nbytes % 2)
     buffer = io.BytesIO()

@@ -46,23 +46,26 @@ class Subject:
 
     @cached_property
     def _identifiers(self) -> tuple[list[str], list[str], list[str]]:
-        found: tuple[list[str], list[str], list[str]] = ([], [], [])
-        self._collect(self.file.elements, self.character_set, found)
-        return found
+        identifiers: tuple[list[str], list[str], list[str]] = ([], [], [])
+        self._collect(self.file.elements, self.character_set, identifiers)
+        return identifiers
 
     def _collect(
-        self, elements: list[Element], character_set: tuple[str, ...], found: tuple[list[str], list[str], list[str]]
+        self,
+        elements: list[Element],
+        character_set: tuple[str, ...],
+        identifiers: tuple[list[str], list[str], list[str]],
     ) -> None:
         for element in elements:
             for item in element.items or ():
-                self._collect(item, character_set_of(self.file, item) or character_set, found)
+                self._collect(item, character_set_of(self.file, item) or character_set, identifiers)
             if element.items is not None:
                 continue
             # Where somebody lives may be called by any word, as somebody may.
             is_name = "PN" in (element.vr, DICTIONARY_VRS.get(element.tag)) or element.tag == ADDRESS
             kind = 0 if is_name else 1 if element.tag in _NUMBERS else 2 if element.tag in _OTHERS else None
             if kind is not None:
-                found[kind].append(decode(self.file.value(element), character_set).strip(" \0"))
+                identifiers[kind].append(decode(self.file.value(element), character_set).strip(" \0"))
 
     def _pseudonym(self, key: SiteKey) -> str:
         """Name the patient by their identifier, else by name and birth date, else by the study."""
@@ -82,8 +85,8 @@ class Subject:
 
 def character_set_of(file: DicomFile, elements: list[Element]) -> tuple[str, ...]:
     """Return the terms of a data set's own Specific Character Set, none where it has none."""
-    found = next((e for e in elements if e.tag == CHARACTER_SET and e.items is None), None)
-    if found is None:
+    element = next((e for e in elements if e.tag == CHARACTER_SET and e.items is None), None)
+    if element is None:
         return ()
-    terms = file.value(found).decode("ascii", "replace").strip(" \0").split("\\")
+    terms = file.value(element).decode("ascii", "replace").strip(" \0").split("\\")
     return tuple(term.strip() for term in terms)

@@ -176,23 +176,23 @@ class ValueCleaner:
         form, stripped = _FORMS[vr], value.rstrip(b" \0")
         parts = stripped.split(b"\\")
         if vr == "CS" and tag != CHARACTER_SET:
-            kept = [self._term(part) for part in parts]
-            return value if kept == parts else b"\\".join(kept)
-        kept = [part if form.fullmatch(part) else b"" for part in (part.strip(b" ") for part in parts)]
+            fit = [self._term(part) for part in parts]
+            return value if fit == parts else b"\\".join(fit)
+        fit = [part if form.fullmatch(part) else b"" for part in (part.strip(b" ") for part in parts)]
         if vr == "AS":
-            kept = [self._capped_age(part) for part in kept]
+            fit = [self._capped_age(part) for part in fit]
         if vr == "TM":
-            kept = [
-                b"" if len(part) > 4 and self.subject.identity.is_number(part[:6].decode()) else part for part in kept
+            fit = [
+                b"" if len(part) > 4 and self.subject.identity.is_number(part[:6].decode()) else part for part in fit
             ]
         if tag == CHARACTER_SET:
-            kept = [part for part in parts if part.strip(b" ").decode("latin-1") in python_encoding]
+            fit = [part for part in parts if part.strip(b" ").decode("latin-1") in python_encoding]
         elif vr in {"IS", "DS"}:
-            kept = [b"" if len(part) > 3 and self.subject.identity.is_number(part.decode()) else part for part in kept]
-            whole = b"".join(kept)
-            if len(kept) > 1 and whole.isdigit() and self.subject.identity.is_number(whole.decode()):  # cut into pieces
+            fit = [b"" if len(part) > 3 and self.subject.identity.is_number(part.decode()) else part for part in fit]
+            whole = b"".join(fit)
+            if len(fit) > 1 and whole.isdigit() and self.subject.identity.is_number(whole.decode()):  # cut into pieces
                 return b""
-        return value if kept == parts else b"\\".join(kept)
+        return value if fit == parts else b"\\".join(fit)
 
     def _term(self, part: bytes) -> bytes:
         # A coded term made of DICOM's own words stays even where a patient is called so: it is a code, no name.

@@ -123,9 +123,9 @@ def sensitivity_referable(
     probabilities: np.ndarray, grades: np.ndarray, weights: np.ndarray, *, specificity: float
 ) -> np.ndarray:
     """Read the sensitivity for referable retinopathy off the ROC curve at a specificity."""
-    found, false_alarms = _roc(referable_score(probabilities), grades >= REFERABLE, weights)
+    sensitivity, false_alarms = _roc(referable_score(probabilities), grades >= REFERABLE, weights)
     allowed = false_alarms <= 1 - specificity + 1e-12
-    return np.where(allowed, found, 0).max(axis=1)
+    return np.where(allowed, sensitivity, 0).max(axis=1)
 
 
 def calibration_error(probabilities: np.ndarray, grades: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -150,14 +150,14 @@ def _roc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple
     order = np.argsort(-scores, kind="stable")
     # Equal scores share a threshold: only the last of each run of ties is a point of the curve.
     last_of_ties = np.append(np.diff(scores[order]) != 0, True)
-    found = np.cumsum(weights[:, order] * positive[order], axis=1)[:, last_of_ties]
+    sensitivity = np.cumsum(weights[:, order] * positive[order], axis=1)[:, last_of_ties]
     alarms = np.cumsum(weights[:, order] * ~positive[order], axis=1)[:, last_of_ties]
     with np.errstate(invalid="ignore", divide="ignore"):
-        rates = found / found[:, -1:], alarms / alarms[:, -1:]
+        rates = sensitivity / sensitivity[:, -1:], alarms / alarms[:, -1:]
     start = np.zeros((len(weights), 1))
     return np.hstack((start, rates[0])), np.hstack((start, rates[1]))
 
 
 def _auc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    found, alarms = _roc(scores, positive, weights)
-    return np.asarray(np.trapezoid(found, alarms, axis=1))
+    sensitivity, alarms = _roc(scores, positive, weights)
+    return np.asarray(np.trapezoid(sensitivity, alarms, axis=1))

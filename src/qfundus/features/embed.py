@@ -24,12 +24,12 @@ _BATCH = 32
 def load_backbone(site: Site) -> bytes:
     """Return the backbone as ONNX: images of 0-255 `(batch, 224, 224, 3)` of uint8 to embeddings `(batch, 1280)`."""
     name = f"backbones/{BACKBONE}.onnx"
-    found = site.store.find(site.settings.models_bucket, name)
-    if found is None:
+    stored = site.store.find(site.settings.models_bucket, name)
+    if stored is None:
         _log.info("Exporting the backbone, once", backbone=BACKBONE)
         site.store.put_if_absent(site.settings.models_bucket, name, export_backbone())
-        found = site.store.get(site.settings.models_bucket, name)
-    return found
+        stored = site.store.get(site.settings.models_bucket, name)
+    return stored
 
 
 def export_backbone() -> bytes:

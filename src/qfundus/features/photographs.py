@@ -73,9 +73,9 @@ def forget_trainings(site: Site, before: datetime | None = None) -> int:
     """
     listed = list(site.store.list(site.settings.models_bucket, f"{TRAININGS}/"))
     newest: dict[str, datetime] = {}
-    for found in listed:
-        training = found.name.split("/")[1]
-        newest[training] = max(found.modified, newest.get(training, found.modified))
-    doomed = [found.name for found in listed if before is None or newest[found.name.split("/")[1]] < before]
+    for stored in listed:
+        training = stored.name.split("/")[1]
+        newest[training] = max(stored.modified, newest.get(training, stored.modified))
+    doomed = [stored.name for stored in listed if before is None or newest[stored.name.split("/")[1]] < before]
     site.store.delete_all(site.settings.models_bucket, doomed)
     return len(doomed)

@@ -221,8 +221,8 @@ def read_keys(site: Site, view: str, as_of: datetime) -> pd.DataFrame:
 
 
 def _read_watermark(site: Site) -> datetime:
-    found = site.store.find(site.settings.features_bucket, WATERMARK)
-    return datetime.fromisoformat(json.loads(found)["until"]) if found else EARLIEST
+    stored = site.store.find(site.settings.features_bucket, WATERMARK)
+    return datetime.fromisoformat(json.loads(stored)["until"]) if stored else EARLIEST
 
 
 def _part_times(site: Site, watermark: datetime) -> list[datetime]:

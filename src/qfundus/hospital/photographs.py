@@ -43,12 +43,12 @@ def read_photographs(data: Path) -> Photographs:
     """Read all photographs of an npz file, or of a folder with `labels.csv`."""
     labelled = read_labelled(data)
     images: list[np.ndarray] = []
-    for one in labelled:
+    for photograph in labelled:
         try:
-            images.append(one.read())
+            images.append(photograph.read())
         except UNREADABLE as error:
-            raise SetupError(f"{one.name} of {data.name} cannot be read ({type(error).__name__}).") from None
-    return Photographs(images, [one.grade for one in labelled], data.name)
+            raise SetupError(f"{photograph.name} of {data.name} cannot be read ({type(error).__name__}).") from None
+    return Photographs(images, [photograph.grade for photograph in labelled], data.name)
 
 
 def fetch_retinamnist(cache: Path) -> Photographs | None:

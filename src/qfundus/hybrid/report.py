@@ -145,7 +145,7 @@ def _draw_roc(by_form: dict[str, np.ndarray], grades: np.ndarray, weights: np.nd
         axes.step(false_alarms[0], sensitivity[0], where="post", color=colour, label=form)
         if form == "hybrid":
             curves = zip(*roc_curve(scores, positive, weights[:300]), strict=True)
-            band = np.array([np.interp(grid, alarms, found) for found, alarms in curves])
+            band = np.array([np.interp(grid, alarms, hits) for hits, alarms in curves])
             tail = (1 - confidence) / 2
             axes.fill_between(grid, *np.nanquantile(band, (tail, 1 - tail), axis=0), color=colour, alpha=0.15)
     axes.plot([0, 1], [0, 1], ":", color="grey")

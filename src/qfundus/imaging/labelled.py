@@ -70,7 +70,7 @@ def read_npz(path: Path) -> list[Labelled]:
     if strange := [split for split in splits if split not in SPLITS[:-1]]:
         known = ", ".join(SPLITS[:-1])
         raise SetupError(f"{path.name} holds {strange[0]}_images: there are the splits {known}. Name it so.")
-    return [one for split in splits for one in _read_split(path.name, split, arrays)]
+    return [photograph for split in splits for photograph in _read_split(path.name, split, arrays)]
 
 
 def read_folder(folder: Path) -> list[Labelled]:

@@ -43,8 +43,8 @@ def check_account(landed: list[str], outcomes: list[str]) -> None:
     Raises:
         AccountError: naming how many were lost, invented or counted twice.
     """
-    expected, found = Counter(landed), Counter(outcomes)
-    lost, extra = expected - found, found - expected
+    expected, reported = Counter(landed), Counter(outcomes)
+    lost, extra = expected - reported, reported - expected
     if lost or extra:
         raise AccountError(
             f"{len(landed)} objects landed, {len(outcomes)} have an outcome: {lost.total()} lost, "

@@ -46,8 +46,8 @@ def curate_archive(
             read = in_threads(
                 lambda number: [_curate_member(curation, isolation, item, archive, number)], members, "members"
             )
-    outcomes = [found for found in read if isinstance(found, Outcome)]
-    documents = [found for found in read if isinstance(found, Document)]
+    outcomes = [result for result in read if isinstance(result, Outcome)]
+    documents = [result for result in read if isinstance(result, Document)]
     unread = [outcome.reason for outcome in outcomes if outcome.status == "quarantined" and not outcome.digest_before]
     if unread:  # nothing of such a member could be held by itself
         why = Discard(cast("ReasonCode", unread[0]), f"{len(unread)} of its members cannot be read.")

@@ -56,8 +56,8 @@ def curate_landed(curation: Curation) -> CuratedRun:
         outcomes = in_threads(lambda item: curate_image(curation, isolation, item), images, "images")
         for archive in landed:
             if archive.is_archive:
-                found, within = curate_archive(curation, isolation, archive)
-                outcomes += found
+                curated, within = curate_archive(curation, isolation, archive)
+                outcomes += curated
                 documents += within
     outcomes = mark_duplicates(outcomes)
     outcomes += settle_sidecars(curation, landed, outcomes)

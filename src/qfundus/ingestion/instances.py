@@ -79,7 +79,7 @@ class InstanceIndex:
         self.note_erasure(uid, run)
         self.withdraw(instance)
         self._store.delete_all(
-            self._bucket, [found.name for found in self._store.list(self._bucket, grades_prefix(uid))]
+            self._bucket, [stored.name for stored in self._store.list(self._bucket, grades_prefix(uid))]
         )
         self._store.delete(self._bucket, instance_name(uid))
         return True
@@ -95,7 +95,7 @@ class InstanceIndex:
 
     def withdrawn(self) -> set[str]:
         """Return the digests of all content that was erased or corrected."""
-        return {found.name.removeprefix(WITHDRAWN) for found in self._store.list(self._bucket, WITHDRAWN)}
+        return {stored.name.removeprefix(WITHDRAWN) for stored in self._store.list(self._bucket, WITHDRAWN)}
 
     def withdraw(self, instance: Instance) -> None:
         """Mark an instance's content as withdrawn, and delete it and what the vault knows of it.
@@ -109,14 +109,14 @@ class InstanceIndex:
 
     def find(self, uid: str) -> Instance | None:
         """Return the instance of a pseudonymous UID, or None."""
-        found = self._store.find_json(self._bucket, instance_name(uid))
-        return None if found is None else Instance(**found)
+        stored = self._store.find_json(self._bucket, instance_name(uid))
+        return None if stored is None else Instance(**stored)
 
     def grades(self, uid: str, content: str) -> Iterator[KnownGrade]:
         """Yield the grades that one content of an instance was given."""
         prefix = grades_prefix(uid, content)
-        for found in self._store.list(self._bucket, prefix):
-            grade, grader, graded_on = found.name.removeprefix(prefix).split("-", 2)
+        for stored in self._store.list(self._bucket, prefix):
+            grade, grader, graded_on = stored.name.removeprefix(prefix).split("-", 2)
             yield KnownGrade(int(grade), grader, graded_on)
 
     def add_grade(self, uid: str, content: str, given: KnownGrade, run: str) -> str:

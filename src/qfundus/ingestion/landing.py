@@ -93,16 +93,16 @@ def list_landed(site: Site) -> list[LandedObject]:
     planted, released = planted_prefix(site.key), released_prefix(site.key)
     return [
         LandedObject(
-            found.name,
-            found.etag,
-            pseudonymise_source(site.key, f"{found.name}\x00{found.etag}"),
-            found.modified,
-            found.size,
-            planted=found.name.startswith(planted),
-            released=found.name.startswith(released),
-            corrects=found.name.removeprefix(released).startswith(ARCHIVE),
+            stored.name,
+            stored.etag,
+            pseudonymise_source(site.key, f"{stored.name}\x00{stored.etag}"),
+            stored.modified,
+            stored.size,
+            planted=stored.name.startswith(planted),
+            released=stored.name.startswith(released),
+            corrects=stored.name.removeprefix(released).startswith(ARCHIVE),
         )
-        for found in site.store.list(site.settings.landing_bucket)
+        for stored in site.store.list(site.settings.landing_bucket)
     ]
 
 
@@ -126,9 +126,9 @@ def clear_landed(site: Site, sources: set[str]) -> int:
     """
     bucket = site.settings.landing_bucket
 
-    def clear(found: StoredObject) -> bool:
-        source = pseudonymise_source(site.key, f"{found.name}\x00{found.etag}")
-        return source in sources and site.store.delete_unchanged(bucket, found)
+    def clear(stored: StoredObject) -> bool:
+        source = pseudonymise_source(site.key, f"{stored.name}\x00{stored.etag}")
+        return source in sources and site.store.delete_unchanged(bucket, stored)
 
     with ThreadPoolExecutor(_THREADS) as pool:
         return sum(pool.map(clear, site.store.list(bucket)))

@@ -68,13 +68,13 @@ class Quarantine:
     def holding(self, instance: str) -> list[str]:
         """Return the items that would have been one instance, or say something of it."""
         prefix = _marker(instance, "")
-        return [found.name.removeprefix(prefix) for found in self._store.list(self._bucket, prefix)]
+        return [stored.name.removeprefix(prefix) for stored in self._store.list(self._bucket, prefix)]
 
     def list(self) -> list[QuarantinedItem]:
         """List what is in quarantine."""
         notes = [entry.name for entry in self._store.list(self._bucket) if entry.name.endswith(".json")]
-        found = [self._store.find_json(self._bucket, name) for name in notes]
-        return [QuarantinedItem(n["source"], n["reason"], n["detail"], n["run"]) for n in found if n]
+        read = [self._store.find_json(self._bucket, name) for name in notes]
+        return [QuarantinedItem(n["source"], n["reason"], n["detail"], n["run"]) for n in read if n]
 
     def release(self, source: str, why: str, who: str = "") -> None:
         """Put an item back into the landing bucket, as it came, and record who decided so.
@@ -121,7 +121,7 @@ class Quarantine:
     def forget(self, source: str) -> None:
         """Delete an item without a record; only for what was never anybody's, or is recorded already."""
         note = self._store.find_json(self._bucket, f"{source}.json") or {}
-        self._store.delete_all(self._bucket, [found.name for found in self._store.list(self._bucket, f"{source}.")])
+        self._store.delete_all(self._bucket, [stored.name for stored in self._store.list(self._bucket, f"{source}.")])
         if note.get("instance"):
             self._store.delete(self._bucket, _marker(note["instance"], source))
 

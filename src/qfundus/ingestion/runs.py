@@ -27,9 +27,9 @@ class Run:
 def list_runs(site: Site, most: int) -> list[Run]:
     """List the newest runs, newest first."""
     began = [
-        (found.modified, PurePosixPath(found.name).parent.name)
-        for found in site.store.list(site.settings.curated_bucket, "runs/")
-        if found.name.endswith(f"/{PurePosixPath(landed_name('')).name}")
+        (stored.modified, PurePosixPath(stored.name).parent.name)
+        for stored in site.store.list(site.settings.curated_bucket, "runs/")
+        if stored.name.endswith(f"/{PurePosixPath(landed_name('')).name}")
     ]
     newest = sorted(began, reverse=True)[:most]
     accounts = (

@@ -17,8 +17,8 @@ def in_threads(work: Callable[[_Item], list[_Done]], items: list[_Item], what: s
     """Return what the work finds in each item, in their order; the log says how far it is."""
     outcomes: list[_Done] = []
     with ThreadPoolExecutor(_THREADS) as pool:
-        for done, found in enumerate(pool.map(work, items), 1):
-            outcomes += found
+        for done, result in enumerate(pool.map(work, items), 1):
+            outcomes += result
             if done % _REPORT_EVERY == 0 or done == len(items):
                 _log.info("De-identified", what=what, done=done, of=len(items))
     return outcomes

@@ -59,8 +59,8 @@ class Archive:
 
         # A study with two patient IDs is listed twice.
         counts: dict[str, int] = {}
-        for found in _pages(page, _STUDY, _PATIENT):
-            uid, count = str(_value(found, _STUDY)), _value(found, _COUNT)
+        for study in _pages(page, _STUDY, _PATIENT):
+            uid, count = str(_value(study, _STUDY)), _value(study, _COUNT)
             counts[uid] = -1 if count is None else counts.get(uid, 0) + int(count)
         return [ListedStudy(uid, count) for uid, count in counts.items()]
 
@@ -154,14 +154,14 @@ def _pages(page: Callable[[int], list[dict[str, Any]]], *named_by: str) -> Itera
     offset, seen = 0, set[tuple[str, ...]]()
     while True:
         with nameless_errors():
-            found = page(offset)
-        new = {tuple(str(_value(one, tag)) for tag in named_by): one for one in found}
+            entries = page(offset)
+        new = {tuple(str(_value(entry, tag)) for tag in named_by): entry for entry in entries}
         if new.keys() <= seen:
             return
-        yield from (one for name, one in new.items() if name not in seen)
+        yield from (entry for name, entry in new.items() if name not in seen)
         seen |= new.keys()
-        offset += len(found)
+        offset += len(entries)
 
 
-def _value(found: dict[str, Any], tag: str) -> Any:
-    return (found.get(tag, {}).get("Value") or [None])[0]
+def _value(entry: dict[str, Any], tag: str) -> Any:
+    return (entry.get(tag, {}).get("Value") or [None])[0]

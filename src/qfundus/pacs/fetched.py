@@ -37,8 +37,8 @@ class FetchedArchive:
     def __init__(self, site: Site) -> None:
         self._store = site.store
         self._bucket = site.settings.curated_bucket
-        found = site.store.find(self._bucket, ARCHIVE_KNOWN)
-        rows = [] if found is None else from_parquet(found).to_dict("records")
+        stored = site.store.find(self._bucket, ARCHIVE_KNOWN)
+        rows = [] if stored is None else from_parquet(stored).to_dict("records")
         self.studies = {
             str(row["study"]): FetchedStudy(int(row["count"]), set(row["photographs"]), set(row.get("stale", ())))
             for row in rows

@@ -42,8 +42,8 @@ class ChangeFeed:
                 last = int(page["Last"])
                 done = bool(page["Done"]) or not page["Changes"]
             # An object that came twice is fetched once, and one that is gone again not at all.
-            found = [self._address(resource) for resource in dict.fromkeys(came)]
-            yield Changes([address for address in found if address is not None], last)
+            addresses = [self._address(resource) for resource in dict.fromkeys(came)]
+            yield Changes([address for address in addresses if address is not None], last)
             if done:
                 return
 

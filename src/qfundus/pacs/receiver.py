@@ -218,19 +218,19 @@ class Receiver:
     def _report(self, transaction: str, asked: list[Dataset]) -> Dataset:
         report = Dataset()
         report.TransactionUID = transaction
-        kept: list[Dataset] = []
+        committed: list[Dataset] = []
         failed: list[Dataset] = []
         for item in asked:
             reference = Dataset()
             reference.ReferencedSOPClassUID = item.ReferencedSOPClassUID
             reference.ReferencedSOPInstanceUID = item.ReferencedSOPInstanceUID
             if self._holds(item.ReferencedSOPInstanceUID):
-                kept.append(reference)
+                committed.append(reference)
             else:
                 reference.FailureReason = _NO_SUCH_INSTANCE
                 failed.append(reference)
-        if kept:
-            report.ReferencedSOPSequence = kept
+        if committed:
+            report.ReferencedSOPSequence = committed
         if failed:
             report.FailedSOPSequence = failed
         return report

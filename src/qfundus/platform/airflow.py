@@ -142,9 +142,9 @@ class AirflowClient:
     def _pages(self, path: str, what: str, wanted: dict[str, str] | None = None) -> Iterator[dict[str, Any]]:
         """Yield all that is listed: Airflow gives no more than it likes at once."""
         offset = 0
-        while found := self._call("GET", path, params={**(wanted or {}), "limit": 100, "offset": offset})[what]:
-            yield from found
-            offset += len(found)
+        while page := self._call("GET", path, params={**(wanted or {}), "limit": 100, "offset": offset})[what]:
+            yield from page
+            offset += len(page)
 
     def _call(self, method: str, path: str, *, missing: bool = False, **request: Any) -> Any:
         """Return an answer; where it may be `missing`, None for what is not there."""

@@ -34,9 +34,9 @@ def load_or_make_secrets(folder: Path) -> dict[str, str]:
 
 def rotate_site_key(folder: Path) -> None:
     """Put a new secret before the site's present ones, which still lead to its pseudonyms."""
-    kept = load_or_make_secrets(folder)
-    kept["site_key"] = f"{_make('site_key')},{kept['site_key']}"
-    write_private(folder / "secrets.json", json.dumps(kept, indent=1))
+    stored = load_or_make_secrets(folder)
+    stored["site_key"] = f"{_make('site_key')},{stored['site_key']}"
+    write_private(folder / "secrets.json", json.dumps(stored, indent=1))
 
 
 def write_private(file: Path, text: str) -> None:

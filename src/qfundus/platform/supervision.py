@@ -266,14 +266,14 @@ def _wait(condition: Callable[[], bool], seconds: float) -> bool:
 
 def _left_behind(folder: Path) -> list[psutil.Process]:
     """Find the processes that carry this platform's mark in their environment."""
-    found: list[psutil.Process] = []
+    marked: list[psutil.Process] = []
     for process in psutil.process_iter():
         try:
             if process.environ().get("QFUNDUS_PLATFORM") == str(folder) and process.pid != os.getpid():
-                found.append(process)
+                marked.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             continue
-    return found
+    return marked
 
 
 def _memory_mb(pid: int) -> float:

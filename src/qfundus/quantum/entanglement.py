@@ -18,9 +18,9 @@ def entanglement_entropy(circuit: QuantumCircuit, parameters: np.ndarray) -> flo
     compiled = transpile(circuit, basis_gates=list(_GATES), optimization_level=0)
     compiled.save_matrix_product_state()  # pyright: ignore[reportAttributeAccessIssue]  (Aer adds it)
     bound = [compiled.assign_parameters(dict(zip(circuit.parameters, row, strict=True))) for row in parameters]
-    found = AerSimulator(method="matrix_product_state").run(bound, shots=1).result()
+    result = AerSimulator(method="matrix_product_state").run(bound, shots=1).result()
     bond = circuit.num_qubits // 2 - 1
-    return float(np.mean([_entropy(found.data(n)["matrix_product_state"][1][bond]) for n in range(len(bound))]))
+    return float(np.mean([_entropy(result.data(n)["matrix_product_state"][1][bond]) for n in range(len(bound))]))
 
 
 def _entropy(schmidt: np.ndarray) -> float:

@@ -68,7 +68,7 @@ def lower(circuit: QuantumCircuit, *, all_features: bool = False) -> Gates:
         gates.append(Gate(kind, qubits, len(angles[by_feature]), by_feature))
         angles[by_feature].append(polynomial)
     # Angles that are the parameters themselves are then the parameters as they come, and need not be gathered.
-    order = {sort: sorted(range(len(found)), key=lambda n: sorted(found[n])) for sort, found in angles.items()}
+    order = {sort: sorted(range(len(uses)), key=lambda n: sorted(uses[n])) for sort, uses in angles.items()}
     ranks = {sort: np.argsort(places).tolist() for sort, places in order.items()}
     return Gates(
         circuit.num_qubits,

@@ -89,14 +89,14 @@ class MitigatedEstimator(BaseEstimatorV2):
         results: Any = self._sampler.run(asked, shots=each).result()
         bits = [getattr(result.data, _REGISTER) for result in results]
         terms = _Terms.of(pub)
-        found = np.empty((len(scaled), len(values), terms.number))
+        estimates = np.empty((len(scaled), len(values), terms.number))
         for scale, first in enumerate(range(0, len(bits), len(scaled[0]))):
             for row in range(len(values)):
                 counts = _merge([one.get_counts(row) for one in bits[first : first + len(scaled[0])]])
-                found[scale, row] = terms.values(self._corrected(counts, compiled))
+                estimates[scale, row] = terms.values(self._corrected(counts, compiled))
         sets, observables = broadcast_origins(pub)
         bounds = terms.bounds()
-        estimated = np.clip(self._extrapolate(found), -bounds, bounds)[sets, observables]
+        estimated = np.clip(self._extrapolate(estimates), -bounds, bounds)[sets, observables]
         deviation = (shots**-0.5 * self._spread() * bounds)[observables]
         return PubResult(DataBin(evs=estimated, stds=deviation, shape=pub.shape), metadata={"shots": each * len(bits)})
 
@@ -112,11 +112,11 @@ class MitigatedEstimator(BaseEstimatorV2):
         """Return probabilities, or quasi-probabilities once readout errors are undone."""
         if self._mitigation.readout:
             qubits, now = measured_qubits(compiled), time.monotonic()
-            found, measured = self._readout.get(qubits, (None, 0.0))
-            if found is None or now - measured > 3600 * self._mitigation.readout_hours:
-                found = self._calibrate(qubits, compiled.num_qubits)
-                self._readout[qubits] = found, now
-            corrected: Any = found.apply_correction(counts, list(range(len(qubits))))
+            calibration, measured = self._readout.get(qubits, (None, 0.0))
+            if calibration is None or now - measured > 3600 * self._mitigation.readout_hours:
+                calibration = self._calibrate(qubits, compiled.num_qubits)
+                self._readout[qubits] = calibration, now
+            corrected: Any = calibration.apply_correction(counts, list(range(len(qubits))))
             return corrected
         shots = sum(counts.values())
         return {bits: number / shots for bits, number in counts.items()}
@@ -141,18 +141,18 @@ class MitigatedEstimator(BaseEstimatorV2):
         mitigation.cals_from_matrices(matrices)
         return mitigation
 
-    def _extrapolate(self, found: np.ndarray) -> np.ndarray:
+    def _extrapolate(self, estimates: np.ndarray) -> np.ndarray:
         """Return `(sets, observables)` at no noise, from the same at each scale."""
-        if len(found) == 1:
-            return found[0]
+        if len(estimates) == 1:
+            return estimates[0]
         from mitiq.zne.inference import ExpFactory, LinearFactory, RichardsonFactory
 
         kinds = {"linear": LinearFactory, "richardson": RichardsonFactory, "exponential": ExpFactory}
         extrapolate: Any = kinds[self._mitigation.extrapolation].extrapolate
         options = {"asymptote": 0.0} if self._mitigation.extrapolation == "exponential" else {}
         scales = [float(scale) for scale in self._mitigation.zne]
-        flat = [extrapolate(scales, list(values), **options) for values in found.reshape(len(found), -1).T]
-        return np.array(flat).reshape(found.shape[1:])
+        flat = [extrapolate(scales, list(values), **options) for values in estimates.reshape(len(estimates), -1).T]
+        return np.array(flat).reshape(estimates.shape[1:])
 
     def _spread(self) -> float:
         """Return by how much extrapolation widens a deviation: an exponential's is taken for a polynomial's."""

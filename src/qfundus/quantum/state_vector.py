@@ -171,23 +171,23 @@ class StateVector(nn.Module):
 
     def undo(self, pair: torch.Tensor, matrices: torch.Tensor, own: torch.Tensor, factors: Any) -> "_Gradients":
         """Lead a state and its adjoint, `(2, 2**qubits, batch, 2)`, back to the circuit's beginning."""
-        found, spare = _Gradients(matrices, own, [[] for _ in factors]), torch.empty_like(pair)
+        gradients, spare = _Gradients(matrices, own, [[] for _ in factors]), torch.empty_like(pair)
         groups, gathers = self.groups, self._gathers
         for step in reversed(self.steps):
             match step:
                 case _Permute():
                     pair, spare = _gather_both(pair, gathers[step.place].after, spare), pair
                 case _Turn():
-                    found.phases[step.group].append(groups[step.group].gradient(pair))
+                    gradients.phases[step.group].append(groups[step.group].gradient(pair))
                     pair, spare = _turn(pair, factors[step.group].of(step.place).conj(), spare), pair
                 case _Rotate():
                     pair, spare = _rotate(pair, step.first, matrices[step.place].T, spare), pair
-                    found.matrices[step.place] = _rotate_gradient(pair[0], spare[1], step.first, matrices.shape[1])
+                    gradients.matrices[step.place] = _rotate_gradient(pair[0], spare[1], step.first, matrices.shape[1])
                 case _RotateEach():
-                    found.own[:, step.place] = _rotate_each_gradient(pair, step.qubit)
+                    gradients.own[:, step.place] = _rotate_each_gradient(pair, step.qubit)
                     pair = _rotate_each(pair, step.qubit, -own[:, step.place])
-        found.state = pair[1, ..., 0]
-        return found
+        gradients.state = pair[1, ..., 0]
+        return gradients
 
 
 class _Program:
@@ -272,9 +272,9 @@ class _Adjoint(torch.autograd.Function):
         pair[0] = final
         torch.mul(final, 2 * engine.observed.weigh(upstream[0]).unsqueeze(2), out=pair[1])
         del final
-        found = engine.undo(pair, matrices, own, ctx.factors)
-        phases = [group.sums(rows) for group, rows in zip(engine.groups, found.phases, strict=True)]
-        return (None, found.state, found.matrices, found.own, *phases)
+        gradients = engine.undo(pair, matrices, own, ctx.factors)
+        phases = [group.sums(rows) for group, rows in zip(engine.groups, gradients.phases, strict=True)]
+        return (None, gradients.state, gradients.matrices, gradients.own, *phases)
 
 
 def _product_state(angles: torch.Tensor) -> torch.Tensor:

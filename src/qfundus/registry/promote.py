@@ -44,7 +44,7 @@ def promote_version(settings: Settings, version: str) -> Promotion:
     """
     champion = champion_version(settings)
     # Known before anything is changed: to put the champion back must need Triton alone.
-    rules = {one: read_version(settings, one).refer_below for one in {version, champion} if one}
+    rules = {version: read_version(settings, version).refer_below for version in {version, champion} if version}
     with tempfile.TemporaryDirectory() as folder:
         graph = download_file(settings, version, GRADER_FILE, Path(folder))
         smoke = download_file(settings, version, SMOKE_FILE, Path(folder))

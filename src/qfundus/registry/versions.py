@@ -70,9 +70,9 @@ def record_retraining(
     `folder` holds the grader's files, among them `summary.json`; its metrics are logged beside `metrics`.
     """
     client = connect(settings)
-    found = find_retraining(settings, key)
-    if found is not None:
-        return found
+    recorded = find_retraining(settings, key)
+    if recorded is not None:
+        return recorded
     import mlflow
 
     mlflow.set_experiment(settings.mlflow_experiment)

@@ -153,11 +153,11 @@ class AuditTrail:
 
     def _read(self, name: str) -> dict[str, Any]:
         try:
-            found = self._store.find_json(self._bucket, name)
+            stored = self._store.find_json(self._bucket, name)
         except ValueError:  # somebody wrote something else there
             return {}
-        is_record = isinstance(found, dict) and isinstance(found.get("number"), int)
-        return cast("dict[str, Any]", found) if is_record else {}
+        is_record = isinstance(stored, dict) and isinstance(stored.get("number"), int)
+        return cast("dict[str, Any]", stored) if is_record else {}
 
     def _faults(self, record: dict[str, Any], place: int, previous: str) -> Iterator[str]:
         digest = str(record.get("digest", ""))

@@ -42,7 +42,7 @@ class Vault:
             LookupError: where the vault knows nothing of it; the question is recorded all the same.
         """
         listed = self._store.list(self._bucket, vault_name(patient, "")) if self._bucket else ()
-        names = [found.name for found in listed]
+        names = [stored.name for stored in listed]
         self._trail.append("110103", "R", patient, why, decision="reveal", revealed=len(names))
         if not names:
             raise LookupError("The vault knows nothing of this pseudonym.")
@@ -59,12 +59,12 @@ def reseal(store: ObjectStore, bucket: str, key: SiteKey, ending: str = "") -> i
     An object is bound to its name without the `ending`. Returns how many objects were sealed again.
     """
     resealed = 0
-    for found in store.list(bucket):
-        if not found.name.endswith(".sealed"):
+    for stored in store.list(bucket):
+        if not stored.name.endswith(".sealed"):
             continue
-        name = found.name.removesuffix(ending)
-        sealed = store.get(bucket, found.name)
+        name = stored.name.removesuffix(ending)
+        sealed = store.get(bucket, stored.name)
         if not is_current(key, sealed, name):
-            store.put(bucket, found.name, seal(key, unseal(key, sealed, name), name))
+            store.put(bucket, stored.name, seal(key, unseal(key, sealed, name), name))
             resealed += 1
     return resealed

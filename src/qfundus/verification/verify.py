@@ -72,10 +72,10 @@ def verify_folder(folder: Path, originals: Path, policy: Path) -> Findings:
         raise SetupError("There is no original to compare with.")
     findings, shifts = Findings(), dict[str, set[int]]()
     is_ours = (folder / "clean").is_dir()
-    found = sorted(file for file in (folder / "clean" if is_ours else folder).rglob("*") if file.is_file())
-    if not found and not is_ours:
+    outputs = sorted(file for file in (folder / "clean" if is_ours else folder).rglob("*") if file.is_file())
+    if not outputs and not is_ours:
         raise SetupError("There is no file to look at.")
-    for path in (file for file in found if file.suffix not in _TABLES):
+    for path in (file for file in outputs if file.suffix not in _TABLES):
         data = path.read_bytes()
         identity = identities.get(after_to_before.get(hashlib.sha256(data).hexdigest(), ""))
         findings.files += 1

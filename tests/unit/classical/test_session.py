@@ -153,7 +153,7 @@ def test_training_again_finds_what_is_done(trained, npz, recipe):
     assert (out / "networks" / "00" / "weights.pt").stat().st_mtime_ns == before
 
 
-@pytest.mark.slow
+@pytest.mark.product
 def test_what_lies_beside_checkpoints_stays(npz, recipe, tmp_path):
     place = tmp_path / "precious"
     for name in ("00/thesis.txt", "00/00001", "photographs/eye.png"):
@@ -390,6 +390,7 @@ def test_ended_from_outside_it_leaves_nothing_running_and_goes_on_when_called_ag
     assert call("train", recipe, "--data", npz, "--out", out).exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_says_its_last_lines(npz, tmp_path):
     file = tmp_path / "diverging.yaml"
     file.write_text(RECIPE.replace("learning_rate: 0.003", "learning_rate: 1.0e+30, clip: 1.0e+30, warm_up: 0"))

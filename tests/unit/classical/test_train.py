@@ -32,6 +32,7 @@ NONE = {"turn": False, "mirror": False, "zoom": 0, "shift": 0, "brightness": 0, 
 TOLERANCE = 2e-4  # of a loss near 1.5: sums of float32 in another order
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(job, tmp_path):
     twin, other = replace(job, folder=str(tmp_path / "twin")), replace(job, folder=str(tmp_path / "other"), seed=4)
     for one in (job, twin, other):
@@ -40,6 +41,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(job, tmp_p
     assert not alike(weights(job), weights(other))
 
 
+@pytest.mark.slow
 def test_an_epoch_is_the_same_whatever_the_number_of_workers(job, tmp_path):
     other = changed(job, tmp_path / "workers", training__workers=2)
     for one in (job, other):
@@ -75,7 +77,7 @@ def test_deepspeed_takes_the_same_course(stage, job, tmp_path):
     assert losses(two) == [pytest.approx(pair, abs=TOLERANCE) for pair in losses(job)]
 
 
-@pytest.mark.slow
+@pytest.mark.product
 def test_deepspeed_trains_alone_in_bfloat16_and_needs_as_many_processes_as_wrote_its_files(job, tmp_path):
     alone = changed(job, tmp_path / "alone", training__strategy="zero1", training__precision="bfloat16")
     plain = changed(job, tmp_path / "plain", training__precision="bfloat16")
@@ -139,7 +141,7 @@ def test_processes_agree_on_the_statistics_of_their_batches(strategy, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-@pytest.mark.slow
+@pytest.mark.product
 def test_a_killed_run_goes_on_to_the_weights_of_one_never_stopped(job, tmp_path):
     settings = {"training__epochs": 6, "training__checkpoint_every": 1, "training__ema": 0.9, "network__dropout": 0.2}
     whole, killed = changed(job, tmp_path / "whole", **settings), changed(job, tmp_path / "killed", **settings)
@@ -149,7 +151,7 @@ def test_a_killed_run_goes_on_to_the_weights_of_one_never_stopped(job, tmp_path)
     assert alike(weights(whole), weights(killed))
 
 
-@pytest.mark.slow
+@pytest.mark.product
 def test_what_two_processes_began_one_goes_on_with(job, tmp_path):
     settings = {"training__epochs": 8, "training__checkpoint_every": 1, "training__learning_rate": 0.0002}
     settings |= {"training__strategy": "fsdp2"}
@@ -181,6 +183,7 @@ def test_checkpoints_of_another_training_are_not_gone_on_with(job, tmp_path):
         train(replace(kept, seed=9))
 
 
+@pytest.mark.slow
 def test_the_last_checkpoints_and_the_best_are_kept(job, tmp_path):
     kept = changed(job, tmp_path / "kept", training__epochs=5, training__keep=2, training__learning_rate=0.5)
     train_here(kept)
@@ -190,6 +193,7 @@ def test_the_last_checkpoints_and_the_best_are_kept(job, tmp_path):
     assert there == sorted({"00004-000000", "00005-000000", best})
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(job, tmp_path, capsys):
     steps = changed(job, tmp_path / "steps", training__checkpoint_every=1, training__keep=4)
     train_here(steps)
@@ -295,6 +299,7 @@ def test_weights_and_biases_gets_the_figures_where_a_project_is_named(job, monke
     wait_until(lambda: b"held_loss" in kept.read_bytes(), 30)
 
 
+@pytest.mark.slow
 def test_the_module_says_its_error_in_one_message(job, tmp_path):
     broken = changed(job, tmp_path / "broken", training__learning_rate=1e30, training__warm_up=0, training__clip=1e30)
     done = run_job(broken, check=False)

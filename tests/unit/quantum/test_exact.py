@@ -3,6 +3,7 @@ import pytest
 import torch
 from circuits import by_qiskit, circuits, random_angles
 from hypothesis import given, settings
+from products import product
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
 from qiskit.quantum_info import SparsePauliOp
@@ -34,8 +35,9 @@ def assert_as_qiskit(circuit, method, batch=2):
     assert np.allclose(layer(features).detach(), by_qiskit(circuit, features, layer.weight.detach()), atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ENGINES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(circuits())
 def test_random_circuits_have_the_values_of_qiskit(method, circuit):
     assert_as_qiskit(circuit, method)
@@ -134,8 +136,13 @@ def test_the_cheaper_method_is_chosen(name, qubits, method):
     assert layer.method == method
 
 
-@pytest.mark.parametrize("batch", [1, 7, 8, 9, 40, 200])
-@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+FULL, DOUBLE = torch.float32, torch.float64
+
+
+@pytest.mark.parametrize(
+    ("batch", "kind"),
+    [(1, FULL), (8, DOUBLE), (9, FULL), (200, FULL), *(product(n, kind) for n in (7, 40) for kind in (FULL, DOUBLE))],
+)
 def test_the_kernel_and_what_it_stands_for_agree_for_any_batch(batch, kind):
     layer, plain = (layer_of(build_ansatz("ring", 8, 2), method).to(kind) for method in ("auto", "state_vector"))
     assert isinstance(layer.engine, Kernel)
@@ -254,6 +261,7 @@ def test_pennylane_says_the_same():
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(ours, theirs, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("circuit", [chain_ansatz(24, 3), layered_ansatz(20, 2, "brick"), chain_ansatz(2, 1)])
 def test_libraries_for_general_networks_say_the_same_where_no_state_vector_fits(circuit, library):

@@ -63,10 +63,10 @@ def open_backend(name: str, file: Path | None = None) -> Backend:
     through = str(options.pop("through", name))
     options.pop("price", None)  # the queue's affair
     mitigation = options.pop("mitigation", None)
-    found = {point.name: point for point in entry_points(group=_GROUP)}
-    if through not in found:
+    points = {point.name: point for point in entry_points(group=_GROUP)}
+    if through not in points:
         raise SetupError(f"{name} runs through {through}, which no installed package offers ({_GROUP}).")
-    plugin = _load(found[through])
+    plugin = _load(points[through])
     try:
         backend = plugin.open_backend(options)
         return backend if mitigation is None else _mitigated(backend, mitigation)

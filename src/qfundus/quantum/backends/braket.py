@@ -40,7 +40,7 @@ class _Machine(AwsDevice):
     """A device that creates the tasks of a batch by its own session: the SDK would by copies that know no token."""
 
     def run_batch(self, task_specifications: list[Any], **options: Any) -> SimpleNamespace:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return SimpleNamespace(tasks=[self.run(one, **options) for one in task_specifications])
+        return SimpleNamespace(tasks=[self.run(member, **options) for member in task_specifications])
 
 
 class _Tasks:
@@ -123,7 +123,7 @@ class _Jobs:
 
     def result(self) -> Result:
         first, *others = [job.result() for job in self._jobs]
-        first.results = [one for result in (first, *others) for one in result.results]
+        first.results = [member for result in (first, *others) for member in result.results]
         return first
 
 
@@ -132,7 +132,7 @@ class _Placed(WrappedBackend):
 
     def run(self, run_input: Any, shots: int = 1024, **_: Any) -> "_PlacedJob":  # pyright: ignore[reportIncompatibleMethodOverride]
         circuits = [run_input] if isinstance(run_input, QuantumCircuit) else list(run_input)
-        return _PlacedJob(self._backend.run(circuits, shots=shots), [_measured_bits(one) for one in circuits])
+        return _PlacedJob(self._backend.run(circuits, shots=shots), [_measured_bits(member) for member in circuits])
 
 
 class _PlacedJob:
@@ -141,15 +141,15 @@ class _PlacedJob:
 
     def result(self) -> Result:
         result = self._job.result()
-        for one, bits in zip(result.results, self._measured, strict=True):
-            one.data.memory = [hex(_spread(int(shot, 16), bits)) for shot in one.data.memory]
+        for member, bits in zip(result.results, self._measured, strict=True):
+            member.data.memory = [hex(_spread(int(shot, 16), bits)) for shot in member.data.memory]
         return result
 
 
 def _measured_bits(circuit: QuantumCircuit) -> list[int]:
     """Return the places of the classical bits that a circuit measures into, lowest first."""
-    measured = [one for one in circuit.data if one.operation.name == "measure"]
-    return sorted({circuit.find_bit(one.clbits[0]).index for one in measured})
+    measured = [member for member in circuit.data if member.operation.name == "measure"]
+    return sorted({circuit.find_bit(member.clbits[0]).index for member in measured})
 
 
 def _spread(closed_up: int, bits: list[int]) -> int:

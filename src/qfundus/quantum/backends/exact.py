@@ -61,7 +61,7 @@ def _run(pub: EstimatorPub) -> PubResult:
 
 def _expectations(circuit: QuantumCircuit, paulis: list[str], angles: torch.Tensor) -> np.ndarray:
     """Return expectation values `(parameter sets, paulis)`; Paulis that are measured in one basis share a run."""
-    found = np.ones((len(angles), len(paulis)))
+    values = np.ones((len(angles), len(paulis)))
     by_basis: dict[tuple[tuple[int, str], ...], list[int]] = {}
     for number, pauli in enumerate(paulis):
         if pauli.strip("I"):
@@ -80,5 +80,5 @@ def _expectations(circuit: QuantumCircuit, paulis: list[str], angles: torch.Tens
         own = Angles(gates.by_feature, n_features=gates.n_features, by_feature=True)
         with torch.inference_mode():
             nothing = angles.new_zeros(0)
-            found[:, numbers] = engine(shared(angles, nothing), own(angles, nothing)).numpy()
-    return found
+            values[:, numbers] = engine(shared(angles, nothing), own(angles, nothing)).numpy()
+    return values

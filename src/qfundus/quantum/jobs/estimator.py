@@ -56,9 +56,10 @@ class QueuedJob(BasePrimitiveJob[Any, str]):
         return PrimitiveResult([self._one(job, pub) for job, pub in zip(self._jobs, self._pubs, strict=True)])
 
     def _one(self, job: str, pub: EstimatorPub) -> PubResult:
-        found, chosen = wait(self._store, job), broadcast_origins(pub)
+        estimates, chosen = wait(self._store, job), broadcast_origins(pub)
         values, deviations = (
-            np.broadcast_to(a, (pub.parameter_values.size, a.shape[1])) for a in (found.values, found.deviations)
+            np.broadcast_to(a, (pub.parameter_values.size, a.shape[1]))
+            for a in (estimates.values, estimates.deviations)
         )
         data = DataBin(evs=values[chosen], stds=deviations[chosen], shape=pub.shape)
         return PubResult(data, metadata={"job": job})

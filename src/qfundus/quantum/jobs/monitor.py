@@ -37,8 +37,8 @@ class _States(Collector):
             family.add_metric([state], number)
         yield family
         asked = GaugeMetricFamily("qfundus_quantum_jobs_asked", "How often kept jobs were asked for", labels=["found"])
-        for found, number in zip(("nothing", "job"), self._store.count_asked(), strict=True):
-            asked.add_metric([found], number)
+        for origin, number in zip(("nothing", "job"), self._store.count_asked(), strict=True):
+            asked.add_metric([origin], number)
         yield asked
 
 

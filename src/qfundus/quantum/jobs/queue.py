@@ -127,13 +127,13 @@ def wait(store: JobStore, job: str, *, timeout: float = float("inf"), pause: flo
         TimeoutError: where it has not ended in time; it goes on.
     """
     until = time.monotonic() + timeout
-    while (found := store.find(job)) is None or found.state not in ENDED:
+    while (record := store.find(job)) is None or record.state not in ENDED:
         if time.monotonic() > until:
             raise TimeoutError(f"Job {job[:12]} has not ended yet: see `qfundus quantum jobs`.")
         time.sleep(pause)
     result = store.result(job)
-    if found.state != "done" or result is None:
-        raise JobError(f"Job {job[:12]} {found.state}: {found.message}")
+    if record.state != "done" or result is None:
+        raise JobError(f"Job {job[:12]} {record.state}: {record.message}")
     return Estimates.from_bytes(result)
 
 
@@ -236,8 +236,8 @@ class Worker:
                 self._called_back.add(batch.id)
             return False
         if progress == "done":
-            found = vendor.collect(vendor_job)
-            results = {job.id: estimates.to_bytes() for job, estimates in zip(jobs, found, strict=True)}
+            estimates = vendor.collect(vendor_job)
+            results = {job.id: found.to_bytes() for job, found in zip(jobs, estimates, strict=True)}
             self._store.finish(batch.id, results)
             monitor.count_done(jobs)
             _log.info("Quantum jobs done", backend=batch.backend, jobs=len(jobs))

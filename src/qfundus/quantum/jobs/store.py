@@ -204,8 +204,8 @@ class JobStore:
 
     def result(self, job: str) -> bytes | None:
         """Return what a job found, or None."""
-        found = self._blobs("result", [job])
-        return found[0] if found else None
+        rows = self._blobs("result", [job])
+        return rows[0] if rows else None
 
     def _blobs(self, column: str, jobs: Iterable[str]) -> list[bytes]:
         query = sql.select(_jobs.c.id, _jobs.c[column]).where(_jobs.c.id.in_(list(jobs))).order_by(_jobs.c.id)
@@ -234,9 +234,9 @@ class JobStore:
         taken = {"state": "running", "batch": batch, "backend": backend, "started": now}
         with self._engine.begin() as connection:
             claimed = 0
-            for one in chosen:
-                own = _jobs.update().where(_jobs.c.id == one.job, _jobs.c.state == "queued")
-                changes = {"cost": _jobs.c.cost + one.cost, "fallback": one.fallback, "message": one.message}
+            for claim in chosen:
+                own = _jobs.update().where(_jobs.c.id == claim.job, _jobs.c.state == "queued")
+                changes = {"cost": _jobs.c.cost + claim.cost, "fallback": claim.fallback, "message": claim.message}
                 claimed += connection.execute(own.values(**taken, **changes, attempts=_jobs.c.attempts + 1)).rowcount
             if not claimed:
                 return []
@@ -254,8 +254,8 @@ class JobStore:
             mine = _batches.c.state.in_(_OPEN), ours
             connection.execute(_batches.update().where(*mine).values(owner=owner, lease=now + lease))
             query = sql.select(_batches).where(_batches.c.state.in_(_OPEN), _batches.c.owner == owner)
-            found = connection.execute(query.order_by(_batches.c.created)).all()
-        return [Batch(row.id, row.state, row.backend, row.vendor_job) for row in found]
+            rows = connection.execute(query.order_by(_batches.c.created)).all()
+        return [Batch(row.id, row.state, row.backend, row.vendor_job) for row in rows]
 
     def renew(self, batch: str, owner: str, lease: float) -> bool:
         """Hold a batch for longer; return whether it is still ours."""

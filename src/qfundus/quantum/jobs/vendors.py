@@ -292,8 +292,8 @@ class Runtime:
 
     def find(self, token: str) -> str | None:
         """Look for a job with our tag."""
-        found = self._service.jobs(job_tags=[token], limit=1)
-        return found[0].job_id() if found else None
+        listed = self._service.jobs(job_tags=[token], limit=1)
+        return listed[0].job_id() if listed else None
 
     def look(self, vendor_job: str) -> tuple[Progress, str]:
         """Ask how far a job is."""
