@@ -1,17 +1,17 @@
 """
-### Compare a machine with the simulator
+### Compare hardware with the simulator
 
 Takes the quantum circuit of a registered grader with the angles of some eyes of its test split, runs it on the backends that you
-name, and says how far their values are from the exact ones that it was trained with.
+name, and reports how far their values are from the exact ones it was trained with.
 
-**Runs** when a person triggers it. **Waits** in Airflow's triggerer, for hours where a machine's queue is long, and holds no worker.
-What no machine would do within *Hours* is simulated, and the note says so. The same question asked twice is paid for once.
+**Runs** when a person triggers it. **Waits** in Airflow's triggerer, if need be for hours, without occupying a worker.
+Circuits that no machine ran within *Hours* are simulated, and the note says so. Asking the same question again costs nothing.
 
 | a task fails | what it means | what to do |
 |---|---|---|
-| Ask for the circuits | the version has no circuit kept with it, or there is no such backend | retrain; `qfundus quantum backends` |
-| Wait for the machine | nothing came within two days | `qfundus quantum jobs` says where they are; `qfundus quantum cancel` |
-| Compare | a job failed or was cancelled | the message says why; clear the first task to ask again |
+| Submit the circuits | the version has no stored circuit, or a backend is unknown | retrain; see `qfundus quantum backends` |
+| Wait for the machine | no result came within two days | `qfundus quantum jobs` shows where the jobs are; `qfundus quantum cancel` stops them |
+| Compare | a job failed or was cancelled | the message says why; clear the first task to resubmit |
 """
 
 from datetime import timedelta
@@ -57,14 +57,14 @@ from retries import FAIL_WHAT_CANNOT_HEAL
             description="The standard deviation of each value; halving it takes four times the shots.",
         ),
         "hours": Param(
-            8, type="number", exclusiveMinimum=0, title="Hours", description="Until when a machine may take."
+            8, type="number", exclusiveMinimum=0, title="Hours", description="How long a machine may take."
         ),
     },
 )
 def compare_hardware():
     """Wire the steps."""
 
-    @task(task_display_name="Ask for the circuits")
+    @task(task_display_name="Submit the circuits")
     def ask_for_circuits(params, dag_run):
         from qfundus.steps import request_comparison
 

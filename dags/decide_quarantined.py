@@ -1,15 +1,15 @@
 """
-### Decide about a quarantined item
+### Release or drop a quarantined item
 
-An item that could not be used waits in quarantine, sealed, with its reason and remedy. Somebody who has mended the cause
-releases it: it goes back into the landing bucket, and the next `ingest_fundus` takes it in. What nobody needs is dropped.
+An item that could not be used waits in quarantine, sealed, with a reason and a remedy. Once you have fixed the cause, release it:
+it returns to the landing bucket, and the next `ingest_fundus` takes it in. Drop what nobody needs.
 
-**Runs** when a person triggers it. **Needs** the pseudonym that the run note, the log or `qfundus quarantine list` shows,
-the decision, and the reason, which goes into the audit trail with your name.
+**Runs** when a person triggers it. **Needs** the item's pseudonym, as the run note, the log or `qfundus quarantine list` shows it;
+the decision; and the reason, which goes into the audit trail with your name.
 
 | a task fails | what it means | what to do |
 |---|---|---|
-| Decide | nothing of that pseudonym is in quarantine | look for the pseudonym with `qfundus quarantine list` |
+| Decide | nothing with that pseudonym is in quarantine | look it up with `qfundus quarantine list` |
 """
 
 from datetime import timedelta
@@ -43,7 +43,7 @@ from retries import FAIL_WHAT_CANNOT_HEAL
             title="Decision",
             description="Release it into the landing bucket, or delete it for good.",
         ),
-        "why": Param("", type="string", minLength=5, title="Why", description="Kept in the audit trail."),
+        "why": Param("", type="string", minLength=5, title="Reason", description="The reason, for the audit trail."),
     },
 )
 def decide_quarantined():

@@ -1,28 +1,28 @@
 """
-### Take in what the hospital sent
+### Ingest fundus photographs
 
-Fetches from the hospital's archive what is new there (where one is set), reads the landing bucket, de-identifies every photograph, puts what cannot be used into quarantine with a reason, extracts
-features, and fills the feature store. It ends by accounting for every landed object: one without an outcome, or with two,
-fails the run, and nothing is cleared. A few invented patients with marked names travel with each run; at its end every store, log
-and database is searched for them.
+Fetches new photographs from the hospital's archive (where one is configured), reads the landing bucket, de-identifies every
+photograph, quarantines what cannot be used with a reason, extracts features, and fills the feature store. The run ends by
+accounting for every landed object: if one has no outcome, or two, the run fails and nothing is cleared. Each run also carries a
+few invented patients with marked names; at its end every store, log and database is searched for those names.
 
 **Runs** when triggered, by a person or by the feed. One run at a time.
 
-**Gives** the asset `eye_features` where an eye or a grade is new; `retrain_nightly` follows it.
+**Updates** the asset `eye_features` if an eye or a grade is new; `retrain_nightly` follows it.
 
 | a task fails | what it means | what to do |
 |---|---|---|
-| Fetch from the archive | the archive does not answer, a photograph cannot be had, or much is no longer listed | read the message; what could be fetched is taken in by this run all the same, and the rest is tried again by the next |
-| Say that the fetch failed | the fetch failed, so the run does, though all else went on | see above |
-| Plant invented patients | the object store does not answer | `qfundus status`; then clear the task |
-| De-identify what has landed | the object store does not answer, or fewer objects landed than `at_least` | `qfundus status`; then clear the task: objects done already are found |
+| Fetch from the archive | the archive does not answer, a photograph could not be fetched, or many are no longer listed | read the message; this run ingests what was fetched, and the next run tries the rest again |
+| Fail if the fetch failed | the fetch failed, so the run fails too, although everything else was done | see above |
+| Plant invented patients | the object store does not answer | run `qfundus status`, then clear the task |
+| De-identify what has landed | the object store does not answer, or fewer objects landed than `at_least` | run `qfundus status`, then clear the task: finished objects are not done again |
 | Extract features | the object store does not answer | clear the task |
-| Push to the feature store | Feast could not register or load | read the log's end; clear the task: chunks loaded already are passed over |
-| Account for every object | an object was lost or counted twice | nothing was deleted; clear the whole run and it is done again |
-| Search for the planted names | a name that was planted to find leaks stands where no name may be | the message and `qfundus planted` say where; nothing follows this run until the leak is closed |
-| Announce new eyes | it does nothing that could fail | clear the task |
+| Push to the feature store | Feast could not register or load the features | read the end of the log, then clear the task: loaded chunks are skipped |
+| Account for every object | an object was lost or counted twice | nothing was deleted; clear the whole run to repeat it |
+| Search for the planted names | a planted name was found where no name may be | the message and `qfundus planted` say where; close the leak before anything uses this run |
+| Announce new eyes | this task only updates the asset | clear the task |
 
-Quarantined items and their remedies: `qfundus quarantine list`. After mending: `qfundus quarantine release <source>`.
+List quarantined items and their remedies with `qfundus quarantine list`; release one with `qfundus quarantine release <source>`.
 """
 
 from datetime import timedelta
@@ -54,7 +54,7 @@ EYE_FEATURES = Asset("eye_features")
             type="integer",
             minimum=0,
             title="At least",
-            description="Fail where fewer objects than this have landed: a silent feed is mostly a broken one.",
+            description="Fail if fewer objects than this have landed: a silent feed is usually a broken one.",
         )
     },
 )
@@ -67,7 +67,7 @@ def ingest_fundus():  # noqa: C901  (one function for each task)
 
         return fetch_archive.fetch_archive()
 
-    @task(task_display_name="Say that the fetch failed", trigger_rule="one_failed")
+    @task(task_display_name="Fail if the fetch failed", trigger_rule="one_failed")
     def say_fetch_failed():
         from qfundus.errors import SetupError
 

@@ -1,19 +1,19 @@
 """
-### Put a candidate into service
+### Promote a candidate
 
-Shows a person what the candidate can do, waits for the answer, loads the version into Triton, tries it over HTTP and gRPC, and
-only then lets the alias `champion` name it. Where the trial fails, the version that served before goes on serving.
+Shows a person how the candidate performs, waits for the answer, loads the version into Triton, tests it over HTTP and gRPC, and
+only then points the alias `champion` to it. If the test fails, the previous version keeps serving.
 
 **Runs** when `retrain_nightly` registers a candidate, or by hand for any registered version.
 
-**Waits** up to seven days for a person: *Required Actions* in this UI. Rejecting leaves everything as it is.
+**Waits** up to seven days for a person: see *Required Actions* in this UI. Rejecting changes nothing.
 
 | a task fails | what it means | what to do |
 |---|---|---|
-| Describe the candidate | there is no such version, or MLflow does not answer | look at the model `fundus-grader` in MLflow |
+| Describe the candidate | the version does not exist, or MLflow does not answer | look up the model `fundus-grader` in MLflow |
 | Approve the candidate | nobody answered in time | trigger this DAG with the version |
-| Approve the candidate is up for retry | the answer came within seconds, before Airflow had noted the wait | nothing: it goes on by itself |
-| Promote | the smoke test failed and the promotion was rolled back, or Triton does not answer | the log says which; `qfundus status` |
+| Approve the candidate is up for retry | the answer came before Airflow had recorded the wait | nothing: it continues by itself |
+| Promote | the smoke test failed and the promotion was rolled back, or Triton does not answer | the log says which; check `qfundus status` |
 """
 
 from datetime import timedelta

@@ -1,19 +1,19 @@
 """
 ### Retrain the grader
 
-Snapshots every graded eye, trains the classical and the quantum head side by side, mixes them, measures all three forms on
-patients never seen in training, compares the mixture with the version in service, and registers it where the gate passes it.
-The steps are the Kubeflow pipeline `retraining`; it runs here, or on a Kubeflow endpoint where `QFUNDUS_KFP_ENDPOINT` is set.
+Takes a snapshot of every graded eye, trains the classical and the quantum head side by side, combines them, and measures all
+three forms on patients held out from training. It compares the ensemble with the version in service and registers it if it passes
+the gate. The steps are the Kubeflow pipeline `retraining`; it runs here, or on a Kubeflow endpoint if `QFUNDUS_KFP_ENDPOINT` is set.
 
-**Runs** every night at 02:00 UTC, and whenever `ingest_fundus` brings new eyes. Skips where no eye is new, unless forced.
+**Runs** every night at 02:00 UTC, and whenever `ingest_fundus` brings new eyes. Skips if no eye is new, unless forced.
 
-**Gives** the asset `candidate_model` where a version was registered; `promote_model` follows it.
+**Updates** the asset `candidate_model` if a version was registered; `promote_model` follows it.
 
 | a task fails | what it means | what to do |
 |---|---|---|
-| Look for new eyes | it is forced and no eye is known yet, or the feature store does not answer | run `ingest_fundus` first; `qfundus status` |
-| Run the retraining pipeline | a step failed; its log is within this task's log, or on the KFP page it names | mend and clear the task: steps done already are found in the cache |
-| Search for the planted names | a name that was planted to find leaks stands in a model, a tag, a metric or a log | the message and `qfundus planted` say where; no candidate is announced |
+| Look for new eyes | the run was forced but no eye has been ingested, or the feature store does not answer | run `ingest_fundus` first; check `qfundus status` |
+| Run the retraining pipeline | a step failed; its log is part of this task's log, or on the KFP page it names | fix the cause and clear the task: finished steps come from the cache |
+| Search for the planted names | a planted name was found in a model, a tag, a metric or a log | the message and `qfundus planted` say where; no candidate is announced |
 | Announce the candidate | MLflow does not answer | clear the task |
 """
 
@@ -56,13 +56,13 @@ RECIPES = sorted(file.stem for file in (Path(__file__).parents[1] / "configs" / 
             type=["null", "string"],
             enum=[None, *RECIPES],
             title="Recipe",
-            description="What to train: one of configs/recipes/. Empty for the site's own, QFUNDUS_NIGHTLY_RECIPE.",
+            description="What to train: a name in configs/recipes/. Empty for the site's default, QFUNDUS_NIGHTLY_RECIPE.",
         ),
         "force": Param(
             False,
             type="boolean",
             title="Force",
-            description="Retrain though no eye is new. Steps whose inputs are the same are found in the cache.",
+            description="Retrain even if no eye is new. Steps with unchanged inputs come from the cache.",
         ),
     },
 )

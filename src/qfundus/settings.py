@@ -169,12 +169,12 @@ def load_training_settings() -> TrainingSettings:
     known = [f"QFUNDUS_TRAINING_{name.upper()}" for name in TrainingSettings.model_fields]
     for name in os.environ:
         if name.startswith("QFUNDUS_TRAINING_") and name not in known:
-            raise SetupError(f"There is no setting {name}.{nearest(name, known)}")
+            raise SetupError(f"Unknown setting {name}.{nearest(name, known)}")
     try:
         return TrainingSettings()
     except ValidationError as error:
         message = "; ".join(f"QFUNDUS_TRAINING_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
-        raise SetupError(f"Settings of training are wrong: {message}.") from None
+        raise SetupError(f"Invalid training settings: {message}.") from None
 
 
 class ObjectSettings(BaseSettings):
@@ -228,4 +228,4 @@ def _object_settings() -> ObjectSettings:
         return ObjectSettings(_env_file=written if written.exists() else None)  # pyright: ignore[reportCallIssue]
     except ValidationError as error:
         names = ", ".join(f"QFUNDUS_S3_{str(e['loc'][0]).upper()}" for e in error.errors())
-        raise SetupError(f"S3 is not set: {names}. Run `qfundus up`, or set them.") from None
+        raise SetupError(f"S3 is not configured: {names}. Run `qfundus up`, or set them.") from None

@@ -105,7 +105,7 @@ def choose_split(labelled: list[Labelled], split: str) -> tuple[list[Labelled], 
     alone = there[0] if len(there) == 1 else ""
     wanted = split or next((name for name in ("test", "val", "validation") if name in there), alone)
     if split and split not in there:
-        raise SetupError(f"There is no split {split}; there are {', '.join(filter(None, there)) or 'none'}.")
+        raise SetupError(f"Unknown split {split}; the splits are {', '.join(filter(None, there)) or 'none'}.")
     return [photograph for photograph in labelled if not wanted or photograph.split == wanted], wanted or "all"
 
 
@@ -122,7 +122,7 @@ def read_pictures(labelled: list[Labelled], image_format: ImageFormat) -> Shown:
         without += not has_disc
         read.append((photograph, image))
     if not labelled:
-        raise SetupError("There are no photographs to grade: the split is empty.")
+        raise SetupError("No photographs to grade: the split is empty.")
     if not read:
         raise SetupError("None of the photographs can be read.")
     return Shown(

@@ -44,7 +44,7 @@ def warn_of_gaps(table: ShardTable) -> None:
     """Say of which grades there is nothing to learn from."""
     present = set(table.grades[table.splits != "test"].tolist())
     for grade in sorted(set(range(GRADES)) - present):
-        _log.warning("There is no photograph of a grade: it will hardly ever be told", grade=grade)
+        _log.warning("No photograph has this grade: the grader will hardly ever predict it", grade=grade)
 
 
 def _fold(table: ShardTable, rows: np.ndarray, parts: int) -> np.ndarray:
@@ -79,7 +79,7 @@ def _check_patients(table: ShardTable, parts: np.ndarray) -> None:
 
 def _check_grades(grades: np.ndarray) -> None:
     if not len(grades):
-        raise SetupError("There are no photographs to train on: those of the test split are left out.")
+        raise SetupError("No photographs to train on: those of the test split are left out.")
     present = np.unique(grades)
     if len(present) < 2:
         raise SetupError(

@@ -208,7 +208,7 @@ class Processes:
         if self.process.poll():
             message = last_words(self.output.read_bytes()[self.begin :].decode(errors="replace").splitlines())
             if shutil.disk_usage(self.output.parent).free < _FULL:
-                message += "\n(There is no space left on this disk: make room, and start it again.)"
+                message += "\n(The disk is full: free some space and start it again.)"
             if self.process.returncode < 0:
                 name = signal.Signals(-self.process.returncode).name
                 message += f"\n(It was ended by {name}; by SIGKILL the kernel ends what takes too much memory.)"

@@ -51,7 +51,7 @@ def quantise_grader(folder: Path, data: Path, split: str, max_drop: float) -> li
     others = [photograph for photograph in labelled if photograph.split not in (split, "test")]
     if not measured_on or not others:
         raise SetupError(
-            f"There must be a split {split} to measure on, and another one to calibrate on: name one by --split. "
+            f"The data needs the split {split} to measure on and another to calibrate on: choose with --split. "
             "On photographs that it was trained on, a form looks better than it is."
         )
     shown = read_pictures(measured_on, grader.card.images)

@@ -106,7 +106,7 @@ class Forgiving:
             self._silent_until = time.monotonic() + self._silence
             self._silence = min(2 * self._silence, _LONGEST_SILENT)
             # Its kind alone: the words may hold the server's address, and that a password.
-            _log.warning("Figures are kept in the log alone", tracker=self._name, why=type(error).__name__)
+            _log.warning("Figures are only in the log", tracker=self._name, why=type(error).__name__)
 
 
 class MlflowRun:

@@ -42,7 +42,7 @@ def open_trainjobs(settings: TrainingSettings, networks: int, *, poll: float = 5
         namespace = settings.namespace or (settings.kubeconfig and _namespace_in(settings.kubeconfig))
         client = TrainerClient(KubernetesBackendConfig(namespace=namespace, config_file=settings.kubeconfig))
     except ConfigException as error:
-        raise SetupError(f"QFUNDUS_TRAINING_LAUNCHER is trainjob, and there is no cluster: {error}") from None
+        raise SetupError(f"QFUNDUS_TRAINING_LAUNCHER is trainjob, but no cluster was found: {error}") from None
     try:
         client.get_runtime(settings.runtime)
     except (RuntimeError, TimeoutError) as error:
@@ -85,7 +85,7 @@ class TrainJobs:
             if find_state(self.client, name) is None:
                 job.results.write(JOB_FILE, job.to_json().encode())
                 self._submit(name, f"{job.folder}/{JOB_FILE}")
-                _log.info("A TrainJob is submitted", trainjob=name, nodes=self.settings.processes)
+                _log.info("Submitted a TrainJob", trainjob=name, nodes=self.settings.processes)
         except (RuntimeError, TimeoutError) as error:
             raise Retry(f"Kubernetes does not take the TrainJob {name}: {_cause(error)}") from None
         return Followed(self.client, name, job, self.poll)
@@ -157,13 +157,15 @@ class Followed:
             case "Complete":
                 self.client.delete_job(self.name)
                 if not self.job.is_done:
-                    raise TrainingError(f"The TrainJob {self.name} is complete, and there is nothing at its address.")
+                    raise TrainingError(f"The TrainJob {self.name} is complete, but left no result at its address.")
                 return True
             case "Failed":
                 self._failed = True
                 raise TrainingError(f"The TrainJob {self.name} failed; its first node ends:\n{self._last()}")
             case None:
-                raise TrainingError(f"The TrainJob {self.name} was deleted: the same run goes on where it was.")
+                raise TrainingError(
+                    f"The TrainJob {self.name} was deleted: start the run again; it resumes from its last checkpoint."
+                )
             case _:
                 return False
 
@@ -173,7 +175,7 @@ class Followed:
             if not self._failed and find_state(self.client, self.name) is not None:
                 self.client.delete_job(self.name)
         except (RuntimeError, TimeoutError) as error:
-            _log.warning("A TrainJob could not be deleted", trainjob=self.name, why=_cause(error))
+            _log.warning("Could not delete a TrainJob", trainjob=self.name, why=_cause(error))
 
     def _last(self) -> str:
         try:

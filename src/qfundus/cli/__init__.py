@@ -55,7 +55,7 @@ def explain(error: OSError) -> str:
         OSError: of a connection, which whoever made it ought to have explained.
     """
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:  # a write names no file
-        return "There is no space left on the disk: make room, and start it again."
+        return "The disk is full: free some space and start it again."
     if error.filename is None:
         raise error
     return f"{error.filename}: {error.strerror}."

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from qfundus.security.audit import AuditTrail, Record
 
 T = TypeVar("T")
-quarantine = typer.Typer(help="Look at what could not be used, and send it in again.", no_args_is_help=True)
+quarantine = typer.Typer(help="Inspect, release or drop what could not be used.", no_args_is_help=True)
 audit = typer.Typer(help="Who did what, when and why.", no_args_is_help=True)
-vault = typer.Typer(help="Who is behind a pseudonym.", no_args_is_help=True)
-key = typer.Typer(help="The site's secret.", no_args_is_help=True)
+vault = typer.Typer(help="Find who is behind a pseudonym.", no_args_is_help=True)
+key = typer.Typer(help="Manage the site's secret.", no_args_is_help=True)
 _Folder = Annotated[
-    Path | None, typer.Option(help="What `qfundus deidentify` wrote; without it the platform's.", exists=True)
+    Path | None,
+    typer.Option(help="A folder that `qfundus deidentify` wrote; default: the platform's quarantine.", exists=True),
 ]
 
 
@@ -41,7 +42,7 @@ _Sources = Annotated[list[str], typer.Argument(help="Pseudonyms as `quarantine l
 
 def _check_why(why: str) -> str:
     if len(why.strip()) < 5:
-        raise typer.BadParameter("Say why in five letters or more: it is what the audit trail is for.")
+        raise typer.BadParameter("Give a reason of at least five letters: it goes into the audit trail.")
     return why
 
 
@@ -60,9 +61,9 @@ def show_quarantined(
     from qfundus.platform.secrets import write_private_bytes
 
     if to.exists():
-        raise SetupError(f"{to} exists: name another file.")
+        raise SetupError(f"{to} already exists: choose another file.")
     write_private_bytes(to, _decide(source, folder, key_file, lambda held: held.show(source, why)))
-    console.print(f"{source} is in {to}. Delete it when you have looked.", soft_wrap=True)
+    console.print(f"{source} was written to {to}. Delete it after use.", soft_wrap=True)
 
 
 @quarantine.command("release")
@@ -70,7 +71,7 @@ def release_from_quarantine(sources: _Sources, why: _Why, folder: _Folder = None
     """Let the next run take items in as they came; what looked like text in their pixels is believed to be none."""
     for source in sources:
         _decide(source, folder, key_file, lambda held, source=source: held.release(source, why))
-        console.print(f"{source} will be taken in by the next run.")
+        console.print(f"The next run will take in {source}.")
 
 
 @quarantine.command("drop")
@@ -78,7 +79,7 @@ def drop_from_quarantine(sources: _Sources, why: _Why, folder: _Folder = None, k
     """Delete items for good."""
     for source in sources:
         _decide(source, folder, key_file, lambda held, source=source: held.drop(source, why))
-        console.print(f"{source} is deleted.")
+        console.print(f"Deleted {source}.")
 
 
 def _decide(
@@ -87,7 +88,7 @@ def _decide(
     try:
         return decision(_open_quarantine(folder, key_file))
     except LookupError:
-        raise SetupError(f"Nothing of the name {source} is in quarantine: see `qfundus quarantine list`.") from None
+        raise SetupError(f"{source} is not in quarantine: see `qfundus quarantine list`.") from None
 
 
 def _open_quarantine(folder: Path | None, key_file: Path | None) -> "Quarantine | FolderQuarantine":
@@ -128,9 +129,9 @@ def verify_audit(
     folder: _Folder = None,
     key_file: KeyFile = None,
     public_key: Annotated[
-        list[str] | None, typer.Option(help="Check with this alone, as a reviewer; newest first where there are more.")
+        list[str] | None, typer.Option(help="Check with these keys only, as a reviewer would; newest first.")
     ] = None,
-    expect: Annotated[str, typer.Option(help="NUMBER:DIGEST as an earlier call printed it: it must still stand.")] = "",
+    expect: Annotated[str, typer.Option(help="NUMBER:DIGEST from an earlier call; fails if that record changed.")] = "",
 ) -> None:
     """Find any changed, missing or reordered record; exits with 1 where there is one."""
     from qfundus.security.audit import Finding
@@ -148,7 +149,7 @@ def verify_audit(
     head = trail.head()
     console.print(
         f"{sum(1 for _ in trail.records())} records, {len(findings)} findings. Key: {trail.public_key}. "
-        f"Note elsewhere, for --expect: {head.number}:{head.digest}",
+        f"For --expect, note elsewhere: {head.number}:{head.digest}",
         soft_wrap=True,
     )
     raise typer.Exit(bool(findings))
@@ -203,7 +204,7 @@ def rotate_key() -> None:
     if platform_status():
         raise SetupError("The platform is up with the present secret: run `qfundus down` first.")
     rotate_site_key(state_folder())
-    console.print("A new secret seals and signs from now on. Next: `qfundus up`, then `qfundus key reseal`.")
+    console.print("The new secret now seals and signs. Next: `qfundus up`, then `qfundus key reseal`.")
 
 
 @key.command("reseal")
@@ -215,4 +216,4 @@ def reseal_with_key(why: _Why) -> None:
 
     settings = load_settings()
     done = reseal_site(open_site(settings, load_site_key(None)), why)
-    console.print(f"{done} objects are sealed anew.")
+    console.print(f"Sealed {done} objects with the new secret.")

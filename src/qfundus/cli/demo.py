@@ -88,7 +88,7 @@ def _announce(console: Console, photographs: Photographs) -> None:
 def _land(console: Console, settings: Settings, hospital: Hospital) -> None:
     with console.status("Landing ...") as status:
         landed = land_folder(settings, hospital.outbox, lambda done, of: status.update(f"Landing: {done} of {of}"))
-    console.print(f"{landed} objects put into the landing bucket.")
+    console.print(f"Put {landed} objects into the landing bucket.")
 
 
 def _show(console: Console, settings: Settings, hospital: Hospital, night: Night) -> None:

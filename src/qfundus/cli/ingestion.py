@@ -17,10 +17,12 @@ commands = typer.Typer()
 @commands.command()
 def deidentify(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="A folder, or a zip file.")],
-    target: Annotated[Path, typer.Argument(metavar="DST", help="Where clean/, quarantine/ and manifest.parquet go.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="DST", help="The folder to write clean/, quarantine/ and manifest.parquet to.")
+    ],
     policy: Annotated[Path | None, typer.Option(help="The policy; without it configs/deidentify.yaml.")] = None,
     key_file: KeyFile = None,
-    trust_pixels: Annotated[bool, typer.Option("--trust-pixels", help="Do not look for burned-in text.")] = False,
+    trust_pixels: Annotated[bool, typer.Option("--trust-pixels", help="Skip the search for burned-in text.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes to work with.")] = os.cpu_count() or 1,
     as_json: Annotated[bool, typer.Option("--json", help="End with the counts as one JSON object.")] = False,
 ) -> None:
@@ -114,7 +116,7 @@ def wrap(
 def land(
     folder: Annotated[
         Path,
-        typer.Argument(help="A folder of files of any kind that may land.", exists=True),
+        typer.Argument(help="A folder of files to land.", exists=True),
     ],
 ) -> None:
     """Put a folder's files into the landing bucket."""
@@ -123,7 +125,7 @@ def land(
 
     with console.status("Landing ...") as shown:
         landed = land_folder(load_settings(), folder, lambda done, of: shown.update(f"Landing: {done} of {of}"))
-    console.print(f"{landed} objects put into the landing bucket.")
+    console.print(f"Put {landed} objects into the landing bucket.")
 
 
 @commands.command()
@@ -134,7 +136,7 @@ def fetch() -> None:
     done = fetch_archive()
     if not done:
         raise SetupError("No archive is configured: set QFUNDUS_DICOMWEB_URL.")
-    console.print(f"{done['landed']} photographs have landed, {done['erased']} are to be erased.")
+    console.print(f"{done['landed']} photographs landed, {done['erased']} to be erased.")
 
 
 @commands.command()
@@ -148,7 +150,7 @@ def receive() -> None:
 
     settings = load_settings()
     with Receiver(open_site(settings, load_site_key(None))).listen() as port:
-        console.print(f"{settings.receiver_title} listens at {settings.receiver_host}:{port}. Ctrl-C ends it.")
+        console.print(f"{settings.receiver_title} listens at {settings.receiver_host}:{port}. Stop it with Ctrl+C.")
         signal.sigwait({signal.SIGINT, signal.SIGTERM})
 
 
@@ -192,9 +194,7 @@ def _show_counts(counts: dict[str, int]) -> str:
 
 @commands.command()
 def planted(
-    to: Annotated[
-        Path | None, typer.Option("--to", help="The file to write; else it goes to the state folder.")
-    ] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="The file to write; default: in the state folder.")] = None,
 ) -> None:
     """Write the newest page of the search for planted names: what was planted, looked at and found."""
     from qfundus.planted.leaks import newest_page

@@ -13,17 +13,21 @@ if TYPE_CHECKING:
     from qfundus.quantum.shots import Gradient
     from qfundus.recipes.nightly import QuantumHeadRecipe
 
-commands = typer.Typer(help="Circuits: what they take, and where they can run.", no_args_is_help=True)
+commands = typer.Typer(help="Plan circuits, and run them on backends.", no_args_is_help=True)
 
 
 @commands.command("plan")
 def plan_quantum(
     recipe: Annotated[Path, typer.Argument(help="A recipe, such as configs/recipes/nightly.yaml.", exists=True)],
     eyes: Annotated[int, typer.Option(help="Eyes in the training split.", min=1)] = 10_000,
-    hours: Annotated[float, typer.Option(help="The night's window.", min=0.0)] = 6.0,
+    hours: Annotated[float, typer.Option(help="The length of the night in hours.", min=0.0)] = 6.0,
     backend: Annotated[str, typer.Option(help="Also count what fine-tuning on this backend would send.")] = "",
-    precision: Annotated[float, typer.Option(help="Standard deviation of a value there.", min=1e-4, max=1.0)] = 0.02,
-    spsa: Annotated[bool, typer.Option("--spsa", help="Gradients there by SPSA, not by parameter shift.")] = False,
+    precision: Annotated[
+        float, typer.Option(help="Standard deviation of each estimated value.", min=1e-4, max=1.0)
+    ] = 0.02,
+    spsa: Annotated[
+        bool, typer.Option("--spsa", help="Estimate gradients by SPSA instead of parameter shift.")
+    ] = False,
 ) -> None:
     """Measure a recipe's circuit and predict its night; exit with 1, and propose a smaller one, if it is too long.
 
@@ -91,12 +95,12 @@ def _show_width(qubits: int | None) -> str:
     return "any" if qubits is None else str(qubits)
 
 
-_Jobs = Annotated[list[str], typer.Argument(help="Jobs, as `quantum jobs` shows them: the beginning is enough.")]
+_Jobs = Annotated[list[str], typer.Argument(help="Jobs as `quantum jobs` lists them; a prefix is enough.")]
 
 
 @commands.command("jobs")
 def list_jobs(
-    everything: Annotated[bool, typer.Option("--all", help="Those that have ended, too.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Include jobs that have ended.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the quantum jobs that are under way: where each is, since when, what it costs, and why it waits."""
@@ -150,7 +154,7 @@ def cancel_jobs(jobs: _Jobs) -> None:
 
 @commands.command("work")
 def work_off_jobs(
-    metrics_port: Annotated[int, typer.Option(help="Where Prometheus may ask, on loopback; 0 for nowhere.")] = 0,
+    metrics_port: Annotated[int, typer.Option(help="Port for Prometheus on loopback; 0 for none.")] = 0,
 ) -> None:
     """Send queued quantum jobs and fetch what was found, until stopped; several may run, and any may die."""
     import signal

@@ -25,14 +25,14 @@ def train(
         str, typer.Option(help="A MedMNIST npz, a folder with labels.csv, or prepared shards (`*.lance`, s3:// too).")
     ],
     out: Annotated[Path, typer.Option(file_okay=False, help="The folder that the grader is written to.")],
-    seed: Annotated[int | None, typer.Option(min=0, max=LARGEST_SEED, help="Instead of the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=LARGEST_SEED, help="Overrides the recipe.")] = None,
     processes: Annotated[int, typer.Option(min=1, help="Processes that train one network together.")] = 1,
     at_once: Annotated[int, typer.Option(min=0, help="Networks trained side by side; 0: as many as fit.")] = 0,
     checkpoints: Annotated[str, typer.Option(help="Where checkpoints go, if not to OUT: s3://bucket/run.")] = "",
     track: Annotated[str, typer.Option(help="An MLflow server to log to and to keep the grader in: http://…")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="End with the figures as one JSON object.")] = False,
 ) -> None:
-    """Train a grader on labelled photographs, without any server; the same command goes on where it was cut off.
+    """Train a grader on labelled photographs, without a server; run the same command again to resume it.
 
     OUT gets model.onnx (the grader), grader.json (what belongs to it), and a log of each network's training. The test
     split, where the data has one, is not looked at.
@@ -74,8 +74,8 @@ def train(
 def shard(
     recipe: Annotated[str, typer.Argument(help="A recipe's name in configs/recipes/networks/, or a YAML file.")],
     data: Annotated[Path, typer.Option(help="A MedMNIST npz, or a folder with labels.csv.", exists=True)],
-    to: Annotated[str, typer.Option("--to", help="Where to, such as s3://bucket/eyes.lance.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over shards that are there.")] = False,
+    to: Annotated[str, typer.Option("--to", help="Where to write the shards, such as s3://bucket/eyes.lance.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Overwrite existing shards.")] = False,
 ) -> None:
     """Prepare photographs as a recipe wants them and write them as shards, for `qfundus train --data`."""
     from qfundus.classical.shards import shards_exist, write_shards
@@ -83,9 +83,9 @@ def shard(
     from qfundus.recipes.network import find_network_recipe
 
     if not to.endswith(".lance"):
-        raise SetupError("The name of shards ends in .lance.")
+        raise SetupError("The path of shards must end in .lance.")
     if not overwrite and shards_exist(to):
-        raise SetupError(f"There are shards at {to}: name another place, or say --overwrite.")
+        raise SetupError(f"{to} already holds shards: choose another path, or pass --overwrite.")
     labelled = read_labelled(data)
     with console.status("Preparing ...") as shown:
         skipped = write_shards(
@@ -107,10 +107,11 @@ def evaluate(
     form: Annotated[str, typer.Option(help="What `qfundus quantise` kept: int8 or int8-dynamic.")] = "",
     predictions: Annotated[
         Path | None,
-        typer.Option(help="An npz file for names, grades, probabilities, and who is referred.", dir_okay=False),
+        typer.Option(help="An npz file to write with names, grades, probabilities and referrals.", dir_okay=False),
     ] = None,
     curve: Annotated[
-        Path | None, typer.Option(help="A picture of the accuracy when the least certain are left to a person.")
+        Path | None,
+        typer.Option(help="A picture to write: accuracy when the least certain photographs go to a person."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object.")] = False,
 ) -> None:
@@ -120,9 +121,9 @@ def evaluate(
 
     for file in filter(None, (predictions, curve)):
         if not file.parent.is_dir():
-            raise SetupError(f"There is no folder {file.parent} to write {file.name} to.")
+            raise SetupError(f"The folder {file.parent} for {file.name} does not exist.")
     if curve and curve.suffix not in {".png", ".svg", ".pdf"}:
-        raise SetupError(f"{curve} is no name for a picture: let it end in .png, .svg or .pdf.")
+        raise SetupError(f"{curve} is not a picture's file name: use .png, .svg or .pdf.")
     measured, predicted = evaluate_grader(open_grader(model, form), data, split)
     if predictions:
         import numpy as np
@@ -144,12 +145,15 @@ def quantise(
     max_drop: Annotated[
         float,
         typer.Option(
-            "--max-drop", "--most-lost", min=0, help="How much accuracy or kappa may drop, at the end of the interval."
+            "--max-drop",
+            "--most-lost",
+            min=0,
+            help="The largest drop in accuracy or kappa that the interval may reach.",
         ),
     ] = 0.05,
     as_json: AsJson = False,
 ) -> None:
-    """Write the grader with whole numbers of 8 bits, dynamic and static, where that costs too little to matter.
+    """Write the grader in int8, dynamic and static, where the loss is small enough.
 
     Exits with 1 where a variant costs more, and deletes it.
     """
@@ -175,7 +179,7 @@ _FORM_COLUMNS = (
 
 def _warn_of_training(split: str) -> None:
     if split != "test":
-        typer.echo("The grader may have been trained on these photographs, and look better than it is.", err=True)
+        typer.echo("The grader may have been trained on these photographs, so the figures may flatter it.", err=True)
 
 
 @commands.command()
@@ -191,7 +195,7 @@ def explain(
         referred = "; a person should look" if one.referred else ""
         console.print(f"{one.picture}: grade {one.grade}, probability {one.probability:.2f}{referred}", soft_wrap=True)
         if not one.disc:
-            typer.echo("No disc was found on it: it was graded whole.", err=True)
+            typer.echo("No disc was found: the whole photograph was graded.", err=True)
 
 
 def _print_measured(measured: "Measured", *, as_json: bool) -> None:
@@ -205,11 +209,11 @@ def _print_measured(measured: "Measured", *, as_json: bool) -> None:
     )
     typer.echo(f"AUC {measured.auc:.4f}  ACC {measured.acc:.4f}")
     if math.isnan(measured.auc):
-        typer.echo("There is no AUC: not every grade is among them.")
+        typer.echo("AUC is undefined: not every grade is present.")
     typer.echo(f"quadratic weighted kappa {measured.kappa:.4f}  calibration error {measured.calibration_error:.4f}")
     if math.isnan(measured.kappa):
-        typer.echo("There is no kappa: all of them are of one grade, or graded so.")
+        typer.echo("Kappa is undefined: every photograph has, or got, the same grade.")
     if math.isnan(measured.referred):
-        typer.echo("The grader has no rule by which it refers to a person.")
+        typer.echo("The grader does not refer photographs to a person.")
     else:
-        typer.echo(f"a person should look at {measured.referred:.1%}; ACC on the others {measured.acc_kept:.4f}")
+        typer.echo(f"refer to a person: {measured.referred:.1%}; ACC on the others {measured.acc_kept:.4f}")

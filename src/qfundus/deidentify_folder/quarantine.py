@@ -18,7 +18,7 @@ class FolderQuarantine:
 
     def __init__(self, target: Path, key: SiteKey) -> None:
         if not (target / "quarantine").is_dir():
-            raise SetupError("The folder is none that `qfundus deidentify` wrote: it has no quarantine/.")
+            raise SetupError("`qfundus deidentify` did not write this folder: it has no quarantine/.")
         self._folder = target / "quarantine"
         self._journal = Journal(target)
         self._key = key
@@ -39,7 +39,7 @@ class FolderQuarantine:
         self._check(source)
         sealed = self._journal.sealed_of(source)
         if not sealed.exists():
-            raise SetupError("The item is only where it came from: it was too large, or could not be read.")
+            raise SetupError("The item exists only where it came from: it was too large to keep, or could not be read.")
         try:
             content = unseal(self._key, sealed.read_bytes(), source)
         except ValueError:
@@ -73,4 +73,4 @@ class FolderQuarantine:
     def _check(self, source: str) -> None:
         # A pseudonym is letters and digits: nothing else may lead to a file.
         if not source.isalnum() or not self._journal.note_of(source).exists():
-            raise LookupError("Nothing of that pseudonym is in quarantine.")
+            raise LookupError("Nothing with that pseudonym is in quarantine.")

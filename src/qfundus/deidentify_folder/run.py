@@ -181,7 +181,7 @@ class _Desk:
         except Discard as why:
             return self.hold(source, item, None, why)
         if data[:4] == _ZIPPED:
-            why = Discard("unreadable_file", "The zip file is broken, or lies within another one.")
+            why = Discard("unreadable_file", "The zip file is broken, or is inside another one.")
             return self.hold(source, item, data, why)
         before = _digest(data)
         draft = self.drafts / f"{entry.number}.dcm"
@@ -278,7 +278,9 @@ class _Settler:
 
 def _warn_of_leftovers(settle: _Settler) -> None:
     if left := settle.leftovers():
-        _log.warning("Files in clean/ are of inputs that are gone or no longer clean: they stay", files=left)
+        _log.warning(
+            "Files in clean/ belong to inputs that are gone or no longer clean. They were left in place", files=left
+        )
 
 
 def _digest(data: bytes | mmap) -> str:

@@ -87,11 +87,11 @@ def find_burned_in_text(source: BinaryIO | Path, black: dict[int, list[Box]] | N
                 if not _is_covered(box, view, done)
             ]
             if any(box.area > _LARGEST_LINE * views[0][..., 0].size for box in boxes):
-                raise Discard("burned_in_text", "What looks like text covers much of the picture, or is part of it.")
+                raise Discard("burned_in_text", "What looks like text covers much of the picture or belongs to it.")
             if boxes:
                 boxes_of[number] = boxes
             elif any(zxingcpp.read_barcodes(view) for view in views):
-                raise Discard("burned_in_text", "There is a barcode on the picture.")
+                raise Discard("burned_in_text", "The picture shows a barcode.")
     return boxes_of
 
 
@@ -339,7 +339,7 @@ def _detector() -> "onnxruntime.InferenceSession":
     # Only the network is wanted of this package: the package itself would bring in OpenCV.
     package = find_spec("rapidocr_onnxruntime")
     if package is None or not package.submodule_search_locations:
-        raise SetupError("The text detector is not installed: `make setup`, or switch clean_pixel_data off.")
+        raise SetupError("The text detector is not installed: run `make setup`, or switch clean_pixel_data off.")
     network = Path(package.submodule_search_locations[0]) / "models" / "ch_PP-OCRv4_det_infer.onnx"
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = int(os.environ.get("QFUNDUS_TEXT_THREADS", "1"))

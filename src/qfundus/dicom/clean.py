@@ -81,7 +81,7 @@ def remove_burned_in_text(path: Path) -> int:
         except Discard:
             raise
         except Exception as error:  # noqa: BLE001  (encoders raise what they like)
-            raise Discard("burned_in_text", f"It cannot be blacked out ({type(error).__name__}).") from None
+            raise Discard("burned_in_text", f"The text cannot be blacked out ({type(error).__name__}).") from None
     if find_burned_in_text(path, black):
-        raise Discard("burned_in_text", f"There is text after {ROUNDS} rounds of blacking out.")
+        raise Discard("burned_in_text", f"Text is still visible after {ROUNDS} rounds of blacking out.")
     return sum(map(len, black.values()))

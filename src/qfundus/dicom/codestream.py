@@ -26,7 +26,7 @@ def strip_jpeg(stream: bytes, size: tuple[int, int] | None = None) -> bytes:
         Discard: where the stream is no JPEG, ends early or is of another size.
     """
     if not stream.startswith(_START):
-        raise Discard("unreadable_pixels", "The pixel data is no JPEG stream.")
+        raise Discard("unreadable_pixels", "The pixel data is not a JPEG stream.")
     pieces, position, after_scan, tables = [_START], 2, _AFTER_SCAN, _Tables()
     while True:
         marker, position = _next_marker(stream, position)
@@ -136,7 +136,7 @@ def _components(described: bytes, size: int) -> list[bytes]:
 def _check_size(measured: tuple[int, int], size: tuple[int, int] | None) -> None:
     # A frame larger than its header says would show more than was looked at; a far larger one is a bomb.
     if size is not None and measured != size:
-        raise Discard("unreadable_pixels", "A frame's size is not the one in the header.")
+        raise Discard("unreadable_pixels", "A frame's size differs from the header's.")
 
 
 def _pad(stream: bytes) -> bytes:
@@ -179,7 +179,7 @@ def _codestream(stream: bytes) -> bytes:
         start = stream.find(b"jp2c")
         stream = stream[start + 4 :] if start > 0 else b""
     if not stream.startswith(b"\xff\x4f"):
-        raise Discard("unreadable_pixels", "The pixel data is no JPEG 2000 codestream.")
+        raise Discard("unreadable_pixels", "The pixel data is not a JPEG 2000 codestream.")
     return stream
 
 

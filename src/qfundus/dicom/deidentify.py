@@ -125,7 +125,7 @@ class _Object:
     def _why_no_picture(self) -> tuple:
         if self.file.find(_ENCAPSULATED_DOCUMENT) is not None:
             return "encapsulated_document", "The object holds a document that cannot be looked into."
-        return "no_pixels", "There is no pixel data."
+        return "no_pixels", "The object has no pixel data."
 
     def dataset(self, elements: list[Element], path: str, character_set: tuple[str, ...]) -> list[tuple[int, bytes]]:
         """De-identify the elements of a data set or an item; return what remains, each ready to write."""

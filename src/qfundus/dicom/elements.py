@@ -179,7 +179,7 @@ def _inflate(deflated: memoryview) -> bytes:
     except zlib.error:
         raise Discard("truncated", "The deflated data set is broken.") from None
     if inflater.unconsumed_tail:
-        raise Discard("too_large", "The data set inflates beyond all measure.")
+        raise Discard("too_large", "The data set inflates to more than the limit.")
     if not inflater.eof:
         raise Discard("truncated", "The deflated data set ends early.")
     return inflated
@@ -263,7 +263,7 @@ class _Parser:
         group, number, code, length = self.short(self.view, position)
         tag = group << 16 | number
         if group == 0xFFFE:
-            raise Discard("truncated", "An item stands where no sequence is open.")
+            raise Discard("truncated", "An item appears outside a sequence.")
         vr = _VRS.get(code)
         if vr is None:
             raise Discard("unreadable_header", "An element has a VR that DICOM does not define.")
@@ -281,7 +281,7 @@ class _Parser:
         elif element.vr == "SQ":
             element.items = self._items(element.start, end, depth, delimited=True)
         else:
-            raise Discard("unreadable_header", "An element that is no sequence has no length.")
+            raise Discard("unreadable_header", "An element other than a sequence has no length.")
         element.length = self.position - element.start
 
     def _in_unknown(self, element: Element, end: int, depth: int, *, delimited: bool) -> None:
@@ -311,11 +311,11 @@ class _Parser:
                 self.position = position
                 return items
             if tag != _ITEM:
-                raise Discard("unreadable_header", "A sequence holds something that is no item.")
+                raise Discard("unreadable_header", "A sequence holds something other than items.")
             item, position = self._item(position, end, length, depth)
             items.append(item)
         if delimited:
-            raise Discard("truncated", "A sequence has no end.")
+            raise Discard("truncated", "A sequence does not end.")
         self.position = position
         return items
 
@@ -336,7 +336,7 @@ class _Parser:
             elements.append(self.element(position, until, depth + 1))
             position = self.position
         if length == UNDEFINED:
-            raise Discard("truncated", "An item has no end.")
+            raise Discard("truncated", "An item does not end.")
         return elements, position
 
     def _fragments(self, position: int, end: int) -> list[tuple[int, int]]:

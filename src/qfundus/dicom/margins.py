@@ -25,7 +25,7 @@ def refuse_margins(path: Path) -> None:
     if element is None or file.transfer_syntax not in _DECODED:
         return
     if any(_has_margins(frame) for frame in frames(file, element, read_shape(file))):
-        raise Discard("unreadable_pixels", "There are bytes among the coded pixels that no pixel is made of.")
+        raise Discard("unreadable_pixels", "The coded pixels contain bytes that no pixel needs.")
 
 
 def _has_margins(frame: bytes) -> bool:

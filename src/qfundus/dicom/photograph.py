@@ -73,11 +73,11 @@ def _said(picture: Image.Image, sidecar: bytes | None) -> dict[str, str]:
     if getattr(picture, "n_frames", 1) > 1:
         raise Discard("unreadable_pixels", "The file holds several pictures: save each as a file of its own.")
     if picture.mode not in _MODES:
-        raise Discard("unreadable_pixels", "The photograph is not of 8-bit colour.")
+        raise Discard("unreadable_pixels", "The photograph is not 8-bit colour.")
     description = {**_said_in_exif(picture), **_said_in_sidecar(sidecar)}
     for keyword, reason in _MISSING.items():
         if not description.get(keyword):
-            raise Discard(reason, f"Neither a sidecar nor the EXIF says the {keyword}.")
+            raise Discard(reason, f"Neither a sidecar nor the EXIF gives {keyword}.")
     return description
 
 
@@ -87,9 +87,9 @@ def _said_in_sidecar(sidecar: bytes | None) -> dict[str, str]:
     try:
         description: Any = json.loads(sidecar)
     except (UnicodeDecodeError, json.JSONDecodeError):
-        raise Discard("unreadable_sidecar", "The sidecar is no JSON.") from None
+        raise Discard("unreadable_sidecar", "The sidecar is not valid JSON.") from None
     if not isinstance(description, dict):
-        raise Discard("unreadable_sidecar", "The sidecar is no JSON object.")
+        raise Discard("unreadable_sidecar", "The sidecar is not a JSON object.")
     return {str(name): str(value) for name, value in description.items()}
 
 

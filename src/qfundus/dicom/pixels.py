@@ -48,7 +48,7 @@ def read_shape(file: DicomFile) -> Shape:
     """Read the layout of the pixels from the header.
 
     Raises:
-        Discard: where a needed attribute is absent or makes no sense.
+        Discard: where a needed attribute is absent or is inconsistent.
     """
     photometric = file.text(0x00280004)
     shape = Shape(
@@ -64,7 +64,7 @@ def read_shape(file: DicomFile) -> Shape:
     )
     sane = shape.allocated in {1, 8, 16, 32, 64} and 1 <= shape.stored <= shape.high + 1 <= shape.allocated
     if not (sane and shape.rows and shape.columns and shape.samples in {1, 3, 4} and shape.frames > 0):
-        raise Discard("unreadable_pixels", "The header's layout of the pixels makes no sense.")
+        raise Discard("unreadable_pixels", "The header's layout of the pixels is inconsistent.")
     if shape.rows * shape.columns * shape.samples > _LARGEST_FRAME:
         raise Discard("too_large", f"One frame holds more than {_LARGEST_FRAME >> 20} million samples.")
     return shape
@@ -164,7 +164,7 @@ def frames(file: DicomFile, element: Element, shape: Shape) -> Iterator[bytes]:
     else:
         groups = _by_end_markers(file, spans)
     if len(groups) != shape.frames or not all(groups):
-        raise Discard("unreadable_pixels", "The number of frames is not the one in the header.")
+        raise Discard("unreadable_pixels", "The number of frames differs from the header's.")
     for group in groups:
         yield b"".join(bytes(file.data[start:end]) for start, end in group)
 
@@ -206,7 +206,7 @@ def stripper(transfer_syntax: str, shape: Shape) -> Callable[[bytes], bytes]:
         return lambda frame: strip_jpeg2000(frame, size)
     if transfer_syntax == RLE:
         return lambda frame: strip_rle(frame, shape)
-    raise Discard("unsupported_transfer_syntax", "This way of compressing cannot be looked into.")
+    raise Discard("unsupported_transfer_syntax", "This compression cannot be inspected.")
 
 
 def strip_rle(frame: bytes, shape: Shape) -> bytes:

@@ -82,10 +82,10 @@ class Policy(_Part):
         """Refuse attributes that the DICOM dictionary does not know, and options that exclude each other."""
         unknown = [name for name in self.attributes if attribute_tag(name) is None]
         if unknown:
-            raise ValueError(f"No DICOM attributes: {', '.join(unknown)}")
+            raise ValueError(f"Unknown DICOM attributes: {', '.join(unknown)}")
         names = [name for name, action in self.attributes.items() if action == "keep" and _names_somebody(name)]
         if names:
-            raise ValueError(f"What names a person cannot be kept: {', '.join(names)}")
+            raise ValueError(f"Attributes that name a person cannot be kept: {', '.join(names)}")
         if self.options.retain_full_dates and self.options.retain_modified_dates:
             raise ValueError("Dates are retained either in full or modified: switch one of the two options off.")
 
@@ -120,4 +120,4 @@ def load_policy(path: Path) -> Policy:
     except (ValueError, yaml.YAMLError) as error:
         at = getattr(error, "problem_mark", None)
         where = f" in line {at.line + 1}" if at else ""
-        raise SetupError(f"The policy {path.name} is no YAML{where}.") from None
+        raise SetupError(f"The policy {path.name} is not valid YAML{where}.") from None

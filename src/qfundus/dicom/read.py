@@ -43,7 +43,7 @@ def read_eye(data: bytes) -> FileDataset:
         raise Discard("truncated", "The file ends within an element.")
     _check_identity(eye)
     if "PixelData" not in eye or not eye.PixelData:
-        raise Discard("no_pixels", "There is no pixel data.")
+        raise Discard("no_pixels", "The object has no pixel data.")
     if _number_of_frames(eye) > 1:
         raise Discard("several_frames", "The image has more than one frame.")
     return eye
@@ -66,7 +66,7 @@ def read_preview(eye: FileDataset) -> np.ndarray:
                 picture.draft("RGB", (_PREVIEW_SIDE, _PREVIEW_SIDE))
                 return np.asarray(picture)
     except Exception as error:  # noqa: BLE001  (decoders raise what they like)
-        raise Discard("unreadable_pixels", f"The decoder gave up ({type(error).__name__}).") from None
+        raise Discard("unreadable_pixels", f"The decoder failed ({type(error).__name__}).") from None
     return read_pixels(eye)
 
 
@@ -79,9 +79,9 @@ def read_pixels(eye: FileDataset) -> np.ndarray:
     try:
         pixels = pixel_array(eye)
     except Exception as error:  # noqa: BLE001  (decoders raise what they like)
-        raise Discard("unreadable_pixels", f"The decoder gave up ({type(error).__name__}).") from None
+        raise Discard("unreadable_pixels", f"The decoder failed ({type(error).__name__}).") from None
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
-        raise Discard("unreadable_pixels", "The image is not one frame of 8-bit colour.")
+        raise Discard("unreadable_pixels", "The image is not a single frame of 8-bit colour.")
     if min(pixels.shape[:2]) < SMALLEST_SIDE:
         raise Discard("image_too_small", f"The shorter side is under {SMALLEST_SIDE} pixels.")
     return pixels
@@ -91,7 +91,7 @@ def _number_of_frames(eye: FileDataset) -> int:
     try:
         return int(eye.get("NumberOfFrames") or 1)
     except (TypeError, ValueError):
-        raise Discard("unreadable_header", "NumberOfFrames is no number.") from None
+        raise Discard("unreadable_header", "NumberOfFrames is not a number.") from None
 
 
 def _end_of_last_element(eye: FileDataset) -> int:
@@ -103,7 +103,7 @@ def _end_of_last_element(eye: FileDataset) -> int:
 
 def _check_identity(eye: FileDataset) -> None:
     if str(eye.get("SOPClassUID", "")) != OPHTHALMIC_PHOTOGRAPHY_8_BIT:
-        raise Discard("wrong_sop_class", "The object is no Ophthalmic Photography 8 Bit image.")
+        raise Discard("wrong_sop_class", "The object is not an Ophthalmic Photography 8 Bit image.")
     for keyword in _NEEDED_UIDS:
         if not str(eye.get(keyword, "") or "").strip():
             raise Discard("missing_uid", f"{keyword} is absent or empty.")

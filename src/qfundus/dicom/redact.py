@@ -53,7 +53,7 @@ def black_out(path: Path, boxes_of: dict[int, list[Box]]) -> None:
             file = parse_file(data)
             element = file.find(PIXEL_DATA)
             if element is None:
-                raise Discard("burned_in_text", "It stands in floating-point pixels.")
+                raise Discard("burned_in_text", "The text is in floating-point pixels, which cannot be blacked out.")
             for part in _rewritten(file, element, boxes_of, path):
                 draft.write(part)
                 del part

@@ -113,7 +113,7 @@ class ValueCleaner:
         if tag in _PALETTE and self.file.text(PHOTOMETRIC) != "PALETTE COLOR":
             return True
         if tag in _PALETTE and reads_as_text(value):
-            raise Discard("unreadable_pixels", "The colours of the palette read as text.")
+            raise Discard("unreadable_pixels", "The palette's colours spell text.")
         return vr not in WORD_VRS and self.subject.identity.is_in_bytes(value)
 
     def _is_suspect_number(self, tag: int, vr: str, value: bytes) -> bool:

@@ -52,7 +52,7 @@ def snapshot_dataset(site: Site, splits: Splits, as_of: datetime) -> pd.DataFram
     """
     graded = read_keys(site, "eye_grade", as_of)
     if graded.empty:
-        raise SetupError("No graded eye is known: run ingest_fundus with photographs and a grading sheet first.")
+        raise SetupError("No eye has been graded yet: run ingest_fundus with photographs and a grading sheet first.")
     rows = training_rows(site.settings, SERVICE, graded.assign(event_timestamp=pd.Timestamp(as_of)))
     gone = rows["instance_digest"].isin(list(InstanceIndex(site).withdrawn()))
     rows = rows.loc[~gone].dropna(subset=["embedding", "grade"]).sort_values(["eye_id", "study_id"], ignore_index=True)
@@ -77,7 +77,7 @@ def read_split(dataset: Path | str, split: str) -> Split:
     """
     table = pd.read_parquet(dataset, filters=[("split", "==", split)])
     if table.empty:
-        raise SetupError(f"The {split} split holds no eye: ingest more patients.")
+        raise SetupError(f"The {split} split has no eyes: ingest more patients.")
     embeddings = np.stack(list(table["embedding"])).astype(np.float32)
     rows = table.drop(columns="embedding").reset_index(drop=True)
     return Split(embeddings, table["grade"].to_numpy(np.int64), table["patient_id"].to_numpy(str), rows)

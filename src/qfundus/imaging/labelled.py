@@ -60,16 +60,18 @@ def read_npz(path: Path) -> list[Labelled]:
                 f"{path.name} holds arrays of Python objects, which are not opened, for they may hold code: save them "
                 "as arrays of numbers."
             ) from None
-        raise SetupError(f"{path.name} is no MedMNIST npz file, or not whole (ValueError).") from None
+        raise SetupError(f"{path.name} is not a MedMNIST npz file, or is incomplete (ValueError).") from None
     # An array alone is no context, and a file that was cut is no zip file.
     except (OSError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise SetupError(f"{path.name} is no MedMNIST npz file, or not whole ({type(error).__name__}).") from None
+        raise SetupError(
+            f"{path.name} is not a MedMNIST npz file, or is incomplete ({type(error).__name__})."
+        ) from None
     splits = [name.removesuffix("_images") for name in arrays if name.endswith("_images")]
     if not splits:
-        raise SetupError(f"{path.name} holds no array whose name ends in _images.")
+        raise SetupError(f"{path.name} has no array whose name ends in _images.")
     if strange := [split for split in splits if split not in SPLITS[:-1]]:
         known = ", ".join(SPLITS[:-1])
-        raise SetupError(f"{path.name} holds {strange[0]}_images: there are the splits {known}. Name it so.")
+        raise SetupError(f"{path.name} holds {strange[0]}_images, but the splits are {known}: rename it.")
     return [photograph for split in splits for photograph in _read_split(path.name, split, arrays)]
 
 
@@ -84,7 +86,7 @@ def read_folder(folder: Path) -> list[Labelled]:
     try:
         table = pd.read_csv(sheet, dtype=str, keep_default_na=False)
     except ValueError as error:  # no text, no table, nothing at all
-        raise SetupError(f"{folder.name}/{SHEET} is no CSV file ({type(error).__name__}).") from None
+        raise SetupError(f"{folder.name}/{SHEET} is not a CSV file ({type(error).__name__}).") from None
     if not {"file", "grade"} <= set(table.columns):
         # Without a head, its first line is a photograph's, and may name a person: it is counted, not told.
         raise SetupError(
@@ -94,7 +96,7 @@ def read_folder(folder: Path) -> list[Labelled]:
     if len(twice := np.flatnonzero(table["file"].duplicated())):
         rows = ", ".join(str(row + _FIRST_LINE) for row in twice[:_LINES_NAMED])
         more = " and more" if len(twice) > _LINES_NAMED else ""
-        raise SetupError(f"{folder.name}/{SHEET} names files again in lines {rows}{more}: give each one grade.")
+        raise SetupError(f"{folder.name}/{SHEET} repeats files in lines {rows}{more}: give each one grade.")
     patients = _number_patients(table)
     labelled: list[Labelled] = []
     for number, row in enumerate(table.to_dict("records"), _FIRST_LINE):
@@ -103,12 +105,12 @@ def read_folder(folder: Path) -> list[Labelled]:
         if not file.resolve().is_relative_to(folder.resolve()):
             raise SetupError(f"{where}: the file lies outside the folder.")
         if not file.is_file():
-            raise SetupError(f"{where}: there is no such file. Add it, or take the line out.")
+            raise SetupError(f"{where}: the file does not exist. Add it, or remove the line.")
         grade = _check_grade(row["grade"], where)
         split, patient = _check_split(row, where), patients[number - _FIRST_LINE]
         labelled.append(Labelled(f"line-{number}", grade, split, patient, partial(read_file, file)))
     if not labelled:
-        raise SetupError(f"{folder.name}/{SHEET} names no photograph.")
+        raise SetupError(f"{folder.name}/{SHEET} lists no photographs.")
     return labelled
 
 

@@ -40,7 +40,7 @@ def curate_archive(
         try:
             archive = ZipFile(file)
         except (BadZipFile, OSError, ValueError):
-            return [_hold(curation, item, Discard("unreadable_file", "It is no zip file."))], []
+            return [_hold(curation, item, Discard("unreadable_file", "The file is not a zip file."))], []
         members = [number for number, member in enumerate(archive.infolist()) if not member.is_dir()]
         with archive:
             read = in_threads(
@@ -83,7 +83,9 @@ def _curate_member(
         refuse_large(member.file_size)
         data = read_member(archive, number)
     except Discard as why:
-        _log.warning("A member cannot be read", source=source, reason=why.reason, detail=why.detail, remedy=why.remedy)
+        _log.warning(
+            "Could not read a zip member", source=source, reason=why.reason, detail=why.detail, remedy=why.remedy
+        )
         return Outcome(source, "image", "quarantined", why.reason, part_of=item.source)
     if is_sheet(name) or is_erasure(name):
         ending = ERASURE if is_erasure(name) else ".csv"

@@ -21,8 +21,8 @@ def read_erasures(data: bytes, key: SiteKey) -> list[str]:
         if "SOPInstanceUID" in columns:
             return [pseudonymise_uid(key, row["SOPInstanceUID"]) for row in rows if row["SOPInstanceUID"]]
     except (UnicodeDecodeError, csv.Error):
-        raise Discard("unreadable_erasure", "The file is no UTF-8 CSV.") from None
-    raise Discard("unreadable_erasure", "The column SOPInstanceUID is needed.")
+        raise Discard("unreadable_erasure", "The file is not a UTF-8 CSV file.") from None
+    raise Discard("unreadable_erasure", "The column SOPInstanceUID is missing.")
 
 
 def write_erasures(pseudonyms: list[str]) -> bytes:

@@ -23,10 +23,10 @@ def read_sheet(data: bytes) -> list[dict[str, str]]:
     try:
         rows = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""))
         if not set(COLUMNS) <= set(rows.fieldnames or ()):
-            raise Discard("unreadable_sheet", f"The columns {', '.join(COLUMNS)} are needed.")
+            raise Discard("unreadable_sheet", f"The columns {', '.join(COLUMNS)} are missing.")
         return [{column: (row[column] or "").strip() for column in COLUMNS} for row in rows]
     except (UnicodeDecodeError, csv.Error):
-        raise Discard("unreadable_sheet", "The file is no UTF-8 CSV.") from None
+        raise Discard("unreadable_sheet", "The file is not a UTF-8 CSV file.") from None
 
 
 def write_sheet(rows: list[dict[str, str]]) -> bytes:
@@ -49,9 +49,9 @@ def resolve_row(row: dict[str, str], source: str, sheet: str, index: InstanceInd
     try:
         grade, graded_on = int(row["grade"]), date.fromisoformat(row["date"])
     except ValueError:
-        raise Discard("unreadable_grade_row", "The grade is no whole number or the date no date.") from None
+        raise Discard("unreadable_grade_row", "The grade is not a whole number, or the date is invalid.") from None
     if graded_on.year < _FIRST_YEAR:
-        raise Discard("unreadable_grade_row", f"The date lies before {_FIRST_YEAR}.")
+        raise Discard("unreadable_grade_row", f"The date is before {_FIRST_YEAR}.")
     if grade not in range(GRADES):
         raise Discard("grade_out_of_range", "The grade is not one of 0-4.")
     instance = index.find(pseudonymise_uid(key, row["SOPInstanceUID"]))

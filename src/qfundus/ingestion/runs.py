@@ -47,4 +47,4 @@ def read_outcomes(site: Site, run: str) -> pd.DataFrame:
     try:
         return read_manifest(site, manifest_name(run)).filter(items=SHOWN)
     except LookupError:
-        raise SetupError(f"There are no outcomes of a run {run}: `qfundus runs` lists the runs.") from None
+        raise SetupError(f"No outcomes found for run {run}: `qfundus runs` lists the runs.") from None

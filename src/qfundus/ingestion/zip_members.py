@@ -31,7 +31,7 @@ def read_member(archive: zipfile.ZipFile, number: int) -> bytes:
 def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     size = member.file_size
     if size > _LARGEST_MEMBER or (size > SMALL and size > _MOST_INFLATED * max(1, member.compress_size)):
-        raise Discard("too_large", "A zip member inflates beyond all measure.")
+        raise Discard("too_large", "A zip member inflates to more than the limit.")
     try:
         with archive.open(member) as stream:
             data = stream.read(size + 1)

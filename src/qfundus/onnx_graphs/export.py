@@ -50,4 +50,4 @@ def _compare(module: nn.Module, examples: Mapping[str, torch.Tensor], file: Path
     actual = open_session(file).run(None, {name: example.numpy() for name, example in examples.items()})
     worst = max(float(np.abs(np.asarray(a) - e.numpy()).max()) for a, e in zip(actual, expected, strict=True))
     if worst > _TOLERANCE:
-        raise ValueError(f"{file.name} answers differently from PyTorch, by {worst:.1e}.")
+        raise ValueError(f"{file.name} differs from PyTorch by {worst:.1e}.")

@@ -43,7 +43,7 @@ class Archive:
 
     def __init__(self, settings: Settings) -> None:
         if settings.dicomweb_url is None:
-            raise SetupError("No archive is set: give QFUNDUS_DICOMWEB_URL.")
+            raise SetupError("No archive is configured: set QFUNDUS_DICOMWEB_URL.")
         self._url = settings.dicomweb_url.rstrip("/")
         self._modality = settings.dicomweb_modality
         self._session = open_session(settings)
@@ -137,7 +137,7 @@ def nameless_errors() -> Generator[None]:
             ) from None
         raise Retry(f"The archive answered {status}.") from None
     except (requests.RequestException, ValueError, KeyError, IndexError, TypeError) as error:
-        raise Retry(f"The archive does not answer as it should ({type(error).__name__}).") from None
+        raise Retry(f"The archive answered unexpectedly ({type(error).__name__}).") from None
 
 
 class _TimedAdapter(HTTPAdapter):

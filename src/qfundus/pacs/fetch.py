@@ -144,7 +144,7 @@ class _Fetch:
         try:
             data = self._archive.retrieve(address)
         except Retry as why:
-            _log.warning("A photograph could not be fetched", why=str(why))
+            _log.warning("Could not fetch a photograph", why=str(why))
             return "failed"
         if data is None:
             return "gone"

@@ -24,7 +24,7 @@ class ChangeFeed:
 
     def __init__(self, settings: Settings) -> None:
         if settings.orthanc_url is None:
-            raise SetupError("No Orthanc is set: give QFUNDUS_ORTHANC_URL.")
+            raise SetupError("No Orthanc is configured: set QFUNDUS_ORTHANC_URL.")
         self._url = settings.orthanc_url.rstrip("/")
         self._modality = settings.dicomweb_modality
         self._session = open_session(settings)

@@ -107,7 +107,9 @@ class Receiver:
         listed = [text for text in site.settings.receiver_peers.split(",") if text.strip()]
         self._peers = {peer.title: peer for peer in map(Peer.parse, listed)}
         if not self._peers:
-            raise SetupError("Nobody may send: list the titles of archive and cameras in QFUNDUS_RECEIVER_PEERS.")
+            raise SetupError(
+                "No sender is allowed: list the titles of the archive and cameras in QFUNDUS_RECEIVER_PEERS."
+            )
         self._index = InstanceIndex(site)
         self._quarantine = Quarantine(site)
         self._trail = site.trail
@@ -130,7 +132,7 @@ class Receiver:
         try:
             server = self._entity().start_server(at, block=False, evt_handlers=handlers, ssl_context=self._tls())
         except OSError as error:
-            raise SetupError(f"Port {at[1]} of {at[0]} cannot be listened on: {error.strerror}.") from None
+            raise SetupError(f"Port {at[1]} of {at[0]} cannot be opened for listening: {error.strerror}.") from None
         assert server is not None  # noqa: S101  (it is, unless it blocks)
         port = server.server_address[1]
         _log.info("Receiving", title=self._settings.receiver_title, host=at[0], port=port, peers=sorted(self._peers))
@@ -153,7 +155,7 @@ class Receiver:
         chosen = self._settings
         if chosen.receiver_certificate is None:
             if not ip_address(gethostbyname(chosen.receiver_host)).is_loopback:
-                _log.warning("Anybody on the network can read what is sent: set QFUNDUS_RECEIVER_CERTIFICATE")
+                _log.warning("Anyone on the network can read what is sent: set QFUNDUS_RECEIVER_CERTIFICATE")
             return None
         if chosen.receiver_ca is None:
             raise SetupError("QFUNDUS_RECEIVER_CA is needed: senders show certificates, too (DICOM PS3.15 B.9).")
@@ -175,11 +177,11 @@ class Receiver:
             self._store.put(self._settings.landing_bucket, landed_photograph(self._key, uid), event.encoded_dataset())
         except Retry as why:
             count.refused += 1
-            _log.warning("A photograph could not land", why=str(why))
+            _log.warning("Could not land a photograph", why=str(why))
             return _OUT_OF_RESOURCES
         except Exception as error:  # noqa: BLE001  (a hostile peer may cause anything; its message may quote values)
             count.refused += 1
-            _log.warning("A photograph could not be received", why=type(error).__name__)
+            _log.warning("Could not receive a photograph", why=type(error).__name__)
             return _PROCESSING_FAILURE
         count.landed += 1
         return _SUCCESS
@@ -194,7 +196,7 @@ class Receiver:
         try:
             self._trail.append(code, action, what, why, **details)
         except Retry as error:  # nobody could be told but the log: the association is over
-            _log.error("The audit trail could not be written", what=what, why=str(error), **details)
+            _log.error("Could not write to the audit trail", what=what, why=str(error), **details)
 
     def _end(self, event: Event) -> None:
         count = self._counts.pop(id(event.assoc), None)
@@ -263,7 +265,7 @@ class Receiver:
         role = build_role(StorageCommitmentPushModel, scp_role=True)  # the provider calls: roles are turned round
         association = entity.associate(peer.host, peer.port, ae_title=peer.title, ext_neg=[role])
         if not association.is_established:
-            raise Retry("It takes no association.")
+            raise Retry("It accepts no association.")
         try:
             yield association
         finally:

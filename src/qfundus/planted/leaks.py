@@ -55,7 +55,7 @@ def search_planted(site: Site, dag: str, run: str) -> dict[str, int]:
         where = "; ".join(f"{place.name} ({', '.join(place.found[:5])})" for place in places if place.found)
         raise LeakError(
             f"A planted name was found in {found} places: {where}. See {planted_name(run)} in the bucket "
-            f"{site.settings.curated_bucket} (`qfundus planted`). Use nothing of this run until the leak is closed."
+            f"{site.settings.curated_bucket} (`qfundus planted`). Do not use this run's data until the leak is closed."
         )
     return figures
 

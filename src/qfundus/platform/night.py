@@ -120,7 +120,7 @@ class _Follower:
         lines = "\n".join(f"    {describe_entry(entry)}" for entry in entries)
         return (
             f"The task “{failed.display_name}” ({dag}.{failed.name}) failed. Its log ends:\n{lines}\n"
-            f"What to do stands in the table at {self._url}/dags/{dag}; then clear the task there, "
+            f"See the failure table at {self._url}/dags/{dag}, then clear the task there, "
             "or run `qfundus night` again: what is done already is found."
         )
 

@@ -14,5 +14,5 @@ def write_run_note(dag: str, run: str, note: str) -> None:
     try:
         AirflowClient(load_settings()).write_note(dag, run, note)
     except (Retry, SetupError) as error:
-        _log.warning("The run's note could not be written", why=str(error))
+        _log.warning("Could not write the run's note", why=str(error))
     _log.info("Run note", note=note)

@@ -28,7 +28,7 @@ def load_or_make_secrets(folder: Path) -> dict[str, str]:
         return json.loads(file.read_text())
     made = {name: _make(name) for name in SECRET_NAMES}
     write_private(file, json.dumps(made, indent=1))
-    _log.warning("A site key is made: with another one each patient has another pseudonym", file=str(file))
+    _log.warning("Generated a new site key. Pseudonyms depend on it: back it up", file=str(file))
     return made
 
 

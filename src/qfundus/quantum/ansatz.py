@@ -97,7 +97,7 @@ def build_ansatz(name: str, n_qubits: int, n_layers: int) -> QuantumCircuit:
         case "zz_feature_map":
             return _zz_with_real_amplitudes(n_qubits, n_layers)
         case _:
-            raise ValueError(f"There is no circuit {name}: take one that `quantum.ansatz` in the recipe allows.")
+            raise ValueError(f"Unknown circuit {name}: use one that `quantum.ansatz` in the recipe allows.")
 
 
 def _encoded_real_amplitudes(n_qubits: int, n_layers: int) -> QuantumCircuit:

@@ -39,7 +39,7 @@ def compile_exact(circuit: Gates, observables: tuple[Observable, ...], method: M
         ValueError: for an unknown method or qubit, or where a step of one sample would not fit into memory.
     """
     if method not in get_args(Method):
-        raise ValueError(f"There is no method {method}: take one of {', '.join(get_args(Method))}.")
+        raise ValueError(f"Unknown method {method}: use one of {', '.join(get_args(Method))}.")
     for one in observables:
         if not all(0 <= qubit < circuit.n_qubits for qubit in one) or len(set(one)) < len(one):
             raise ValueError(f"An observable names some of the {circuit.n_qubits} qubits, once each; {one} does not.")

@@ -93,7 +93,7 @@ def _without_measurements(circuit: QuantumCircuit) -> QuantumCircuit:
     bare, measured = circuit.copy_empty_like(), set[Any]()
     for instruction in circuit.data:
         if instruction.operation.name != "barrier" and not measured.isdisjoint(instruction.qubits):
-            raise ValueError("A qubit is used after it was measured: circuits are measured at their end alone.")
+            raise ValueError("A qubit is used after it was measured: measure only at the end of a circuit.")
         if instruction.operation.name == "measure":
             measured.update(instruction.qubits)
         if instruction.operation.name not in _UNITLESS:
@@ -143,7 +143,7 @@ def _to_polynomial(angle: Any, places: dict[Any, int]) -> Polynomial:
         terms = Poly(expression, *symbols).terms()
     except PolynomialError:
         raise ValueError(
-            f"The angle {angle} is no polynomial of the parameters, which the exact engine needs."
+            f"The angle {angle} is not a polynomial of the parameters, as the exact engine requires."
         ) from None
     polynomial: Polynomial = {}
     for powers, coefficient in terms:

@@ -47,7 +47,7 @@ class ShotsLayer(nn.Module):
         """
         super().__init__()
         if gradient not in get_args(Gradient):
-            raise ValueError(f"There is no gradient by {gradient}: take {' or '.join(get_args(Gradient))}.")
+            raise ValueError(f"Unknown gradient {gradient}: use {' or '.join(get_args(Gradient))}.")
         if not 0 < precision < 1:
             raise ValueError(f"The precision is a standard deviation between 0 and 1, not {precision}.")
         if gradient == "parameter_shift":

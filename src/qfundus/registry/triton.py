@@ -148,7 +148,7 @@ def smoke_test(settings: Settings, version: str, smoke: Path) -> None:
         except (Retry, ValueError) as error:  # ValueError: an answer of the wrong shape
             raise SmokeTestError(f"Triton does not answer: {error}") from None
         if answer.version != version:
-            raise SmokeTestError(f"Version {answer.version} answers in place of {version}.")
+            raise SmokeTestError(f"Version {answer.version} is being served instead of {version}.")
         worst = float(np.abs(answer.probabilities - expected["probabilities"]).max())
         if not worst <= (COARSE_TOLERANCE if coarse else SMOKE_TOLERANCE):
             raise SmokeTestError(f"A probability differs by {worst:.1e} from what it was when the version was made.")

@@ -107,7 +107,7 @@ class AuditTrail:
                 self._write(head, _event("110113", "E", "audit trail", _LOST_HEAD, "qfundus", {}))
             elif self._write(head, event):
                 return head.number + 1
-        raise Retry("The audit trail is written by too many at once.")
+        raise Retry("Too many processes are writing to the audit trail at once.")
 
     def head(self) -> Head:
         """Return the end of the chain."""

@@ -25,7 +25,7 @@ def unseal(key: SiteKey, sealed: bytes, name: str) -> bytes:
         ValueError: where the bytes, the name or the key differ from those at sealing.
     """
     if not sealed.startswith(_MAGIC):
-        raise ValueError("This is no sealed object.")
+        raise ValueError("This is not a sealed object.")
     nonce, body = sealed[4 : 4 + _NONCE], sealed[4 + _NONCE :]
     for generation in key.generations():
         with suppress(InvalidTag):

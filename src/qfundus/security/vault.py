@@ -45,7 +45,7 @@ class Vault:
         names = [stored.name for stored in listed]
         self._trail.append("110103", "R", patient, why, decision="reveal", revealed=len(names))
         if not names:
-            raise LookupError("The vault knows nothing of this pseudonym.")
+            raise LookupError("The vault has no entry for this pseudonym.")
         return [Identified(**json.loads(self._open(name))) for name in names]
 
     def _open(self, name: str) -> bytes:

@@ -18,4 +18,4 @@ def decide_quarantined(source: str, decision: str, why: str, who: str) -> None:
     try:
         decisions[decision](source, why, who)
     except LookupError:
-        raise SetupError("No item of that pseudonym is in quarantine: see `qfundus quarantine list`.") from None
+        raise SetupError("No item with that pseudonym is in quarantine: see `qfundus quarantine list`.") from None

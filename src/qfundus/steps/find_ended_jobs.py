@@ -17,5 +17,5 @@ def find_ended_jobs(jobs: Sequence[str]) -> dict[str, str] | None:
     jobs_found = {name: store.find(name) for name in jobs}
     states = {name: job.state for name, job in jobs_found.items() if job is not None}
     if missing := len(jobs_found) - len(states):
-        raise SetupError(f"{missing} of the jobs are not in the job store: submit them again.")
+        raise SetupError(f"{missing} of the jobs are not in the job store: resubmit them.")
     return states if all(state in ENDED for state in states.values()) else None

@@ -69,12 +69,12 @@ def verify_folder(folder: Path, originals: Path, policy: Path) -> Findings:
         identities[hashlib.sha256(data).hexdigest()] = identity
         everybody.add(identity)
     if not identities:
-        raise SetupError("There is no original to compare with.")
+        raise SetupError("No originals found to compare with: check --originals.")
     findings, shifts = Findings(), dict[str, set[int]]()
     is_ours = (folder / "clean").is_dir()
     outputs = sorted(file for file in (folder / "clean" if is_ours else folder).rglob("*") if file.is_file())
     if not outputs and not is_ours:
-        raise SetupError("There is no file to look at.")
+        raise SetupError("No files found to verify: check the folder.")
     for path in (file for file in outputs if file.suffix not in _TABLES):
         data = path.read_bytes()
         identity = identities.get(after_to_before.get(hashlib.sha256(data).hexdigest(), ""))

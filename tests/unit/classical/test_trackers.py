@@ -47,7 +47,7 @@ def test_a_tracking_server_that_dies_costs_figures_and_not_the_training(tmp_path
     wait_until(running.has_ended, 150)
     assert job.is_done
     assert len(losses(job)) == 4
-    assert "Figures are kept in the log alone" in (tmp_path / "00" / "output.log").read_text()
+    assert "Figures are only in the log" in (tmp_path / "00" / "output.log").read_text()
 
 
 def answers(url):

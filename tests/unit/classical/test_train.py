@@ -384,7 +384,7 @@ def test_a_tracker_that_cannot_be_reached_is_left_alone_for_a_minute_and_stops_n
         forgiving.log(step, {"loss": 1.0})
     forgiving.close(failed=False)
     assert away.tries == 1
-    assert "Figures are kept in the log alone" in "".join(capsys.readouterr())
+    assert "Figures are only in the log" in "".join(capsys.readouterr())
 
 
 def test_logs_to_a_full_disk_stop_nothing():

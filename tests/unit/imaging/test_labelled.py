@@ -65,7 +65,7 @@ def test_an_npz_file_whose_labels_and_images_do_not_match_is_refused(arrays, sai
     [
         ([("missing.png", 1)], "line 2: there is no such file"),
         ([("labels.csv", "two")], "line 2: the grade must be a whole number"),
-        ([("labels.csv", 1), ("labels.csv", 2)], "names files again in lines 3: give"),
+        ([("labels.csv", 1), ("labels.csv", 2)], "repeats files in lines 3: give"),
         ([("../outside.png", 1)], "outside the folder"),
         ([], "names no photograph"),
     ],

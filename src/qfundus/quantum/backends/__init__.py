@@ -65,7 +65,7 @@ def open_backend(name: str, file: Path | None = None) -> Backend:
     mitigation = options.pop("mitigation", None)
     points = {point.name: point for point in entry_points(group=_GROUP)}
     if through not in points:
-        raise SetupError(f"{name} runs through {through}, which no installed package offers ({_GROUP}).")
+        raise SetupError(f"{name} runs through {through}, which no installed package provides ({_GROUP}).")
     plugin = _load(points[through])
     try:
         backend = plugin.open_backend(options)
@@ -104,7 +104,7 @@ def describe_backend(name: str, file: Path | None = None) -> dict[str, Any]:
     """
     described = read_backends(file)
     if name not in described:
-        raise SetupError(f"There is no quantum backend {name}: take one of {', '.join(sorted(described))}.")
+        raise SetupError(f"Unknown quantum backend {name}: use one of {', '.join(sorted(described))}.")
     return described[name]
 
 
@@ -114,7 +114,7 @@ def read_backends(file: Path | None = None) -> dict[str, dict[str, Any]]:
     try:
         return yaml.safe_load(file.read_text())["backends"]
     except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise SetupError(f"{file.name} describes no quantum backends ({type(error).__name__}).") from None
+        raise SetupError(f"{file.name} does not describe quantum backends ({type(error).__name__}).") from None
 
 
 def _load(point: EntryPoint) -> Any:

@@ -22,7 +22,7 @@ class _Estimator(EstimatorV2):
         coerced = [EstimatorPub.coerce(pub, precision) for pub in pubs]
         for sets in map(parameter_sets, coerced):
             if not len(sets):
-                raise ValueError("There is no parameter set to estimate anything for.")
+                raise ValueError("No parameter set given: give at least one.")
             if not np.isfinite(sets).all():
                 raise ValueError("A parameter is not a finite number.")
         return super().run(coerced, precision=precision)

@@ -35,7 +35,7 @@ def _open(target: str, gates: str = "qis") -> Backend:
     try:
         workspace = Workspace.from_connection_string(settings.azure_connection.get_secret_value())
     except ValueError:
-        raise SetupError("QFUNDUS_AZURE_CONNECTION is no connection string of a workspace: copy it anew.") from None
+        raise SetupError("QFUNDUS_AZURE_CONNECTION is not a workspace's connection string: copy it again.") from None
     return open_target(workspace, target, gates)
 
 

@@ -107,7 +107,7 @@ class Driver:
         number, _, answer = self._answer().partition(" ")
         if number != str(self._calls):
             self._kill()
-            raise Retry(f"The driver of {self._name} answered something else: it is started anew.")
+            raise Retry(f"The driver of {self._name} gave an unexpected answer and is being restarted.")
         return answer
 
     def _answer(self) -> str:
@@ -115,7 +115,7 @@ class Driver:
         assert self._process.stdout is not None  # noqa: S101  (a pipe)
         if not select([self._process.stdout], [], [], self._patience)[0]:
             self._kill()
-            raise Retry(f"The driver of {self._name} said nothing for {self._patience:g} s: it was ended.")
+            raise Retry(f"The driver of {self._name} did not answer for {self._patience:g} s and was stopped.")
         line = self._process.stdout.readline().strip()
         if not line:
             code = self._process.wait()

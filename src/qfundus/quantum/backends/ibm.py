@@ -54,8 +54,8 @@ def open_service() -> QiskitRuntimeService:
         return QiskitRuntimeService(channel=_CHANNEL, token=token, instance=settings.ibm_instance)
     except Exception as error:  # noqa: BLE001  (the client's and requests' errors have no common kind)
         raise SetupError(
-            f"IBM's service does not take us ({type(error).__name__}): the token may have expired; "
-            "set QFUNDUS_IBM_TOKEN and QFUNDUS_IBM_INSTANCE anew, and check the way out of this network."
+            f"IBM's service rejected the login ({type(error).__name__}): the token may have expired; "
+            "renew QFUNDUS_IBM_TOKEN and QFUNDUS_IBM_INSTANCE, and check this network's outbound access."
         ) from None
 
 

@@ -50,7 +50,7 @@ def read_rules() -> Rules:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise SetupError(f"The jobs in configs/quantum.yaml are wrong: {wrong}.") from None
     if rules.fallback not in read_backends():
-        raise SetupError(f"The fallback {rules.fallback} in configs/quantum.yaml is none of the backends there.")
+        raise SetupError(f"The fallback {rules.fallback} in configs/quantum.yaml is not one of the backends there.")
     return rules
 
 

@@ -31,12 +31,12 @@ class Work:
         if len(given) != 2 or given[1] != wanted:
             raise ValueError(f"The circuit has {wanted} parameters: give (sets, {wanted}) numbers, not {given}.")
         if not self.observables or not all(self.observables):
-            raise ValueError("There is no observable to estimate.")
+            raise ValueError("No observable to estimate: give at least one.")
         for label in self._labels:
             if len(label) != self.circuit.num_qubits or not set(label) <= set("IXYZ"):
-                raise ValueError(f"{label} is no Pauli string of the circuit's {self.circuit.num_qubits} qubits.")
+                raise ValueError(f"{label} is not a Pauli string of the circuit's {self.circuit.num_qubits} qubits.")
         if not len(self.parameters):
-            raise ValueError("There is no parameter set to estimate anything for.")
+            raise ValueError("No parameter set given: give at least one.")
         if not np.isfinite(self.parameters).all():
             raise ValueError("A parameter is not a finite number.")
         if not 0 < self.precision < 1:
