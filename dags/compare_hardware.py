@@ -56,9 +56,7 @@ from retries import FAIL_WHAT_CANNOT_HEAL
             title="Precision",
             description="The standard deviation of each value; halving it takes four times the shots.",
         ),
-        "hours": Param(
-            8, type="number", exclusiveMinimum=0, title="Hours", description="How long a machine may take."
-        ),
+        "hours": Param(8, type="number", exclusiveMinimum=0, title="Hours", description="How long a machine may take."),
     },
 )
 def compare_hardware():

@@ -3,9 +3,8 @@
 import io
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
+from contextlib import chdir
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import pandas as pd
 import structlog
 
 from qfundus.errors import Retry
+from qfundus.features.feast_import import import_feast
 from qfundus.layout import feature_repo
 from qfundus.settings import Settings
 from qfundus.site import Site
@@ -52,9 +52,7 @@ def open_feature_store(settings: Settings) -> "FeatureStore":
     """Open the feature store; Feast reads its endpoints and keys from the environment."""
     os.environ.update(_feast_environment(settings))
     settings.online_store.parent.mkdir(parents=True, exist_ok=True)
-    from feast import FeatureStore
-
-    return FeatureStore(repo_path=str(feature_repo()))
+    return import_feast().FeatureStore(repo_path=str(feature_repo()))
 
 
 def write_part(site: Site, view: str, run: str, known_at: datetime, rows: pd.DataFrame) -> bool:
@@ -79,29 +77,19 @@ def part_time(name: str) -> datetime:
 
 
 def apply_definitions(settings: Settings) -> None:
-    """Register the definitions in `feature_repo/`, by `feast apply` as a person would run it there.
+    """Register the definitions in `feature_repo/`, as `feast apply` would.
 
     Raises:
-        Retry: with the end of what Feast said.
+        Retry: with what Feast said.
     """
-    settings.online_store.parent.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "feast.cli.cli",
-            "--chdir",
-            str(feature_repo()),
-            "apply",
-            "--skip-source-validation",
-        ],
-        env={**os.environ, **_feast_environment(settings)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise Retry(f"`feast apply` failed: {done.stderr[-1500:]}")
+    feature_store = open_feature_store(settings)
+    from feast.repo_operations import apply_total
+
+    try:
+        with chdir(feature_repo()):  # where Feast looks for definitions
+            apply_total(feature_store.config, feature_repo(), skip_source_validation=True)
+    except Exception as error:  # noqa: BLE001  (whatever Feast and its registry raise)
+        raise Retry(f"`feast apply` failed: {type(error).__name__}: {str(error)[-1500:]}") from None
 
 
 def materialise_new(site: Site, until: datetime) -> list[Chunk]:
