@@ -5,14 +5,12 @@ data training stood. A run that goes on takes the newest that counts.
 """
 
 import json
-import re
 import tempfile
 import warnings
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import structlog
@@ -23,13 +21,14 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.utils._pytree import tree_map_only
 
+from qfundus.classical.checkpoint_folder import GRACE, list_checkpoints
 from qfundus.classical.parallel import Layout
 from qfundus.classical.storage_folder import StorageFolder, delete_folder, open_folder
 from qfundus.errors import TrainingError
 from qfundus.settings import fsspec_options
 
 if TYPE_CHECKING:
-    from fsspec import AbstractFileSystem
+    pass
 
 _log = structlog.get_logger()
 # One process alone is no mistake; it is said in the thread that writes, too.
@@ -37,8 +36,6 @@ warnings.filterwarnings("ignore", message="torch.distributed is disabled")
 # Of a try that was cut off: what is half written is written anew.
 warnings.filterwarnings("ignore", message="Detected an existing checkpoint")
 _COMPLETE = "complete.json"
-GRACE = 20.0  # seconds: a pod that is ended has thirty
-_NAME = re.compile(r"\d{5}-\d{6}")  # a position's: whatever else lies beside checkpoints is somebody's own
 
 
 @dataclass(frozen=True)
@@ -218,28 +215,9 @@ class Checkpoints:
                 # Its mark goes first: what is half gone must not count.
                 fs.rm_file(f"{root}/{position.name}/{_COMPLETE}")
                 fs.rm(f"{root}/{position.name}", recursive=True)
-        for name in _named_in(fs, root):
+        for name in list_checkpoints(fs, root):
             if name < complete[-1].name and name not in needed:  # it was interrupted
                 fs.rm(f"{root}/{name}", recursive=True)
-
-
-def forget_checkpoints(address: str) -> None:
-    """Delete the checkpoints in a folder, and the folder where nothing else is in it."""
-    fs, root = open_folder(address)
-    fs.invalidate_cache()
-    if not fs.exists(root):
-        return
-    for name in _named_in(fs, root):
-        fs.rm(f"{root}/{name}", recursive=True)
-    if "://" not in address:  # S3 has no folders
-        with suppress(OSError):
-            Path(root).rmdir()
-
-
-def _named_in(fs: "AbstractFileSystem", root: str) -> list[str]:
-    """List what in a folder has a checkpoint's name, whether it counts or not."""
-    names = [str(entry).rstrip("/").rpartition("/")[2] for entry in fs.ls(root, detail=False)]
-    return [name for name in names if _NAME.fullmatch(name)]
 
 
 def save_shards(state: dict[str, Any], folder: str, layout: Layout) -> "Future[None]":

@@ -14,6 +14,7 @@ from qfundus.classical.storage_folder import StorageFolder
 from qfundus.errors import TrainingError
 from qfundus.recipes.network import NetworkRecipe
 
+LAST_WORD = "Training ends: "  # what follows says why; torchrun adds pages that do not
 WEIGHTS_FILE, TRAINED_FILE = "weights.pt", "trained.json"
 
 

@@ -16,10 +16,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Protocol
 
-from qfundus.classical.checkpoints import GRACE
-from qfundus.classical.job import TrainingJob
+from qfundus.classical.checkpoint_folder import GRACE
+from qfundus.classical.job import LAST_WORD, TrainingJob
 from qfundus.classical.storage_folder import StorageFolder
-from qfundus.classical.train import LAST_WORD, train
 from qfundus.errors import Retry, SetupError, TrainingError
 
 JOB_FILE, OUTPUT_FILE = "job.json", "output.log"
@@ -117,6 +116,8 @@ class InPlace:
 
     def start(self, job: TrainingJob) -> Running:
         """Train to the end."""
+        from qfundus.classical.train import train  # other launchers leave that to other processes
+
         train(job)
         return Ended()
 

@@ -9,7 +9,7 @@ import structlog
 import torch
 
 from qfundus.classical.assemble import assemble
-from qfundus.classical.checkpoints import forget_checkpoints
+from qfundus.classical.checkpoint_folder import forget_checkpoints
 from qfundus.classical.claim import claim_folder
 from qfundus.classical.evaluate import Measured, measure
 from qfundus.classical.job import TRAINED_FILE, TrainingJob, hold_folder

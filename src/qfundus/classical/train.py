@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from qfundus.classical.checkpoints import Checkpoints, Position
 from qfundus.classical.engine import open_engine
 from qfundus.classical.folds import split_fold
-from qfundus.classical.job import TRAINED_FILE, WEIGHTS_FILE, TrainingJob, hold_folder
+from qfundus.classical.job import LAST_WORD, TRAINED_FILE, WEIGHTS_FILE, TrainingJob, hold_folder
 from qfundus.classical.loader import Batch, Order, ShardDataset, load_in_order, load_steps
 from qfundus.classical.monitor import Watch
 from qfundus.classical.network import Network
@@ -32,8 +32,6 @@ from qfundus.classical.trackers import open_trackers
 from qfundus.errors import SetupError, TrainingError
 from qfundus.logs import set_up_logs
 from qfundus.recipes.network import NetworkTraining
-
-LAST_WORD = "Training ends: "  # what follows says why; torchrun adds pages that do not
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,11 @@ def choose_split(key: SiteKey, patient: str, splits: Splits) -> str:
     return "validation" if fraction < splits.train + splits.validation else "test"
 
 
+def count_eyes(eyes: pd.DataFrame) -> dict[str, int]:
+    """Count the eyes and their patients."""
+    return {"eyes": len(eyes), "patients": int(eyes["patient_id"].nunique())}
+
+
 def read_split(dataset: Path | str, split: str) -> Split:
     """Read one split of a snapshot.
 

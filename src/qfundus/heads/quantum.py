@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
 from torch import nn
 
 from qfundus.features.embed import EMBEDDING_SIZE
@@ -86,6 +85,8 @@ def fit_projection(embeddings: np.ndarray, features: int, seed: int) -> tuple[np
     All features share the first one's scale: whitening would raise the noise of the last to the height of the first.
     With fewer eyes than features the last columns stay zero.
     """
+    from sklearn.decomposition import PCA  # takes as long to import as PyTorch, and only training needs it
+
     mean, spread = fit_scaling(embeddings)
     components = min(features, len(embeddings) - 1)
     fitted = PCA(components, random_state=seed).fit((embeddings - mean) / spread)

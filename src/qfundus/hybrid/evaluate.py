@@ -9,7 +9,7 @@ from qfundus.evaluation.occlusion import choose_eyes, map_occlusion
 from qfundus.evaluation.predictions import FORMS, Predictions
 from qfundus.features.embed import load_backbone
 from qfundus.features.photographs import read_discs
-from qfundus.features.snapshot import read_split
+from qfundus.features.snapshot import count_eyes, read_split
 from qfundus.heads.fit import predict_logits
 from qfundus.heads.quantum import load_quantum_head
 from qfundus.heads.saved_circuit import SavedCircuit
@@ -56,11 +56,6 @@ def measure_forms(recipe: NightlyRecipe, predictions: Predictions) -> Figures:
         form: evaluate(predictions.by_form[form], grades, patients, recipe.evaluation, recipe.seed) for form in FORMS
     }
     return {form: {name: its.to_dict() for name, its in figures.items()} for form, figures in measured.items()}
-
-
-def count_eyes(eyes: pd.DataFrame) -> dict[str, int]:
-    """Count the eyes and their patients."""
-    return {"eyes": len(eyes), "patients": int(eyes["patient_id"].nunique())}
 
 
 def _mix_and_export(

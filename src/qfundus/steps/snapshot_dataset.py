@@ -4,7 +4,6 @@ from datetime import datetime
 from pathlib import Path
 
 from qfundus.features import snapshot
-from qfundus.hybrid.evaluate import count_eyes
 from qfundus.recipes.nightly import NightlyRecipe
 from qfundus.site import open_site
 
@@ -15,5 +14,5 @@ def snapshot_dataset(recipe: str, as_of: str, dataset: str) -> dict[str, float]:
     table = snapshot.snapshot_dataset(open_site(), splits, datetime.fromisoformat(as_of))
     Path(dataset).parent.mkdir(parents=True, exist_ok=True)
     table.to_parquet(dataset, index=False)
-    counts = {split: count_eyes(table.query("split == @split")) for split in snapshot.SPLITS}
+    counts = {split: snapshot.count_eyes(table.query("split == @split")) for split in snapshot.SPLITS}
     return {f"{split}_{what}": float(count) for split, its in counts.items() for what, count in its.items()}
