@@ -30,7 +30,7 @@ from benchmarks.contraction import LIBRARIES, contraction
 from qfundus.quantum.ansatz import chain_ansatz
 from qfundus.quantum.gates import lower
 from qfundus.quantum.layer import QuantumLayer
-from qfundus.quantum.state_vector import count_passes
+from qfundus.quantum.state_vector_program import count_passes
 
 Step = Callable[[], object]
 LAYERS = 3

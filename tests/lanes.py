@@ -8,11 +8,13 @@ so far is shown while it runs. The exit status is 1 if a lane has failed.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +40,14 @@ class Lane:
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "QFUNDUS_TESTS_NOT_RUN": str(self.not_run)},
+                start_new_session=True,
             )
+
+    def end(self) -> None:
+        """End it with all that it has started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGTERM)
+        self.process.wait()
 
     def has_ended(self) -> bool:
         """Say whether it has ended; note when."""
@@ -76,8 +85,7 @@ def run_lanes(names: list[str]) -> bool:
                         print(f"{lane.name}, {shown - lane.begun:.0f} s: {lane.last_line()}", flush=True)
         finally:
             for lane in running:
-                lane.process.terminate()
-                lane.process.wait()
+                lane.end()
         _summarise(lanes)
         return all(lane.process.returncode == 0 for lane in lanes)
 
@@ -99,5 +107,10 @@ def _summarise(lanes: list[Lane]) -> None:
         print(f"{count:6d}  {why}")
 
 
+def _end(*_: object) -> None:
+    sys.exit(143)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _end)
     sys.exit(not run_lanes(sys.argv[1:]))

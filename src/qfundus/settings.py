@@ -8,6 +8,8 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from qfundus import __version__
+from qfundus.errors import SetupError
+from qfundus.recipes.spelling import nearest
 
 STATE_FOLDER = ".qfundus"
 SERVED_MODEL = "fundus_grader"  # by this name Triton serves
@@ -89,8 +91,6 @@ class QuantumSettings(BaseSettings):
     @property
     def needed_google_project(self) -> str:
         """The Google Cloud project whose processors are used."""
-        from qfundus.errors import SetupError
-
         if self.google_project is None:
             raise SetupError(
                 "Google's processors need a project: set QFUNDUS_GOOGLE_PROJECT and GOOGLE_APPLICATION_CREDENTIALS, "
@@ -120,8 +120,6 @@ def load_settings() -> Settings:
         SetupError: where a needed setting is in neither place.
     """
     from pydantic import ValidationError
-
-    from qfundus.errors import SetupError
 
     written = state_folder() / "settings.env"
     try:
@@ -162,9 +160,6 @@ def load_training_settings() -> TrainingSettings:
         SetupError: where a setting is wrong.
     """
     from pydantic import ValidationError
-
-    from qfundus.errors import SetupError
-    from qfundus.recipes.reading import nearest
 
     known = [f"QFUNDUS_TRAINING_{name.upper()}" for name in TrainingSettings.model_fields]
     for name in os.environ:
@@ -220,8 +215,6 @@ def lance_options(uri: str) -> dict[str, str] | None:
 
 def _object_settings() -> ObjectSettings:
     from pydantic import ValidationError
-
-    from qfundus.errors import SetupError
 
     written = state_folder() / "settings.env"
     try:

@@ -5,25 +5,25 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from seaweedfs import SeaweedFS
+from seaweedfs import SeaweedFS, ports_of_its_own
 from sites import fresh, site, site_key, store
 
 __all__ = ["fresh", "site", "site_key", "store"]
 
 
 @pytest.fixture(scope="session")
-def seaweedfs(worker_id):
+def seaweedfs():
     # Not pytest's own folder: its path is too long for a Unix socket.
     folder = Path(tempfile.mkdtemp(prefix="qfundus-store-"))
-    number = 0 if worker_id == "master" else int(worker_id.removeprefix("gw"))
-    server = SeaweedFS(folder, offset=1000 * (number + 1))
-    try:
-        server.start()
-        server.create_buckets()
-        yield server
-    finally:
-        server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+    with ports_of_its_own() as offset:
+        server = SeaweedFS(folder, offset)
+        try:
+            server.start()
+            server.create_buckets()
+            yield server
+        finally:
+            server.stop()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,11 @@
 import os
 import signal
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 
 import httpx
@@ -15,6 +19,20 @@ from qfundus.settings import Settings
 from qfundus.storage import ObjectStore
 
 STORE_PORTS = [name for name in WANTED_PORTS if name.startswith(("weed", "s3"))]
+
+
+@contextmanager
+def ports_of_its_own() -> Iterator[int]:
+    """Yield an offset to ports that no other process of these tests takes, whichever lane it is in."""
+    for number in range(1, 20):
+        with (Path(tempfile.gettempdir()) / f"qfundus-test-ports-{number}").open("w") as lock:
+            try:
+                flock(lock, LOCK_EX | LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield 1000 * number
+            return
+    raise AssertionError("Twenty object stores run already")
 
 
 class SeaweedFS:

@@ -25,4 +25,4 @@ def test_every_reason_has_a_remedy():
 def test_a_disk_that_is_full_is_said_to_be_and_not_traced_back():
     with Path("/dev/full").open("wb", buffering=0) as full, pytest.raises(OSError, match="No space left") as refused:
         full.write(b"1")
-    assert "make room" in explain(refused.value)
+    assert "free some space" in explain(refused.value)

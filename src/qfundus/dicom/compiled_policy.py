@@ -5,7 +5,7 @@ from functools import cache
 from pydicom._uid_dict import UID_dictionary
 
 from qfundus import __version__
-from qfundus.dicom.elements import Syntax, encode, encode_items
+from qfundus.dicom.encoding import Syntax, encode, encode_items
 from qfundus.dicom.policy import OPTION_CODES, Policy
 from qfundus.dicom.profile import Profile
 from qfundus.dicom.tags import CODE_MEANING, CODE_VALUE, CODING_SCHEME

@@ -12,24 +12,14 @@ from typing import NamedTuple
 from pydicom.datadict import keyword_for_tag
 
 from qfundus.dicom.compiled_policy import CompiledPolicy
-from qfundus.dicom.elements import (
-    ALLOWED_VRS,
-    DEFLATED,
-    DICTIONARY_VRS,
-    Buffer,
-    DicomFile,
-    Element,
-    Syntax,
-    deflate,
-    encode,
-    encode_items,
-    parse_file,
-)
+from qfundus.dicom.elements import DicomFile, Element, parse_file
+from qfundus.dicom.encoding import DEFLATED, Buffer, Syntax, deflate, encode, encode_items
 from qfundus.dicom.pixels import clean_pixels
 from qfundus.dicom.subject import Subject, character_set_of
 from qfundus.dicom.tags import CHARACTER_SET, CODING_SCHEME, SERIES, SOP_CLASS, SOP_INSTANCE, STUDY
 from qfundus.dicom.values import WORD_VRS, Item, ValueCleaner
 from qfundus.dicom.vocabulary import is_vocabulary
+from qfundus.dicom.vrs import ALLOWED_VRS, DICTIONARY_VRS
 from qfundus.errors import Discard
 from qfundus.security.keys import SiteKey
 

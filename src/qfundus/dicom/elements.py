@@ -6,55 +6,21 @@ small objects, whatever the size of the pixels behind it.
 
 import struct
 import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from mmap import mmap
-from typing import NamedTuple
 
-from pydicom._dicom_dict import DicomDictionary
 from pydicom._uid_dict import UID_dictionary
-from pydicom.uid import UID
-from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, STANDARD_VR
 
+from qfundus.dicom.encoding import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, UNDEFINED, Buffer, Syntax
+from qfundus.dicom.vrs import DICTIONARY_VRS, LONG_VRS, VRS
 from qfundus.errors import Discard
 
-Buffer = bytes | memoryview
 PIXEL_DATA = 0x7FE00010
-UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _DEEPEST = 32  # sequences within sequences; real files stay under ten
 _MOST_ELEMENTS = 200_000
 _MOST_INFLATED, _INFLATED_BY = 1 << 26, 100  # bytes beside so many times the file's own; beyond is a bomb
-_LONG_VRS = frozenset(vr.value for vr in EXPLICIT_VR_LENGTH_32)
-_VRS = {vr.value.encode(): vr.value for vr in STANDARD_VR}
-ALLOWED_VRS: dict[int, frozenset[str]] = {
-    tag: frozenset(entry[0].split(" or ")) for tag, entry in DicomDictionary.items()
-}
-DICTIONARY_VRS: dict[int, str] = {tag: entry[0].split(" or ")[0] for tag, entry in DicomDictionary.items()}
-EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
-IMPLICIT_LITTLE = "1.2.840.10008.1.2"
-EXPLICIT_BIG = "1.2.840.10008.1.2.2"
-DEFLATED = "1.2.840.10008.1.2.1.99"
-
-
-_HEADS = {order: tuple(struct.Struct(order + form).pack for form in ("HHI", "HH2sH", "HH2sHI")) for order in ("<", ">")}
-
-
-@cache
-def most_values(tag: int) -> int:
-    """Return how many values an attribute may have at most."""
-    most = DicomDictionary[tag][1].rsplit("-", maxsplit=1)[-1] if tag in DicomDictionary else ""
-    return int(most) if most.isdecimal() else _MOST_ELEMENTS
-
-
-class Syntax(NamedTuple):
-    """How a data set is coded: VRs written or implied, and the order of bytes."""
-
-    explicit: bool
-    order: str  # "<" little endian, ">" big endian
-
-
 _IMPLICIT_LITTLE = Syntax(explicit=False, order="<")
 
 
@@ -166,7 +132,7 @@ def _syntax_of(transfer_syntax: str) -> Syntax:
 
 def _guess_syntax(view: memoryview, start: int) -> tuple[Syntax, str]:
     # A file without meta information: an explicit VR shows as two letters behind the first tag.
-    if bytes(view[start + 4 : start + 6]) in _VRS:
+    if bytes(view[start + 4 : start + 6]) in VRS:
         big = view[start] == 0
         return Syntax(explicit=True, order=">" if big else "<"), EXPLICIT_BIG if big else EXPLICIT_LITTLE
     return Syntax(explicit=False, order="<"), IMPLICIT_LITTLE
@@ -183,18 +149,6 @@ def _inflate(deflated: memoryview) -> bytes:
     if not inflater.eof:
         raise Discard("truncated", "The deflated data set ends early.")
     return inflated
-
-
-def deflate(plain: bytes) -> bytes:
-    """Deflate a data set, padded to an even length (PS3.5 A.5)."""
-    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    deflated = deflater.compress(plain) + deflater.flush()
-    return deflated + b"\0" * (len(deflated) % 2)
-
-
-def is_encapsulated(transfer_syntax: str) -> bool:
-    """Say whether pixels come in fragments, compressed."""
-    return UID(transfer_syntax).is_compressed and transfer_syntax != DEFLATED
 
 
 class _Parser:
@@ -264,10 +218,10 @@ class _Parser:
         tag = group << 16 | number
         if group == 0xFFFE:
             raise Discard("truncated", "An item appears outside a sequence.")
-        vr = _VRS.get(code)
+        vr = VRS.get(code)
         if vr is None:
             raise Discard("unreadable_header", "An element has a VR that DICOM does not define.")
-        if vr not in _LONG_VRS:
+        if vr not in LONG_VRS:
             return tag, vr, position + 8, length
         if position + 12 > end:
             raise Discard("truncated", "The file ends within an element's head.")
@@ -352,33 +306,3 @@ class _Parser:
                 raise Discard("truncated", "The fragments of the pixel data are broken.")
             fragments.append((position, length))
             position += length
-
-
-def encode(tag: int, vr: str, value: bytes, syntax: Syntax) -> bytes:
-    """Write one element; a value of odd length is padded as its VR asks (PS3.5 6.2)."""
-    if len(value) & 1:
-        value += b"\0" if vr in {"UI", "OB", "UN"} else b" "
-    return encode_head(tag, vr, len(value), syntax) + value
-
-
-def encode_head(tag: int, vr: str, length: int, syntax: Syntax) -> bytes:
-    """Write an element up to its value.
-
-    Raises:
-        Discard: where the value is too long for its VR.
-    """
-    implicit, short, long = _HEADS[syntax.order]
-    if not syntax.explicit:
-        return implicit(tag >> 16, tag & 0xFFFF, length)
-    if vr in _LONG_VRS:
-        return long(tag >> 16, tag & 0xFFFF, vr.encode(), 0, length)
-    if length > 0xFFFF:
-        raise Discard("unreadable_header", "A value is longer than its VR allows.")
-    return short(tag >> 16, tag & 0xFFFF, vr.encode(), length)
-
-
-def encode_items(tag: int, items: Iterable[bytes], syntax: Syntax) -> bytes:
-    """Write a sequence of items, each with its length."""
-    head = _HEADS[syntax.order][0]
-    body = b"".join(head(0xFFFE, 0xE000, len(item)) + item for item in items)
-    return encode_head(tag, "SQ", len(body), syntax) + body

@@ -8,7 +8,8 @@ from itertools import pairwise
 import numpy as np
 
 from qfundus.dicom.codestream import strip_jpeg, strip_jpeg2000
-from qfundus.dicom.elements import UNDEFINED, Buffer, DicomFile, Element, Syntax, encode_head, is_encapsulated
+from qfundus.dicom.elements import DicomFile, Element
+from qfundus.dicom.encoding import UNDEFINED, Buffer, Syntax, encode_head, is_encapsulated
 from qfundus.errors import Discard
 
 _CHUNK = 1 << 24  # bytes of native pixels in memory at a time; a multiple of every sample's size

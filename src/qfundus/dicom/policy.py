@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydicom.datadict import tag_for_keyword
 
-from qfundus.dicom.elements import DICTIONARY_VRS
+from qfundus.dicom.vrs import DICTIONARY_VRS
 from qfundus.errors import SetupError
 
 # The code of each option (PS3.16 CID 7050), in the order in which they are written into an object.

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from pydicom.datadict import keyword_for_tag
 
-from qfundus.dicom.elements import DICTIONARY_VRS
 from qfundus.dicom.policy import Policy, attribute_tag
+from qfundus.dicom.vrs import DICTIONARY_VRS
 
 PRIVATE, OVERLAY, CURVE = "private", "60xx", "50xx"
 # In the order in which they prevail where several that are on name an attribute.

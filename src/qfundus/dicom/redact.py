@@ -17,15 +17,8 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from qfundus.dicom.burned_in import Box
-from qfundus.dicom.elements import (
-    DEFLATED,
-    PIXEL_DATA,
-    Buffer,
-    DicomFile,
-    Element,
-    is_encapsulated,
-    parse_file,
-)
+from qfundus.dicom.elements import PIXEL_DATA, DicomFile, Element, parse_file
+from qfundus.dicom.encoding import DEFLATED, Buffer, is_encapsulated
 from qfundus.dicom.pixels import Shape, frames, read_shape, stripper
 from qfundus.errors import Discard
 from qfundus.scratch import file_in_memory

@@ -2,7 +2,7 @@
 
 from functools import cached_property
 
-from qfundus.dicom.elements import DICTIONARY_VRS, DicomFile, Element
+from qfundus.dicom.elements import DicomFile, Element
 from qfundus.dicom.identity import Identity
 from qfundus.dicom.policy import Policy
 from qfundus.dicom.tags import (
@@ -15,6 +15,7 @@ from qfundus.dicom.tags import (
     STUDY,
 )
 from qfundus.dicom.text import decode
+from qfundus.dicom.vrs import DICTIONARY_VRS
 from qfundus.security.keys import SiteKey, date_shift, pseudonymise_patient
 
 # Beside every person's name: identifiers of patient and visit, and what else leads to them or to who treated them.

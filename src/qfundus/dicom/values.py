@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pydicom._uid_dict import UID_dictionary
 from pydicom.charset import python_encoding
 
-from qfundus.dicom.elements import DicomFile, most_values
+from qfundus.dicom.elements import DicomFile
 from qfundus.dicom.icc import reads_as_text, strip_icc
 from qfundus.dicom.identity import words_of
 from qfundus.dicom.policy import Policy
@@ -25,6 +25,7 @@ from qfundus.dicom.tags import (
 )
 from qfundus.dicom.text import clean_text, decode, encode_text
 from qfundus.dicom.vocabulary import defined_terms, is_vocabulary
+from qfundus.dicom.vrs import most_values
 from qfundus.errors import Discard
 from qfundus.security.keys import SiteKey, pseudonymise_uid
 

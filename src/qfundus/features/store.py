@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import sys
 from collections.abc import Callable
 from contextlib import chdir
 from dataclasses import dataclass
@@ -85,11 +86,14 @@ def apply_definitions(settings: Settings) -> None:
     feature_store = open_feature_store(settings)
     from feast.repo_operations import apply_total
 
+    sys.path.append(str(feature_repo()))  # where the definitions import one another from
     try:
-        with chdir(feature_repo()):  # where Feast looks for definitions
+        with chdir(feature_repo()):
             apply_total(feature_store.config, feature_repo(), skip_source_validation=True)
     except Exception as error:  # noqa: BLE001  (whatever Feast and its registry raise)
         raise Retry(f"`feast apply` failed: {type(error).__name__}: {str(error)[-1500:]}") from None
+    finally:
+        sys.path.remove(str(feature_repo()))
 
 
 def materialise_new(site: Site, until: datetime) -> list[Chunk]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from qfundus.errors import Discard
 from qfundus.ingestion.curation import Curation
 from qfundus.ingestion.documents import Document
-from qfundus.ingestion.grades import read_sheet, resolve_row, write_sheet
+from qfundus.ingestion.grade_rows import read_sheet, resolve_row, write_sheet
 from qfundus.ingestion.instances import KnownGrade
 from qfundus.ingestion.outcome import Outcome
 from qfundus.ingestion.threads import in_threads

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import psutil
 
 from qfundus.errors import Retry, SetupError
+from qfundus.platform.airflow import AirflowClient
 from qfundus.platform.supervision import is_running, platform_status, triton_environment
 from qfundus.settings import load_settings, state_folder
 
@@ -48,8 +49,6 @@ def examine() -> list[Finding]:
 
 
 def _examine_platform() -> list[Finding]:
-    from qfundus.platform.airflow import AirflowClient
-
     findings = [
         Finding(f"{s.name} is ready", s.ready, f"Read {s.log}; then `qfundus down` and `qfundus up`.")
         for s in platform_status()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from qfundus.layout import checkout
 from qfundus.platform.ports import LOOPBACK
+from qfundus.platform.secrets import write_private
 from qfundus.settings import SERVED_MODEL
 
 WANTED_PORTS = {
@@ -138,8 +139,6 @@ def seaweedfs(platform: Platform) -> Service:
         ],
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
-    from qfundus.platform.secrets import write_private
-
     config = platform.folder / "seaweedfs" / "identities.json"
     write_private(config, json.dumps({"identities": [identity]}))
     data = platform.folder / "seaweedfs" / "data"

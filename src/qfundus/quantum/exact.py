@@ -9,7 +9,8 @@ from qfundus.quantum.gates import Gates
 from qfundus.quantum.kernel import Kernel
 from qfundus.quantum.network_plan import Plan, plan_contraction
 from qfundus.quantum.observables import Observable
-from qfundus.quantum.state_vector import StateVector, weigh_passes
+from qfundus.quantum.state_vector import StateVector
+from qfundus.quantum.state_vector_program import weigh_passes
 from qfundus.quantum.tensor_network import TensorNetwork
 
 Method = Literal["auto", "state_vector", "tensor_network"]

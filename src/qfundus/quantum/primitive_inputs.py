@@ -1,4 +1,4 @@
-"""What an estimator is asked for in one go (a primitive's unified bloc, PUB), taken apart."""
+"""What an estimator is asked for in one go, one of Qiskit's PUBs, taken apart."""
 
 import numpy as np
 from qiskit.primitives.containers.estimator_pub import EstimatorPub

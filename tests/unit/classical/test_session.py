@@ -267,7 +267,7 @@ def test_a_typo_in_a_recipe_is_refused_with_the_remedy(wrong, said, npz, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("splits", "grade", "said"), [("train", 2, "All 20 photographs"), ("test", None, "no photographs to train on")]
+    ("splits", "grade", "said"), [("train", 2, "All 20 photographs"), ("test", None, "No photographs to train on")]
 )
 def test_what_cannot_be_divided_is_refused_before_a_training_starts(splits, grade, said, recipe, tmp_path):
     labelled = make_labelled(20)
@@ -285,7 +285,7 @@ def test_what_cannot_be_divided_is_refused_before_a_training_starts(splits, grad
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        ({"Test_images": 1, "Test_labels": 1}, "holds Test_images: there are the splits train, val"),
+        ({"Test_images": 1, "Test_labels": 1}, "holds Test_images, but the splits are train, val"),
         ({"train_images": 1, "train_labels": 0}, "a single value"),
         ({"train_images": 1, "train_labels": 1, "train_objects": 1}, "arrays of Python objects"),
     ],
@@ -336,8 +336,8 @@ def test_a_grader_that_is_damaged_is_said(trained, npz, tmp_path):
 
 def test_a_picture_that_cannot_be_written_is_said_before_anything_is_graded(trained, npz, tmp_path):
     words = ("evaluate", "--data", npz, "--model", trained[0])
-    assert "no name for a picture" in str(call(*words, "--curve", tmp_path / "curve.txt").exception)
-    assert "There is no folder" in str(call(*words, "--predictions", tmp_path / "none" / "told.npz").exception)
+    assert "not a picture's file name" in str(call(*words, "--curve", tmp_path / "curve.txt").exception)
+    assert "does not exist" in str(call(*words, "--predictions", tmp_path / "none" / "told.npz").exception)
 
 
 def test_data_that_is_not_there_does_not_claim_the_folder(npz, recipe, tmp_path):
@@ -520,7 +520,7 @@ def test_a_single_photograph_is_measured_and_a_person_is_sent_for(trained, tmp_p
     told = tmp_path / "told.npz"
     done = call("evaluate", "--data", tmp_path / "one.npz", "--model", trained[0], "--predictions", told)
     assert "1 photographs (test)" in done.stdout
-    assert "There is no AUC" in done.stdout
+    assert "AUC is undefined" in done.stdout
     with np.load(told) as kept:
         card = json.loads((trained[0] / "grader.json").read_text())
         assert list(kept["referred"]) == [kept["probabilities"].max() < card["refer_below"]]

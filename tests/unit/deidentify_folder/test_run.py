@@ -163,16 +163,16 @@ def test_a_zip_bomb_is_refused_unread(tmp_path, trusting, key):
 
 
 def test_an_input_that_kills_its_process_is_held_and_the_others_go_on(source, tmp_path, policy, key, monkeypatch):
-    from qfundus.deidentify_folder import run as folder
+    from qfundus.deidentify_folder import desk
 
-    real = folder.clean_object
+    real = desk.clean_object
 
     def deadly(data, *rest):
         if b"DEADLY" in bytes(data[:64]):
             os.kill(os.getpid(), signal.SIGSEGV)
         return real(data, *rest)
 
-    monkeypatch.setattr(folder, "clean_object", deadly)  # forked workers inherit it
+    monkeypatch.setattr(desk, "clean_object", deadly)  # forked workers inherit it
     (source / "deadly.dcm").write_bytes(b"DEADLY".ljust(128) + b"DICM" + bytes(800))
     counts = deidentify_folder(source, tmp_path / "out", policy.policy, key, workers=2)
     assert counts.reasons["decoder_crashed"] == 1
@@ -184,7 +184,7 @@ def test_a_run_goes_on_where_another_was_stopped(source, tmp_path, trusting, key
     before = pd.read_parquet(tmp_path / "out" / "manifest.parquet")
     handling = pd.read_parquet(tmp_path / "out" / "handling.parquet")
     worked = []
-    monkeypatch.setattr("qfundus.deidentify_folder.run.clean_object", lambda *_: worked.append(1))
+    monkeypatch.setattr("qfundus.deidentify_folder.desk.clean_object", lambda *_: worked.append(1))
     again = deidentify_folder(source, tmp_path / "out", trusting, key)
     assert worked == []
     assert {**vars(again), "seconds": 0} == {**vars(first), "seconds": 0}

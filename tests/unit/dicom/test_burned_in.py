@@ -203,7 +203,7 @@ def test_what_still_looks_like_text_is_refused(photographs, tmp_path, monkeypatc
     file = tmp_path / "text.dcm"
     file.write_bytes(to_bytes(make_eye(photographs, burned_in=True)))
     monkeypatch.setattr(clean, "black_out", lambda path, found: None)  # a black that does not take
-    with pytest.raises(Discard, match="There is text after"):
+    with pytest.raises(Discard, match="Text is still visible after"):
         remove_burned_in_text(file)
 
 

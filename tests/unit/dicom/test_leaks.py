@@ -143,7 +143,7 @@ def test_bytes_that_no_pixel_is_made_of_hold_the_file_whatever_they_say(photogra
     eye = make_eye(photographs)
     frame = next(generate_frames(eye.PixelData, number_of_frames=1)).rstrip(b"\0")
     eye.PixelData = encapsulate([frame[:-2] + b"seen by Ann, 12.3." + b"\xff\xd9"])
-    with pytest.raises(Discard, match="no pixel is made of"):
+    with pytest.raises(Discard, match="that no pixel needs"):
         clean_object(to_bytes(eye), tmp_path / "clean.dcm", policy, key)
 
 

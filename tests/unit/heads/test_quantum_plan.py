@@ -63,4 +63,4 @@ def test_fine_tuning_that_costs_more_than_a_day_allows_is_refused(monkeypatch):
     assert isinstance(done.exception, SetupError)
     assert "The limit is 10.00 a day" in str(done.exception)
     done = call("quantum", "plan", recipe, "--eyes", 10, "--backend", "nowhere")
-    assert "There is no quantum backend nowhere" in str(done.exception)
+    assert "Unknown quantum backend nowhere" in str(done.exception)

@@ -85,5 +85,5 @@ def test_wrong_input_names_the_remedy(tmp_path):
     with pytest.raises(SetupError, match=r"labels\.csv"):
         read_photographs(tmp_path)
     (tmp_path / "x.npz").write_bytes(b"no zip")
-    with pytest.raises(SetupError, match="no MedMNIST"):
+    with pytest.raises(SetupError, match="not a MedMNIST"):
         read_photographs(tmp_path / "x.npz")

@@ -63,11 +63,11 @@ def test_an_npz_file_whose_labels_and_images_do_not_match_is_refused(arrays, sai
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([("missing.png", 1)], "line 2: there is no such file"),
+        ([("missing.png", 1)], "line 2: the file does not exist"),
         ([("labels.csv", "two")], "line 2: the grade must be a whole number"),
         ([("labels.csv", 1), ("labels.csv", 2)], "repeats files in lines 3: give"),
         ([("../outside.png", 1)], "outside the folder"),
-        ([], "names no photograph"),
+        ([], "lists no photographs"),
     ],
 )
 def test_a_sheet_that_does_not_fit_its_folder_is_refused(rows, said, tmp_path):
@@ -100,7 +100,7 @@ def test_an_npz_file_that_is_not_whole_is_refused(cut, tmp_path):
             np.save(opened, IMAGES)
     else:
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2] if cut == "half" else cut)
-    with pytest.raises(SetupError, match="no MedMNIST npz file, or not whole"):
+    with pytest.raises(SetupError, match="not a MedMNIST npz file, or is incomplete"):
         read_labelled(file)
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from qfundus.errors import Discard
-from qfundus.ingestion.grades import read_sheet, resolve_row, write_sheet
+from qfundus.ingestion.grade_rows import read_sheet, resolve_row, write_sheet
 from qfundus.ingestion.instances import Instance
 
 ROW = {"SOPInstanceUID": "1.2.3", "grade": "2", "grader": "Dr. Prendergast", "date": "2026-07-01"}

@@ -78,7 +78,7 @@ def test_without_a_workspace_it_says_which_variable(monkeypatch):
     with pytest.raises(SetupError, match="QFUNDUS_AZURE_CONNECTION"):
         open_backend("azure")
     monkeypatch.setenv("QFUNDUS_AZURE_CONNECTION", "nonsense")
-    with pytest.raises(SetupError, match="copy it anew"):
+    with pytest.raises(SetupError, match="copy it again"):
         open_backend("azure")
 
 

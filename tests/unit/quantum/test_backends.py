@@ -98,7 +98,7 @@ def test_a_qubit_that_is_used_after_it_was_measured_is_done_right_or_refused(bac
 
 
 @pytest.mark.parametrize(
-    ("sets", "said"), [(np.zeros((0, 15)), "no parameter set"), (np.full((1, 15), np.nan), "NaN|finite")]
+    ("sets", "said"), [(np.zeros((0, 15)), "No parameter set"), (np.full((1, 15), np.nan), "NaN|finite")]
 )
 def test_no_parameters_or_none_that_are_numbers_are_refused_by_aer(sets, said):
     with pytest.raises(ValueError, match=said):
@@ -192,7 +192,7 @@ def test_the_same_circuit_trains_and_runs_elsewhere():
 
 
 def test_a_name_that_no_backend_has_is_an_error_that_lists_them():
-    with pytest.raises(SetupError, match="There is no quantum backend ear: take one of aer"):
+    with pytest.raises(SetupError, match="Unknown quantum backend ear: use one of aer"):
         open_sampler("ear")
 
 
@@ -236,7 +236,7 @@ def test_ibm_s_refusal_names_the_token(monkeypatch):
 
     monkeypatch.setattr(ibm, "QiskitRuntimeService", refuse)
     monkeypatch.setenv("QFUNDUS_IBM_TOKEN", "old")
-    with pytest.raises(SetupError, match="may have expired; set QFUNDUS_IBM_TOKEN"):
+    with pytest.raises(SetupError, match="may have expired; renew QFUNDUS_IBM_TOKEN"):
         open_backend("ibm")
 
 
@@ -268,7 +268,7 @@ def test_a_wrong_option_is_named(tmp_path):
         open_backend("noisy", file)
     with pytest.raises(SetupError, match="speed"):
         open_backend("mine", file)
-    with pytest.raises(SetupError, match="no installed package offers"):
+    with pytest.raises(SetupError, match="no installed package provides"):
         open_backend("other", file)
 
 

@@ -215,7 +215,7 @@ def test_an_observable_or_a_method_that_is_none_is_refused():
     for wrong in (((3,),), ((-1,),), ((1, 1),)):
         with pytest.raises(ValueError, match="once each"):
             QuantumLayer(circuit, observables=wrong)
-    with pytest.raises(ValueError, match="no method foo"):
+    with pytest.raises(ValueError, match="Unknown method foo"):
         QuantumLayer(circuit, "foo")
 
 

@@ -85,7 +85,7 @@ def test_angles_that_do_not_fit_are_refused(trained, features, said):
 
 
 def test_ways_that_there_are_not_are_refused(trained):
-    for how, said in (({"gradient": "psr"}, "no gradient by psr"), ({"precision": 0.0}, "between 0 and 1")):
+    for how, said in (({"gradient": "psr"}, "Unknown gradient psr"), ({"precision": 0.0}, "between 0 and 1")):
         with pytest.raises(ValueError, match=said):
             warm(trained, "exact", **how)
 

@@ -23,5 +23,5 @@ def test_a_changed_renamed_or_foreign_object_does_not_open(key, change):
 
 
 def test_something_else_is_no_sealed_object(key):
-    with pytest.raises(ValueError, match="no sealed object"):
+    with pytest.raises(ValueError, match="not a sealed object"):
         unseal(key, b"DICM", "a")

@@ -126,7 +126,7 @@ def test_a_file_that_cannot_be_compared_is_a_finding(deidentified):
 
 def test_nothing_to_compare_with_is_an_error(deidentified):
     (deidentified / "empty").mkdir()
-    with pytest.raises(SetupError, match="no original"):
+    with pytest.raises(SetupError, match="No originals"):
         verify_folder(deidentified / "out", deidentified / "empty", policy_file())
 
 
@@ -223,7 +223,7 @@ def test_a_name_in_a_path_or_a_manifest_is_found(deidentified, photographs):
 
 def test_nothing_to_look_at_is_an_error(tmp_path, deidentified):
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(SetupError, match="no file"):
+    with pytest.raises(SetupError, match="No files"):
         verify_folder(tmp_path / "nothing", deidentified / "in", policy_file())
 
 

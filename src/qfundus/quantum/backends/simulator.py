@@ -63,12 +63,12 @@ class GateSimulator(BackendV2):
         gates = lower(circuit)
         angles = [terms.get((), 0.0) for terms in gates.shared]
         bits = self._sample(gates, angles, shots)
-        bits = np.zeros((shots, circuit.num_clbits), np.uint8)
+        measured = np.zeros((shots, circuit.num_clbits), np.uint8)
         for instruction in circuit.data:
             if instruction.operation.name == "measure":
                 qubit, bit = (circuit.find_bit(b).index for b in (*instruction.qubits, *instruction.clbits))
-                bits[:, bit] = bits[:, qubit]
-        memory = [hex(int("".join(map(str, row[::-1])) or "0", 2)) for row in bits.tolist()]
+                measured[:, bit] = bits[:, qubit]
+        memory = [hex(int("".join(map(str, row[::-1])) or "0", 2)) for row in measured.tolist()]
         header = {
             "name": circuit.name,
             "memory_slots": circuit.num_clbits,

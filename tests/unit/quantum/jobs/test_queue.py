@@ -420,13 +420,13 @@ def test_what_somebody_else_asked_for_as_well_is_not_cancelled(store):
 def test_wrong_work_and_unknown_names_are_refused_before_anything_is_queued(store):
     with pytest.raises(ValueError, match="parameters"):
         replace_parameters(np.zeros((2, 1)))
-    with pytest.raises(ValueError, match="no parameter set"):
+    with pytest.raises(ValueError, match="No parameter set"):
         replace_parameters(np.zeros((0, 9)))
     with pytest.raises(ValueError, match="finite"):
         replace_parameters(np.full((2, 9), np.nan))
     with pytest.raises(ValueError, match="precision"):
         work_of(precision=0.0)
-    with pytest.raises(SetupError, match="no quantum backend ear"):
+    with pytest.raises(SetupError, match="Unknown quantum backend ear"):
         submit(store, work_of(), ["ear"])
     with pytest.raises(SetupError, match="at least one"):
         submit(store, work_of(), [])
