@@ -291,6 +291,9 @@ def test_a_disk_that_is_full_for_all_is_said_and_gone_on_with(job, small_disk):
 
 
 def test_weights_and_biases_gets_the_figures_where_a_project_is_named(job, monkeypatch):
+    import wandb
+
+    wandb.teardown()  # it keeps what an earlier test's environment said
     monkeypatch.setenv("WANDB_PROJECT", "fundus")
     monkeypatch.setenv("WANDB_MODE", "offline")
     train_here(job)
