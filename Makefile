@@ -85,10 +85,10 @@ test-fast: setup ## the tests that need no server but an object store of their o
 	$(TESTS) -n logical --maxprocesses 4 --dist worksteal -m "not platform and not slow and not product and not cluster and not gpu"
 
 test-slow: setup ## the tests that take more than some seconds: most train, or start processes of their own
-	$(TESTS) -n logical --maxprocesses 2 --dist loadgroup -m "slow and not product"
+	$(TESTS) -n logical --maxprocesses 2 --dist loadgroup -m "slow and not product" tests/unit tests/object_store tests/pipelines
 
 test-platform: setup ## the tests that need the whole platform, which is started once
-	$(TESTS) -m platform
+	$(TESTS) -m platform tests/platform
 
 test-products: setup ## the full products that `make test` leaves out
 	$(TESTS) -m product

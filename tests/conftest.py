@@ -22,8 +22,8 @@ from qfundus.security.keys import SiteKey
 REAL_DATA = Path(os.environ.get("QFUNDUS_TEST_DATA", checkout().parent / "shared" / "data"))
 
 
-# Fixtures that take half a minute: a grader that was trained, and one that was exported.
-COSTLY = {"trained", "exported"}
+# Fixtures that take half a minute: a grader that was trained, one that was exported, a hospital de-identified.
+COSTLY = {"trained", "exported", "deidentified"}
 
 
 def pytest_collection_modifyitems(items):

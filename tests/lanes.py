@@ -96,7 +96,7 @@ def _summarise(lanes: list[Lane]) -> None:
         if lane.not_run.exists():
             counts = Counter(json.loads(lane.not_run.read_text()))
             # What another lane has run is not left out.
-            not_run += Counter(
+            not_run |= Counter(
                 {why: n for why, n in counts.items() if not any(f"`make {o.name}`" in why for o in lanes)}
             )
     print(f"\n{'Lane':<16}{'Result':<10}{'Seconds':>8}")

@@ -121,6 +121,7 @@ def test_an_image_that_crashes_its_decoder_is_held_and_the_others_go_on(fresh, p
     assert (counts["landed"], counts["images curated"], counts["quarantined: decoder_crashed"]) == (13, 12, 1)
 
 
+@pytest.mark.slow
 def test_each_image_in_a_zip_file_is_taken_in_or_held(fresh, photographs):
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 WHY = {
-    "product": "one of many settings that take the same path: `make test-all`",
-    "slow": "trains, is killed or waits in processes of its own: `make test-slow`",
+    "product": "left to the nightly run, beside another that takes the same path: `make test-all`",
+    "slow": "takes more than some seconds: `make test-slow`",
     "platform": "needs the whole platform: `make test-platform`",
     "cluster": "needs a Kubernetes: `make test-cluster`",
     "gpu": "needs a GPU: `make test-gpu`",

@@ -209,6 +209,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(job, tmp_path, cap
     assert not (tmp_path / "steps" / "checkpoints" / "00000-000009").exists()
 
 
+@pytest.mark.slow
 def test_a_half_written_checkpoint_does_not_count(job):
     train_here(job)
     whole = weights(job)
@@ -234,6 +235,7 @@ def test_more_processes_than_photographs_are_refused(job, tmp_path):
         Order(rows, many.recipe.training.batch, 0, Layout(0, 8, torch.device("cpu")))
 
 
+@pytest.mark.slow
 def test_training_ends_early_when_nothing_gets_better(job, tmp_path):
     stale = changed(job, tmp_path / "stale", training__epochs=30, training__patience=2, training__learning_rate=0.3)
     trained = train_here(stale)
@@ -290,6 +292,7 @@ def test_a_disk_that_is_full_for_all_is_said_and_gone_on_with(job, small_disk):
     assert there.is_done
 
 
+@pytest.mark.slow
 def test_weights_and_biases_gets_the_figures_where_a_project_is_named(job, monkeypatch):
     import wandb
 
@@ -350,6 +353,7 @@ def test_a_training_that_is_ended_waits_for_the_checkpoint_that_is_being_written
     assert [position.step for position in kept.complete()] == [1]
 
 
+@pytest.mark.slow
 def test_photographs_held_out_that_cannot_be_read_are_counted_and_all_of_them_end_it(job, tmp_path):
     _, held = split_fold(read_table(job.shards, job.recipe.images), job.recipe.grading.folds, job.fold)
     some = spoil(job.shards, tmp_path / "some.lance", held[:1])

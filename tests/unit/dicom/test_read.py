@@ -53,6 +53,7 @@ def test_a_file_cut_anywhere_is_refused(wrapped, cut):
         read_pixels(read_eye(to_bytes(wrapped)[:cut]))
 
 
+@pytest.mark.slow
 @given(st.integers(132, 3000), st.binary(min_size=1, max_size=12))
 @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_damaged_file_is_read_or_refused_and_nothing_else(photographs, place, damage):
