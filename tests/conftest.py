@@ -23,7 +23,7 @@ REAL_DATA = Path(os.environ.get("QFUNDUS_TEST_DATA", checkout().parent / "shared
 
 
 # Fixtures that take half a minute: a grader that was trained, one that was exported, a hospital de-identified.
-COSTLY = {"trained", "exported", "deidentified"}
+COSTLY = {"trained", "exported", "deidentified_hospital"}
 
 
 def pytest_collection_modifyitems(items):
