@@ -41,7 +41,7 @@ def job(settings):
 
 
 def wait_until_complete(cluster, job):
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240
     while "status" not in cluster.look(name_trainjob(job)):
         assert time.monotonic() < until
         time.sleep(0.2)
@@ -111,7 +111,7 @@ def test_an_api_server_that_is_silent_for_a_while_is_waited_for(cluster, job):
         TrainJobs(running.client, cluster.training, 1, 0.5).start(job)
     running.end()  # says so, and raises nothing that would hide why it was asked to
     cluster.silent = False
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240
     while not running.has_ended():
         assert time.monotonic() < until
         time.sleep(0.6)
@@ -124,5 +124,5 @@ def test_what_is_missing_is_said_before_anything_starts(cluster, job, tmp_path):
         open_trainjobs(cluster.training.model_copy(update={"runtime": "gpu-nodes"}), 1, poll=0.5)
     with pytest.raises(SetupError, match="share nothing but S3"):
         open_trainjobs(cluster.training, 1, poll=0.5).start(replace(job, folder=str(tmp_path)))
-    with pytest.raises(SetupError, match="there is no cluster"):
+    with pytest.raises(SetupError, match="no cluster was found"):
         open_trainjobs(HOW.model_copy(update={"kubeconfig": str(tmp_path / "none")}), 1)
