@@ -76,13 +76,13 @@ status: setup ## what runs where
 TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p not_run
 
 test: setup ## lint and pass every test but full products, side by side; say what did not run
-	$(BIN)/python tests/lanes.py test-platform test-slow test-fast lint
+	$(BIN)/python tests/lanes.py test-platform lint,test-fast,test-slow
 
 test-all: setup ## as `make test`, with every product of strategies, precisions and kills
-	$(BIN)/python tests/lanes.py test-platform test-slow test-fast test-products lint
+	$(BIN)/python tests/lanes.py test-platform lint,test-fast,test-slow,test-products
 
 test-fast: setup ## the tests that need no server but an object store of their own
-	$(TESTS) -n logical --maxprocesses 4 --dist worksteal -m "not platform and not slow and not product and not cluster and not gpu"
+	$(TESTS) -n logical --maxprocesses 2 --dist worksteal -m "not platform and not slow and not product and not cluster and not gpu"
 
 test-slow: setup ## the tests that take more than some seconds: most train, or start processes of their own
 	$(TESTS) -n logical --maxprocesses 2 --dist loadgroup -m "slow and not product" tests/unit tests/object_store tests/pipelines

@@ -1,9 +1,9 @@
 """Run several commands at the same time and say of each how long it took; `make test` calls this.
 
-    python tests/lanes.py lint test-fast test-platform
+    python tests/lanes.py test-platform lint,test-fast,test-slow
 
-Each lane is a target of the Makefile. A lane's output appears when the lane ends, so that two do not mix; its last line
-so far is shown while it runs. The exit status is 1 if a lane has failed.
+Each lane is a target of the Makefile, or several with commas between, one after another. What a target prints appears when
+it ends, so that two do not mix; its last line so far is shown while it runs. The exit status is 1 if one has failed.
 """
 
 import json
@@ -22,11 +22,12 @@ _PROGRESS = 30  # seconds between two lines that say what still runs
 
 
 @dataclass
-class Lane:
-    """One target of the Makefile, running."""
+class Target:
+    """One target of the Makefile, running; `then` names those that follow it."""
 
     name: str
     folder: Path
+    then: list[str]
 
     def __post_init__(self) -> None:
         """Start it."""
@@ -67,41 +68,46 @@ class Lane:
         return next((line.strip()[-100:] for line in reversed(lines) if line.strip()), "")
 
 
-def run_lanes(names: list[str]) -> bool:
-    """Run all lanes; return whether all have passed."""
+def run_lanes(lanes: list[str]) -> bool:
+    """Run all lanes; return whether all their targets have passed."""
     with tempfile.TemporaryDirectory() as folder:
-        lanes = [Lane(name, Path(folder)) for name in names]
-        running, shown = list(lanes), time.monotonic()
+        running = [_start(lane.split(","), folder) for lane in lanes]
+        ran, shown = list(running), time.monotonic()
         try:
             while running:
                 time.sleep(0.2)
-                for lane in [lane for lane in running if lane.has_ended()]:
-                    running.remove(lane)
-                    print(f"==== {lane.name}: {lane.result} in {lane.seconds:.0f} s", flush=True)
-                    print(lane.output.read_text(errors="replace"), flush=True)
+                for target in [target for target in running if target.has_ended()]:
+                    running.remove(target)
+                    print(f"==== {target.name}: {target.result} in {target.seconds:.0f} s", flush=True)
+                    print(target.output.read_text(errors="replace"), flush=True)
+                    if target.then:
+                        running.append(_start(target.then, folder))
+                        ran.append(running[-1])
                 if time.monotonic() - shown > _PROGRESS:
                     shown = time.monotonic()
-                    for lane in running:
-                        print(f"{lane.name}, {shown - lane.begun:.0f} s: {lane.last_line()}", flush=True)
+                    for target in running:
+                        print(f"{target.name}, {shown - target.begun:.0f} s: {target.last_line()}", flush=True)
         finally:
-            for lane in running:
-                lane.end()
-        _summarise(lanes)
-        return all(lane.process.returncode == 0 for lane in lanes)
+            for target in running:
+                target.end()
+        _summarise(ran)
+        return all(target.process.returncode == 0 for target in ran)
 
 
-def _summarise(lanes: list[Lane]) -> None:
+def _start(names: list[str], folder: str) -> Target:
+    return Target(names[0], Path(folder), names[1:])
+
+
+def _summarise(ran: list[Target]) -> None:
     not_run: Counter[str] = Counter()
-    for lane in lanes:
-        if lane.not_run.exists():
-            counts = Counter(json.loads(lane.not_run.read_text()))
-            # What another lane has run is not left out.
-            not_run |= Counter(
-                {why: n for why, n in counts.items() if not any(f"`make {o.name}`" in why for o in lanes)}
-            )
+    for target in ran:
+        if target.not_run.exists():
+            counts = Counter(json.loads(target.not_run.read_text()))
+            # What another target has run is not left out.
+            not_run |= Counter({why: n for why, n in counts.items() if not any(f"`make {o.name}`" in why for o in ran)})
     print(f"\n{'Lane':<16}{'Result':<10}{'Seconds':>8}")
-    for lane in lanes:
-        print(f"{lane.name:<16}{lane.result:<10}{lane.seconds:>8.0f}")
+    for target in ran:
+        print(f"{target.name:<16}{target.result:<10}{target.seconds:>8.0f}")
     print("\nNot run:" if not_run else "\nEvery test has run.")
     for why, count in not_run.most_common():
         print(f"{count:6d}  {why}")

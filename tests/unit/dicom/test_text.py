@@ -150,6 +150,6 @@ def test_one_letter_written_in_two_ways_is_one_letter():
 )
 @pytest.mark.parametrize("words", [None, frozenset()])
 def test_no_text_takes_a_second(text, words):
-    started = time.perf_counter()
+    started = time.process_time()
     clean_text(text, Identity(["Brandvold^Jane"], ["7654321"], [], "19610415"), words)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1

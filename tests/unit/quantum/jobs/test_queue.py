@@ -299,9 +299,9 @@ def test_a_vendor_that_takes_long_to_take_a_job_is_not_sent_it_twice(store, vend
     import threading
 
     send = vendor.submit
-    vendor.submit = lambda works, token: (time.sleep(1.0), send(works, token))[1]
+    vendor.submit = lambda works, token: (time.sleep(3.0), send(works, token))[1]
     submit(store, work_of(), ["aer"], vendors=ours)
-    threads = [threading.Thread(target=work_off, args=(store, ours), kwargs={"lease": 0.2}) for _ in range(2)]
+    threads = [threading.Thread(target=work_off, args=(store, ours), kwargs={"lease": 1.5}) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
