@@ -3,7 +3,8 @@
     python tests/lanes.py test-platform lint,test-fast,test-slow
 
 Each lane is a target of the Makefile, or several with commas between, one after another. What a target prints appears
-when it ends, so that two do not mix; its last line so far is shown while it runs. The exit status is 1 if one has failed.
+when it ends, so that two do not mix; its last line so far is shown while it runs. The exit status is 1 if one has
+failed.
 """
 
 import json
