@@ -91,7 +91,7 @@ def test_the_runs_and_what_became_of_each_object_can_be_listed(night, hospital):
     held = sum(row["status"] == "quarantined" and row["kind"] == "image" for row in real)
     assert (first["closed"], first["counts"]["images quarantined"]) == (True, held)
     assert MARK not in listed
-    assert "no outcomes of a run nothing" in str(call("runs", "nothing").exception)
+    assert "No outcomes found for run nothing" in str(call("runs", "nothing").exception)
 
 
 def test_unseen_eyes_are_graded_over_http_and_grpc_alike(night, site, photographs, tmp_path):
