@@ -46,7 +46,7 @@ _FORMS = {
 }
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+){1,31}")
 _ZONE = re.compile(rb"[+-]\d{4}")
-# Coding schemes whose codes are published, and the form of these (PS3.16 table 8-1): a value of it is no name.
+# Coding schemes whose codes are published, and their form (PS3.16 table 8-1): a value in that form is not a name.
 _OLD_SNOMED = re.compile(rb"[A-Z][A-Z0-9]?-[0-9A-Z]{4,6}")
 _CODES_OF = {
     **dict.fromkeys((b"SRT", b"SNM3", b"99SDM"), _OLD_SNOMED),
@@ -124,7 +124,7 @@ class ValueCleaner:
             return True
         if code is None:
             return False
-        # The image's own form is never an identifier, and long tables are no place for one.
+        # Sizes and bit depths of the image are never identifiers, and long tables do not hold any.
         if (tag >> 16 == _IMAGE_GROUP and size == 2) or not 0 < len(value) <= _MOST_NUMBERS * size:
             return False
         numbers = struct.unpack(f"{self.order}{len(value) // size}{code}", value)
@@ -234,7 +234,7 @@ def _judge_term(part: bytes, words: frozenset[str]) -> tuple[bool, tuple[str, ..
 
 
 def shift_date(text: str, days: int) -> str:
-    """Move a DICOM date of eight digits by a number of days; '' where it is no date."""
+    """Move a DICOM date of eight digits by a number of days; '' for an invalid date."""
     try:
         day = date(int(text[:4]), int(text[4:6]), int(text[6:])) + timedelta(days=days)
     except (ValueError, OverflowError):

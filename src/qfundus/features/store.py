@@ -81,7 +81,7 @@ def apply_definitions(settings: Settings) -> None:
     """Register the definitions in `feature_repo/`, as `feast apply` would.
 
     Raises:
-        Retry: with what Feast said.
+        Retry: if Feast fails; the message ends with its error.
     """
     feature_store = open_feature_store(settings)
     from feast.repo_operations import apply_total

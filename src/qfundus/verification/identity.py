@@ -48,7 +48,9 @@ class Identity:
         self.numbers |= other.numbers
         self.uids |= other.uids
         self.births |= other.births
-        self.dates[""] |= set().union(*other.dates.values())  # of no attribute: another's day is no leak in itself
+        self.dates[""] |= set().union(
+            *other.dates.values()
+        )  # under no attribute: a day of another patient alone is not a leak
 
     @cached_property
     def days(self) -> set[str]:

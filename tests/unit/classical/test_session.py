@@ -267,9 +267,9 @@ def test_a_typo_in_a_recipe_is_refused_with_the_remedy(wrong, said, npz, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("splits", "grade", "said"), [("train", 2, "All 20 photographs"), ("test", None, "No photographs to train on")]
+    ("splits", "grade", "message"), [("train", 2, "All 20 photographs"), ("test", None, "No photographs to train on")]
 )
-def test_what_cannot_be_divided_is_refused_before_a_training_starts(splits, grade, said, recipe, tmp_path):
+def test_what_cannot_be_divided_is_refused_before_a_training_starts(splits, grade, message, recipe, tmp_path):
     labelled = make_labelled(20)
     arrays = {
         f"{splits}_images": np.stack([one.read() for one in labelled]),
@@ -278,7 +278,7 @@ def test_what_cannot_be_divided_is_refused_before_a_training_starts(splits, grad
     np.savez(tmp_path / "eyes.npz", **arrays)
     done = call("train", recipe, "--data", tmp_path / "eyes.npz", "--out", tmp_path / "out")
     assert isinstance(done.exception, SetupError)
-    assert said in str(done.exception)
+    assert message in str(done.exception)
     assert not (tmp_path / "out").exists()
 
 

@@ -103,9 +103,8 @@ def test_a_line_that_the_edge_cuts_is_covered(where):
 
 @pytest.mark.slow
 def test_an_eye_without_text_is_let_through(enlarged, photographs):
-    if photographs.phantom:
-        pytest.skip("the detector takes some phantom eyes for text: get the real photographs")
-    assert not any(find_text(image) for image in enlarged)
+    false_alarms = sum(bool(find_text(image)) for image in enlarged)
+    assert false_alarms <= (4 if photographs.phantom else 0)  # phantoms have edges as sharp as letters
 
 
 @pytest.mark.slow

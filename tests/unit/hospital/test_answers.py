@@ -54,11 +54,11 @@ def pretend(hospital, folder, change):
 
 
 def test_every_action_of_the_key_is_done(hospital, deidentified_hospital, photographs):
-    if photographs.phantom:
-        pytest.skip("the detector takes some phantom eyes for text: get the real photographs")
     score = score_folder(deidentified_hospital, hospital)
-    assert score.share >= 0.9995
-    assert {category for _, category, _ in score.misses} <= {"pixels kept"}  # a false alarm on a bright eye
+    # The detector takes some phantoms for text: they have edges as sharp as letters, and go to quarantine.
+    assert score.share >= (0.9 if photographs.phantom else 0.9995)
+    # Of a photograph in quarantine every action is missed; of one that is clean, only a false alarm on a bright eye.
+    assert photographs.phantom or {category for _, category, _ in score.misses} <= {"pixels kept"}
     assert score.actions.total() > EYES * 70
     assert set(score.actions) == {
         *("gone", "nowhere", "kept", "shifted", "mapped"),

@@ -63,7 +63,7 @@ class Work:
         return hashlib.sha256(whole).hexdigest()
 
     def to_bytes(self) -> bytes:
-        """Write the work, its circuit in Qiskit's own format; `said` is what release 0.1 called what it asks for."""
+        """Write the work, its circuit in Qiskit's own format; the key `said` is release 0.1's."""
         circuit, packed = io.BytesIO(), io.BytesIO()
         qpy.dump(self.circuit, circuit)
         np.savez_compressed(
