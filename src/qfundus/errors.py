@@ -49,7 +49,7 @@ REMEDIES: dict[ReasonCode, str] = {
     "missing_laterality": "Add the image laterality (R or L) at the source.",
     "unreadable_header": "Check the header with a validator such as dciodvfy; export the file again.",
     "conflicting_instance": "Drop this one, or release it to let it take the place of the one that came first.",
-    "burned_in_text": "Export the photograph without overlay text; or look at it, and release it if there is none.",
+    "burned_in_text": "Export the photograph without overlay text; or look at it, and release it if it shows no text.",
     "image_too_small": "Send the full-size photograph, not a thumbnail.",
     "no_fundus_disc": "Check the photograph: no lit fundus was found in it.",
     "unreadable_erasure": "Save the notice as UTF-8 CSV with the column SOPInstanceUID.",

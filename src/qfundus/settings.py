@@ -117,7 +117,7 @@ def load_settings() -> Settings:
     """Read the settings from the environment, over those that `qfundus up` wrote.
 
     Raises:
-        SetupError: where a needed setting is in neither place.
+        SetupError: if a needed setting is in neither place.
     """
     from pydantic import ValidationError
 
@@ -157,7 +157,7 @@ def load_training_settings() -> TrainingSettings:
     """Read how networks are trained.
 
     Raises:
-        SetupError: where a setting is wrong.
+        SetupError: if a setting is wrong.
     """
     from pydantic import ValidationError
 
@@ -184,7 +184,7 @@ class ObjectSettings(BaseSettings):
 
 
 def fsspec_options(uri: str) -> dict[str, Any]:
-    """Return what fsspec needs to open an address, nothing where it is no S3 address."""
+    """Return what fsspec needs to open an address, nothing unless it is an S3 address."""
     if not uri.startswith("s3://"):
         return {}
     s3 = _object_settings()
@@ -198,7 +198,7 @@ def fsspec_options(uri: str) -> dict[str, Any]:
 
 
 def lance_options(uri: str) -> dict[str, str] | None:
-    """Return what Lance needs to open an address, None where it is no S3 address."""
+    """Return what Lance needs to open an address, None unless it is an S3 address."""
     if not uri.startswith("s3://"):
         return None
     s3 = _object_settings()

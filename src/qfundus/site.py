@@ -33,7 +33,7 @@ def open_site(settings: Settings | None = None, key: SiteKey | None = None) -> S
     """Open the site that the environment describes, or that of given settings; its key is in them, unless given.
 
     Raises:
-        SetupError: where a needed setting is missing.
+        SetupError: if a needed setting is missing.
     """
     settings = settings or load_settings()
     return Site(settings, ObjectStore(settings), key or SiteKey.from_hex(settings.site_key.get_secret_value()))

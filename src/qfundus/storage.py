@@ -52,7 +52,7 @@ class Store(Protocol):
         ...
 
     def find_json(self, bucket: str, name: str) -> Any:
-        """Read a JSON object, or return None where there is none of that name."""
+        """Read a JSON object, or return None if none has that name."""
         ...
 
 
@@ -86,7 +86,7 @@ class FolderStore:
                 yield StoredObject(name, "", stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC))
 
     def find_json(self, bucket: str, name: str) -> Any:
-        """Read a JSON object, or return None where there is none of that name."""
+        """Read a JSON object, or return None if none has that name."""
         file = self._root / bucket / name
         return json.loads(file.read_bytes()) if file.is_file() else None
 
@@ -142,7 +142,7 @@ class ObjectStore:
         """Read an object whole.
 
         Raises:
-            LookupError: where there is none of that name.
+            LookupError: if none has that name.
         """
         stored = self.find(bucket, name)
         if stored is None:
@@ -150,7 +150,7 @@ class ObjectStore:
         return stored
 
     def find(self, bucket: str, name: str) -> bytes | None:
-        """Read an object whole, or return None where there is none of that name."""
+        """Read an object whole, or return None if none has that name."""
         with _nameless_errors(bucket):
             try:
                 return self._client.get_object(Bucket=bucket, Key=name)["Body"].read()
@@ -163,7 +163,7 @@ class ObjectStore:
         """Yield an object in parts of so many bytes.
 
         Raises:
-            LookupError: where there is none of that name.
+            LookupError: if none has that name.
         """
         with _nameless_errors(bucket):
             try:
@@ -190,7 +190,7 @@ class ObjectStore:
                     yield StoredObject(entry["Key"], entry["ETag"].strip('"'), entry["Size"], entry["LastModified"])
 
     def delete(self, bucket: str, name: str) -> None:
-        """Remove an object; a missing one is no error."""
+        """Remove an object; a missing one is not an error."""
         with _nameless_errors(bucket):
             self._client.delete_object(Bucket=bucket, Key=name)
 
@@ -206,10 +206,10 @@ class ObjectStore:
         return True
 
     def delete_all(self, bucket: str, names: Sequence[str]) -> None:
-        """Remove many objects, a thousand a request; missing ones are no error.
+        """Remove many objects, a thousand a request; missing ones are not an error.
 
         Raises:
-            Retry: where the store kept some of them.
+            Retry: if the store kept some of them.
         """
         for first in range(0, len(names), _MOST_DELETED):
             doomed = [{"Key": name} for name in names[first : first + _MOST_DELETED]]
@@ -219,7 +219,7 @@ class ObjectStore:
                 raise Retry(f"The object store kept {len(answer['Errors'])} objects of bucket {bucket}.")
 
     def find_json(self, bucket: str, name: str) -> Any:
-        """Read a JSON object, or return None where there is none of that name."""
+        """Read a JSON object, or return None if none has that name."""
         stored = self.find(bucket, name)
         return None if stored is None else json.loads(stored)
 

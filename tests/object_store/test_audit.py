@@ -106,7 +106,7 @@ def test_an_empty_trail_is_a_finding_and_a_noted_head_is_missed(trail, fresh):
     fresh.site.store.delete_all(
         fresh.site.settings.audit_bucket, [o.name for o in fresh.site.store.list(fresh.site.settings.audit_bucket)]
     )
-    assert [f.what for f in trail.verify()] == ["is missing: there is no record at all"]
+    assert [f.what for f in trail.verify()] == ["is missing: the trail holds no record at all"]
     trail.append("110103", "R", "ITEM9", "a new beginning")
     assert not trail.holds(head.number, head.digest)
 

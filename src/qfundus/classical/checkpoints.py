@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     pass
 
 _log = structlog.get_logger()
-# One process alone is no mistake; it is said in the thread that writes, too.
+# A single process is fine; the warning would come from the writing thread, too.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")
 # Of a try that was cut off: what is half written is written anew.
 warnings.filterwarnings("ignore", message="Detected an existing checkpoint")
@@ -144,7 +144,7 @@ class Checkpoints:
         """Load the newest checkpoint that counts and can be read; return where training goes on.
 
         Raises:
-            TrainingError: where they are of another training, or none of them can be read.
+            TrainingError: if they are of another training, or none of them can be read.
         """
         positions = self.complete()
         if not positions:

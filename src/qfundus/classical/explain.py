@@ -73,7 +73,7 @@ def explain_files(folder: Path, photographs: list[Path], to: Path) -> list[Expla
     """Grade photographs and write an overlay of each.
 
     Raises:
-        SetupError: where the grader's networks are not there, a photograph cannot be read, or `to` holds pictures.
+        SetupError: if the grader's networks are not there, a photograph cannot be read, or `to` holds pictures.
     """
     if to.is_file():
         raise SetupError(f"{to} is a file: name a folder for --to.")

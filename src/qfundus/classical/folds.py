@@ -20,7 +20,7 @@ def split_fold(table: ShardTable, folds: int, fold: int) -> tuple[np.ndarray, np
     The test split is in neither. The folds hold out a share each, together everything once.
 
     Raises:
-        SetupError: where there is too little to divide, all is of one grade, or a patient is in two splits.
+        SetupError: if there is too little to divide, all is of one grade, or a patient is in two splits.
     """
     rows = np.flatnonzero(table.splits != "test")
     _check_grades(table.grades[rows])

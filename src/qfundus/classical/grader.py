@@ -40,7 +40,7 @@ def open_grader(model: str, form: str = "") -> Grader:
     `form` is one that `qfundus quantise` wrote to such a folder, `int8` or `int8-dynamic`.
 
     Raises:
-        SetupError: if it is neither, or there is no such form.
+        SetupError: if it is neither, or the form does not exist.
     """
     if "://" in model:
         raise SetupError(f"{model} is not a grader: give a folder that `qfundus train` wrote, or an MLflow model.")

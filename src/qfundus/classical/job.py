@@ -72,7 +72,7 @@ def hold_folder(held: StorageFolder, layout: Layout) -> Generator[None]:
     that of all that is trained together.
 
     Raises:
-        TrainingError: where another training holds it.
+        TrainingError: if another training holds it.
     """
     if held.remote or not layout.leads:
         yield

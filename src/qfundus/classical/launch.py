@@ -43,7 +43,7 @@ class Running(Protocol):
         """Tell whether it has ended well.
 
         Raises:
-            TrainingError: where it failed, with the last it said.
+            TrainingError: if it failed, with the last it said.
         """
         ...
 
@@ -153,7 +153,7 @@ class Torchrun:
         """Fit a number of networks to this machine; `at_once` 0 is as many side by side as fit.
 
         Raises:
-            SetupError: where there are GPUs, and too few of them for one network.
+            SetupError: if there are GPUs, and too few of them for one network.
         """
         gpus = visible_gpus()
         if 0 < len(gpus) < processes:
@@ -235,7 +235,7 @@ def usable_cpus() -> int:
     try:
         quota, period = _CPU_QUOTA.read_text().split()
         return max(1, min(bound, int(quota) // int(period)))
-    except (OSError, ValueError):  # there is no such file, or it says `max`
+    except (OSError, ValueError):  # the file is missing, or says `max`
         return bound
 
 

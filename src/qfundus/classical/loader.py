@@ -74,7 +74,7 @@ class ShardDataset(Dataset[Batch]):
         """Return some photograph that can be read, for a batch in which none can.
 
         Raises:
-            SetupError: where there is none at all.
+            SetupError: if none is left at all.
         """
         for row in range(len(self.grades)):
             [packed] = self._fetch([row])

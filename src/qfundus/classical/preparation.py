@@ -48,7 +48,7 @@ def divide(recipe: NetworkRecipe, table: ShardTable, seed: int, processes: int) 
     """Divide photographs as each network would on that many processes; return the steps of an epoch of each.
 
     Raises:
-        SetupError: where that cannot be done.
+        SetupError: if that cannot be done.
     """
     layout = Layout(0, processes, torch.device("cpu"))
     steps: list[int] = []

@@ -66,7 +66,7 @@ class Watcher:
 
 
 def read_log(log: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a log's last entry, and the last one that ends an epoch; empty if there is none."""
+    """Return a log's last entry, and the last one that ends an epoch; empty if nothing is logged yet."""
     last: dict[str, Any] = {}
     for line in reversed(log.splitlines()):
         with suppress(ValueError):  # a line that was cut short, and gone on with by the next

@@ -43,7 +43,7 @@ def quantise_grader(folder: Path, data: Path, split: str, max_drop: float) -> li
     photographs outside of the split.
 
     Raises:
-        SetupError: where there is no such split, or nothing outside of it.
+        SetupError: if the split does not exist, or nothing lies outside it.
     """
     grader = open_grader(str(folder))
     labelled = read_labelled(data)
@@ -90,7 +90,7 @@ def _keep(
         loss = judge_form(form_predicted, plain_predicted, shown.grades, shown.patients, max_drop, _EVALUATION, seed=0)
         verdict = str(loss)
         if not is_quantised(draft):
-            verdict = "left out: there is nothing in it to quantise"
+            verdict = "left out: nothing in it can be quantised"
         elif variant.speed < _FASTER and variant.megabytes > _LARGEST * plain.megabytes:
             verdict = "left out: it is neither faster nor smaller"
         if verdict.startswith("kept"):

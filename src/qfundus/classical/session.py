@@ -44,8 +44,8 @@ def train_grader(
     of `folder`. Returns how the networks grade what they had not seen.
 
     Raises:
-        SetupError: where the folder holds a training of another recipe, seed or data.
-        TrainingError: where a network's training failed, or another process trains in the folder.
+        SetupError: if the folder holds a training of another recipe, seed or data.
+        TrainingError: if a network's training failed, or another process trains in the folder.
     """
     # Mistakes in data, recipe or addresses must show before the folder is claimed.
     labelled = [] if is_shards(data) else read_labelled(Path(data))

@@ -67,7 +67,7 @@ def prepare(pixels: np.ndarray, images: ImageFormat) -> np.ndarray:
     """Bring a photograph `(height, width, 3)` of uint8 to the network's `(side, side, 3)`.
 
     Raises:
-        Discard: where the disc is asked for and there is none.
+        Discard: if the disc is asked for and none is found.
     """
     if "disc" in images.preparation:
         square = crop_disc(pixels, find_disc(pixels), images.side)
@@ -89,7 +89,7 @@ def write_shards(
     One that cannot be read is said, by its name, and left out.
 
     Raises:
-        SetupError: where there is no room for them, or they may not be written.
+        SetupError: if the disk is full, or the folder may not be written.
     """
     import lance
 
@@ -130,7 +130,7 @@ def read_table(uri: str, images: ImageFormat) -> ShardTable:
     """Read all but the pixels.
 
     Raises:
-        SetupError: where there are no finished shards, they are damaged, or were prepared in another format.
+        SetupError: if the shards are unfinished or damaged, or were prepared in another format.
     """
     dataset = open_shards(uri)
     metadata = dataset.metadata

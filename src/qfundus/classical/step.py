@@ -16,7 +16,7 @@ from qfundus.classical.parallel import Layout
 class Step:
     """What one step came to; `gradient` is the norm before it is clipped.
 
-    A gradient that is no number is `passed_over` where float16's scaler has still to find its scale.
+    A gradient that is not a number is `passed_over` while float16's scaler has still to find its scale.
     """
 
     loss: float

@@ -62,7 +62,7 @@ class LogFile:
             self._write()
 
     def _write(self) -> None:
-        """Write lines; where there is no room for them, training goes on without."""
+        """Write lines; if the disk is full, training goes on without them."""
         self._written = time.monotonic()
         try:
             self._place.append(LOG_FILE, self._waiting)

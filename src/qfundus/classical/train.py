@@ -123,7 +123,7 @@ class Loop:
         """Train until the last epoch, or until the held-out loss has not fallen for `patience` epochs.
 
         Raises:
-            TrainingError: where the loss is no number any more; the last checkpoint is left as it is.
+            TrainingError: if the loss is no longer a number; the last checkpoint stays as it is.
         """
         while position.epoch < self.training.epochs and not is_stale(position, self.training.patience):
             position, train_loss = self.take_steps(steps, position)
@@ -142,7 +142,7 @@ class Loop:
         """Take the steps that are left of an epoch; return where training stands then, and their mean loss.
 
         Raises:
-            TrainingError: where the loss is no number any more.
+            TrainingError: if the loss is no longer a number.
         """
         losses: list[float] = []
         every, whole = self.training.checkpoint_every, self.order.steps
@@ -163,7 +163,7 @@ class Loop:
         """Return the mean cross-entropy of the held-out photographs, and how many of them cannot be read.
 
         Raises:
-            TrainingError: where that is all of them.
+            TrainingError: if that is all of them.
         """
         held, world, batch = self.data.held, self.layout.world, self.training.batch
         # Every process looks at as many: sharded weights are put together for each batch.
@@ -190,11 +190,11 @@ class Loop:
         kept = f"the checkpoint {last[-1].name} is kept" if last else "no checkpoint had been written yet"
         if not rows:
             raise TrainingError(
-                f"The loss of the photographs held out is no number after epoch {position.epoch + 1}; {kept}. "
+                f"The loss of the photographs held out is not a number after epoch {position.epoch + 1}; {kept}. "
                 "Lower `learning_rate` and train into another folder."
             )
         raise TrainingError(
-            f"The loss is no number at step {position.step + 1} of epoch {position.epoch + 1}, on the photographs "
+            f"The loss is not a number at step {position.step + 1} of epoch {position.epoch + 1}, on the photographs "
             f"{', '.join(self.data.names[rows])}; {kept}. "
             "Lower `learning_rate` and train into another folder, or look at these photographs."
         )

@@ -29,8 +29,8 @@ def open_trainjobs(settings: TrainingSettings, networks: int, *, poll: float = 5
     """Connect to the cluster that this process runs in, or that a file of settings names.
 
     Raises:
-        SetupError: where there is none, or it has no such runtime.
-        Retry: where it does not answer.
+        SetupError: if no cluster answers, or it lacks the runtime.
+        Retry: if it does not answer.
     """
     from kubeflow.common.types import KubernetesBackendConfig
     from kubeflow.trainer import TrainerClient
@@ -73,8 +73,8 @@ class TrainJobs:
         """Submit a training as a TrainJob, unless one is under way; one that has ended is submitted anew.
 
         Raises:
-            SetupError: where the training is not in S3, which is all that nodes share.
-            Retry: where Kubernetes does not answer.
+            SetupError: if the training is not in S3, which is all that nodes share.
+            Retry: if Kubernetes does not answer.
         """
         if not job.results.remote or "://" not in job.shards:
             raise SetupError("A TrainJob's nodes share nothing but S3: photographs and results must lie there.")
@@ -190,7 +190,7 @@ def name_trainjob(job: TrainingJob) -> str:
 
 
 def find_state(client: "TrainerClient", name: str) -> str | None:
-    """Return a TrainJob's state, None where there is none of that name.
+    """Return a TrainJob's state, None if none has that name.
 
     Raises:
         RuntimeError, TimeoutError: where the API server does not answer.

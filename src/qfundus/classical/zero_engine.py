@@ -92,7 +92,7 @@ class ZeroEngine:
         """Read DeepSpeed's own files.
 
         Raises:
-            TrainingError: where another number of processes wrote them.
+            TrainingError: if another number of processes wrote them.
         """
         with checkpoints.local_copy(folder, self.layout, read=True) as local:
             wrote = int((Path(local) / _PROCESSES).read_text())

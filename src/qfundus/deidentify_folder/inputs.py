@@ -28,7 +28,7 @@ class Input:
         """Return the content; a large plain file is mapped, not read.
 
         Raises:
-            Discard: where it cannot be read, or a zip member is too large for what it is.
+            Discard: if it cannot be read, or a zip member is too large for what it is.
         """
         if self.member >= 0:
             return read_member(_archive(self.path), self.member)

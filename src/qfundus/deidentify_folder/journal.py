@@ -41,7 +41,7 @@ class Journal:
         """Take the folder for one run, and bind it to a policy and a key: what two wrote would not fit together.
 
         Raises:
-            SetupError: where another run has it, or it is bound to others.
+            SetupError: if another run has it, or it is bound to others.
         """
         # Held until the process ends: two runs would overwrite each other's drafts.
         self._lock = (self._target / ".lock").open("w")

@@ -33,8 +33,8 @@ class FolderQuarantine:
         """Return an item as it came, and record who looked: it identifies a person.
 
         Raises:
-            LookupError: where nothing of that pseudonym is in quarantine.
-            SetupError: where it was too large to be sealed there.
+            LookupError: if nothing of that pseudonym is in quarantine.
+            SetupError: if it was too large to be sealed there.
         """
         self._check(source)
         sealed = self._journal.sealed_of(source)
@@ -51,7 +51,7 @@ class FolderQuarantine:
         """Let the next run take an item in without looking for text in its pixels, and record who decided so.
 
         Raises:
-            LookupError: where nothing of that pseudonym is in quarantine.
+            LookupError: if nothing of that pseudonym is in quarantine.
         """
         self._decide(source, why, "release")
 
@@ -59,7 +59,7 @@ class FolderQuarantine:
         """Let every later run pass an item over, and record who decided so.
 
         Raises:
-            LookupError: where nothing of that pseudonym is in quarantine.
+            LookupError: if nothing of that pseudonym is in quarantine.
         """
         self._decide(source, why, "drop")
 

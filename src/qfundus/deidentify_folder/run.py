@@ -82,7 +82,7 @@ def deidentify_folder(
     the same folders goes on where the first one stopped, and works on what is new or has changed.
 
     Raises:
-        SetupError: where the source does not exist or lies within the target, or the target cannot be written or was
+        SetupError: if the source does not exist or lies within the target, or the target cannot be written or was
             written with another policy, key or version.
     """
     _refuse_misplaced(source, target)

@@ -73,7 +73,7 @@ def find_burned_in_text(source: BinaryIO | Path, black: dict[int, list[Box]] | N
     What was made `black` before is not looked at again: on the disc it would look like a stroke itself.
 
     Raises:
-        Discard: where the pixels cannot be decoded, or a line would be so large that a person should look, or where no
+        Discard: if the pixels cannot be decoded, or a line would be so large that a person should look, or where no
             text is left but a barcode.
     """
     boxes_of: dict[int, list[Box]] = {}

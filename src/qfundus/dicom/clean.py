@@ -32,7 +32,7 @@ def clean_object(data: bytes | mmap, target: Path, policy: CompiledPolicy, key: 
     Whatever the size of the object, only a frame at a time is in memory.
 
     Raises:
-        Discard: where it cannot be de-identified, or text remains in its pixels; what is in `target` then is not clean.
+        Discard: if it cannot be de-identified, or text remains in its pixels; what is in `target` then is not clean.
     """
     try:
         deidentified = deidentify(data, policy, key)
@@ -66,7 +66,7 @@ def remove_burned_in_text(path: Path) -> int:
     """Black out text in a de-identified file until none is seen; return how many boxes are black.
 
     Raises:
-        Discard: where text is still seen in the end, or the pixels cannot be decoded or written.
+        Discard: if text is still seen in the end, or the pixels cannot be decoded or written.
     """
     refuse_margins(path)
     black: dict[int, list[Box]] = {}

@@ -23,7 +23,7 @@ def strip_jpeg(stream: bytes, size: tuple[int, int] | None = None) -> bytes:
     the header promises.
 
     Raises:
-        Discard: where the stream is no JPEG, ends early or is of another size.
+        Discard: if the stream is not a JPEG, ends early or is of another size.
     """
     if not stream.startswith(_START):
         raise Discard("unreadable_pixels", "The pixel data is not a JPEG stream.")
@@ -154,7 +154,7 @@ def strip_jpeg2000(stream: bytes, size: tuple[int, int] | None = None) -> bytes:
     """Return a JPEG 2000 codestream (ITU-T T.800, also high-throughput T.814) without comments, boxes and margins.
 
     Raises:
-        Discard: where the stream is no JPEG 2000, ends early or is of another size.
+        Discard: if the stream is not a JPEG 2000, ends early or is of another size.
     """
     stream = _codestream(stream)
     pieces, position = [stream[:2]], 2
@@ -187,7 +187,7 @@ def _whole(marker: int, body: bytes) -> bytes:
     """Return a segment that is as long as what it says of itself (T.800 A.5 and A.6); others are refused.
 
     Raises:
-        Discard: where it is longer or shorter: what is behind could be anything.
+        Discard: if it is longer or shorter: what is behind could be anything.
     """
     match marker:
         case 0x51:  # SIZ

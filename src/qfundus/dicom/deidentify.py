@@ -53,7 +53,7 @@ class Deidentified:
         """Return the file whole.
 
         Raises:
-            Discard: where the pixels cannot be cleaned.
+            Discard: if the pixels cannot be cleaned.
         """
         return b"".join(self.parts())
 
@@ -62,7 +62,7 @@ def deidentify(data: bytes | mmap, policy: CompiledPolicy, key: SiteKey) -> Deid
     """De-identify one DICOM file by a policy; equal files have equal results.
 
     Raises:
-        Discard: where the file cannot be read, holds no picture, or lacks what identifies the object.
+        Discard: if the file cannot be read, holds no picture, or lacks what identifies the object.
     """
     file = parse_file(data)
     return _Object(file, policy, key).deidentify()

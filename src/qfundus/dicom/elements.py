@@ -62,7 +62,7 @@ class DicomFile:
         return bytes(self.data[element.start : element.start + element.length])
 
     def text(self, tag: int) -> str:
-        """Return a top-level value as ASCII text without padding, '' where there is none."""
+        """Return a top-level value as ASCII text without padding, '' if it is absent."""
         element = self.find(tag)
         return "" if element is None else self.value(element).decode("ascii", "replace").strip(" \0")
 
@@ -71,7 +71,7 @@ def parse_file(data: bytes | mmap) -> DicomFile:
     """Parse a DICOM Part 10 file, or a bare data set that lacks its preamble and file meta information.
 
     Raises:
-        Discard: where it is no DICOM, ends within an element, nests too deep, inflates beyond all measure, or has a
+        Discard: if it is not DICOM, ends within an element, nests too deep, inflates beyond all measure, or has a
             transfer syntax that DICOM does not define.
     """
     view = memoryview(data)
@@ -247,7 +247,7 @@ class _Parser:
         except Discard:
             if delimited:
                 raise
-            return  # bytes that are no sequence: the element stays of unknown VR, and goes
+            return  # bytes that do not form a sequence: the element stays of unknown VR, and goes
         finally:
             self._use(outer)
             self.as_file = True

@@ -49,7 +49,7 @@ def encode_head(tag: int, vr: str, length: int, syntax: Syntax) -> bytes:
     """Write an element up to its value.
 
     Raises:
-        Discard: where the value is too long for its VR.
+        Discard: if the value is too long for its VR.
     """
     implicit, short, long = _HEADS[syntax.order]
     if not syntax.explicit:

@@ -136,7 +136,7 @@ def _words(text: str) -> list[str]:
 
 
 def _words_of_name(name: str) -> Iterable[str]:
-    """Yield the words of a person's name; where there are no spaces between words, also all of a group together."""
+    """Yield the words of a person's name; without spaces between words, also all of a group together."""
     for group in name.split("="):
         words = _words(group)
         yield from (word for word in words if len(word) > 1 or not word.isascii())

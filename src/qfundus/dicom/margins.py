@@ -16,7 +16,7 @@ def refuse_margins(path: Path) -> None:
     """Refuse a de-identified file one of whose JPEG frames holds bytes that no pixel is made of.
 
     Raises:
-        Discard: where there are such.
+        Discard: if there are such.
     """
     with path.open("rb") as stream:
         # Not closed by hand: what is parsed points into it.

@@ -52,7 +52,7 @@ def make_object(data: bytes, sidecar: bytes | None) -> bytes:
     A baseline colour JPEG is taken as it is; anything else is stored uncompressed, upright.
 
     Raises:
-        Discard: where the file is no photograph that can be read, or nothing says whose eye it is, or which.
+        Discard: if the file is not a readable photograph, or does not tell whose eye it shows, or which.
     """
     try:
         with Image.open(io.BytesIO(data)) as picture:

@@ -49,7 +49,7 @@ def read_shape(file: DicomFile) -> Shape:
     """Read the layout of the pixels from the header.
 
     Raises:
-        Discard: where a needed attribute is absent or is inconsistent.
+        Discard: if a needed attribute is absent or is inconsistent.
     """
     photometric = file.text(0x00280004)
     shape = Shape(
@@ -89,7 +89,7 @@ def clean_pixels(
     """Yield the pixel element anew: frames without margins, each compressed one a single fragment.
 
     Raises:
-        Discard: where frames are missing, broken, compressed in a way that cannot be looked into, or where
+        Discard: if frames are missing, broken, compressed in a way that cannot be looked into, or where
             `names_somebody` says so of bytes between the coded image and its end.
     """
     shape = read_shape(file)
@@ -152,7 +152,7 @@ def frames(file: DicomFile, element: Element, shape: Shape) -> Iterator[bytes]:
     """Yield the compressed frames, each joined from its fragments.
 
     Raises:
-        Discard: where it cannot be told which fragments belong to which frame.
+        Discard: if it cannot be told which fragments belong to which frame.
     """
     table, *fragments = element.fragments or [(0, 0)]
     spans = [(start, start + length) for start, length in fragments]
@@ -198,7 +198,7 @@ def stripper(transfer_syntax: str, shape: Shape) -> Callable[[bytes], bytes]:
     """Return what takes the margins off a frame of a transfer syntax.
 
     Raises:
-        Discard: where frames of that syntax cannot be looked into.
+        Discard: if frames of that syntax cannot be looked into.
     """
     size = (shape.rows, shape.columns)
     if transfer_syntax in JPEGS:
@@ -214,7 +214,7 @@ def strip_rle(frame: bytes, shape: Shape) -> bytes:
     """Return an RLE frame (PS3.5 Annex G) that holds its segments' pixels and nothing behind them.
 
     Raises:
-        Discard: where the segments are broken or shorter than the image.
+        Discard: if the segments are broken or shorter than the image.
     """
     from rle.rle import decode_segment, encode_segment
 
@@ -228,7 +228,7 @@ def strip_rle(frame: bytes, shape: Shape) -> bytes:
             unpacked = bytes(decode_segment(frame[start:end]))[: shape.rows * shape.columns]
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException:  # noqa: BLE001  (a panic of the decoder, which is written in Rust, is no Exception)
+        except BaseException:  # noqa: BLE001  (a panic of the decoder, which is written in Rust, is not an Exception)
             raise Discard("truncated", "An RLE segment is broken.") from None
         if len(unpacked) < shape.rows * shape.columns:
             raise Discard("truncated", "An RLE segment is shorter than the image.")

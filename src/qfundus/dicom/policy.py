@@ -108,7 +108,7 @@ def load_policy(path: Path) -> Policy:
     """Read a policy.
 
     Raises:
-        SetupError: where the file is missing, or an option, an action or an attribute in it is unknown.
+        SetupError: if the file is missing, or an option, an action or an attribute in it is unknown.
     """
     try:
         return Policy.model_validate(yaml.safe_load(path.read_text()))

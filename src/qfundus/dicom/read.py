@@ -26,7 +26,7 @@ def read_eye(data: bytes) -> FileDataset:
     """Parse one DICOM Part 10 file that should hold a fundus photograph.
 
     Raises:
-        Discard: where it is no DICOM, truncated, of another SOP class, without pixels, of several frames, or lacks
+        Discard: if it is not DICOM, truncated, of another SOP class, without pixels, of several frames, or lacks
             what names it.
     """
     try:
@@ -74,7 +74,7 @@ def read_pixels(eye: FileDataset) -> np.ndarray:
     """Decode the photograph to `(height, width, 3)` of uint8, RGB.
 
     Raises:
-        Discard: where the pixels cannot be decoded, are no single colour frame, or are too small.
+        Discard: if the pixels cannot be decoded, are not a single colour frame, or are too small.
     """
     try:
         pixels = pixel_array(eye)

@@ -26,7 +26,7 @@ _DIRECTORY_CLASS = b"\2\0\2\0UI\x14\x001.2.840.10008.1.3.10"  # the media storag
 
 
 def is_no_image(name: str, data: bytes | mmap) -> bool:
-    """Say whether something is no image at all and may be passed over: a readme, a DICOMDIR, an empty file."""
+    """Return whether something is not an image at all and may be passed over: a readme, a DICOMDIR, an empty file."""
     if not data:
         return True
     if data[128:132] == b"DICM":

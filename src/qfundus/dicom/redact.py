@@ -92,7 +92,7 @@ def _planar(file: DicomFile) -> bool:
 
 
 def _darkest(path: Path, photometric: str) -> int:
-    """Return the index of a palette's darkest colour, 0 where there is no palette."""
+    """Return the index of a palette's darkest colour, 0 without a palette."""
     if photometric != "PALETTE COLOR":
         return 0
     dataset = dcmread(path, stop_before_pixels=True)

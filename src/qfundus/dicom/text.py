@@ -9,7 +9,7 @@ from pydicom.charset import convert_encodings, decode_bytes
 from qfundus.dicom.identity import Identity
 from qfundus.dicom.vocabulary import WORD, is_known
 
-# DR alone is no title here: it is the disease.
+# DR alone is not taken for a title: it is the disease.
 _TITLE = r"(?-i:Dr|dr)\b\.?|dr\.|(?:mr|mrs|ms|miss|prof|sir|herr|frau|mme)\b\.?"
 _RELATION = (
     r"(?:mother|father|daughter|son|wife|husband|sister|brother|aunt|uncle|cousin|friend|neighbou?r|nurse|partner|"

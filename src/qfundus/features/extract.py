@@ -63,7 +63,7 @@ def prepare_eye(eye: FileDataset) -> PreparedEye:
     """Decode a photograph, cut out its disc and note how it was taken.
 
     Raises:
-        Discard: where the pixels cannot be decoded or show no fundus.
+        Discard: if the pixels cannot be decoded or show no fundus.
     """
     pixels = read_pixels(eye)
     image = crop_disc(pixels, find_disc(pixels))

@@ -48,7 +48,7 @@ def snapshot_dataset(site: Site, splits: Splits, as_of: datetime) -> pd.DataFram
     Equal moments give equal tables, but for what was erased or corrected since: parts of the store never change.
 
     Raises:
-        SetupError: where no graded eye is known yet.
+        SetupError: if no graded eye is known yet.
     """
     graded = read_keys(site, "eye_grade", as_of)
     if graded.empty:
@@ -78,7 +78,7 @@ def read_split(dataset: Path | str, split: str) -> Split:
     """Read one split of a snapshot.
 
     Raises:
-        SetupError: where the split is empty.
+        SetupError: if the split is empty.
     """
     table = pd.read_parquet(dataset, filters=[("split", "==", split)])
     if table.empty:

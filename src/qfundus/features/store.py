@@ -194,7 +194,7 @@ def blank_online(settings: Settings, keys: list[tuple[str, str]]) -> None:
 
 
 def newest_part(site: Site) -> datetime | None:
-    """Return when the newest part became known, or None where there is none."""
+    """Return when the newest part became known, or None if none exists."""
     times = _part_times(site, EARLIEST)
     return times[-1] if times else None
 

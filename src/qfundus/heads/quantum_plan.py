@@ -66,7 +66,7 @@ def plan_shots(
     the entry's `price` says how many `circuits` go into one.
 
     Raises:
-        SetupError: where there is no such backend, or the shift rule would be wrong for the circuit.
+        SetupError: if no backend has that name, or the shift rule would be wrong for the circuit.
     """
     price = Price.of(describe_backend(backend))
     circuit = build_ansatz(recipe.ansatz, recipe.qubits, recipe.layers)

@@ -99,7 +99,7 @@ def answers_of(
     """Return the rows of the key for one wrapped file.
 
     `words` gives for each text attribute the words that must go and those that must stay; `box` is where text is burned
-    in `(top, left, bottom, right)`, empty where there is none.
+    in `(top, left, bottom, right)`, empty if none was drawn.
     """
     eye = pydicom.dcmread(io.BytesIO(data))
     digest = hashlib.sha256(data).hexdigest()
@@ -154,7 +154,7 @@ def score_folder(folder: Path, originals: Path) -> Score:
     """Score what `qfundus deidentify` made of a wrapped hospital; an image that is in quarantine has done nothing.
 
     Raises:
-        SetupError: where the answer key or the manifest is missing.
+        SetupError: if the answer key or the manifest is missing.
     """
     if not (originals / KEY_NAME).is_file() or not (folder / "manifest.parquet").is_file():
         raise SetupError(

@@ -32,7 +32,7 @@ def find_photographs(data: Path | None, cache: Path, phantoms: int = 240) -> Pho
     """Take the photographs from `data`, else RetinaMNIST by its package, else draw phantom eyes.
 
     Raises:
-        SetupError: where `data` is neither an npz file nor a folder with photographs and `labels.csv`.
+        SetupError: if `data` is neither an npz file nor a folder with photographs and `labels.csv`.
     """
     if data is not None:
         return read_photographs(data)

@@ -29,7 +29,7 @@ def find_disc(pixels: np.ndarray) -> Disc:
     Of a large photograph every n-th pixel is looked at; the box is right to n pixels.
 
     Raises:
-        Discard: where less than 15 % of the image is lit.
+        Discard: if less than 15 % of the image is lit.
     """
     step = max(1, min(pixels.shape[:2]) // _FINEST)
     brightest = ndimage.uniform_filter(pixels[::step, ::step].max(axis=2).astype(np.float32), size=5)

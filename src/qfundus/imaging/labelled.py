@@ -40,7 +40,7 @@ def read_labelled(data: Path) -> list[Labelled]:
     """List the photographs of an npz file or a folder, without reading a folder's pixels.
 
     Raises:
-        SetupError: where it is neither, or labels and photographs do not belong to each other.
+        SetupError: if it is neither, or labels and photographs do not belong to each other.
     """
     if not data.exists():
         raise SetupError(f"{data} does not exist: name a MedMNIST npz file, or a folder with {SHEET}.")
@@ -61,7 +61,7 @@ def read_npz(path: Path) -> list[Labelled]:
                 "as arrays of numbers."
             ) from None
         raise SetupError(f"{path.name} is not a MedMNIST npz file, or is incomplete (ValueError).") from None
-    # An array alone is no context, and a file that was cut is no zip file.
+    # A single array is not a context manager, and a truncated file is not a zip file.
     except (OSError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise SetupError(
             f"{path.name} is not a MedMNIST npz file, or is incomplete ({type(error).__name__})."

@@ -19,7 +19,7 @@ def close_run(site: Site, run: str, manifest: str) -> dict[str, int]:
     """Check a run's outcomes against what had landed, write its account, then clear the landing bucket.
 
     Raises:
-        AccountError: where an object has no outcome, two, or one that never landed; nothing is cleared then.
+        AccountError: if an object has no outcome, two, or one that never landed; nothing is cleared then.
     """
     outcomes = read_manifest(site, manifest)
     objects = outcomes.loc[outcomes["part_of"] == "", "source"]

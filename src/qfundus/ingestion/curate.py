@@ -82,7 +82,7 @@ def read_manifest(site: Site, manifest: str) -> pd.DataFrame:
 
 
 def curate_image(curation: Curation, isolation: Isolation, item: LandedObject) -> list[Outcome]:
-    """De-identify one image and enter it into the index, or put it into quarantine; what is no image is passed over.
+    """De-identify one image and enter it into the index, or put it into quarantine; pass over what is not an image.
 
     The grades of an image that it corrects follow it, each with an outcome of its own.
     """

@@ -11,7 +11,7 @@ def read_erasures(data: bytes, key: SiteKey) -> list[str]:
     """Return the pseudonymous SOP instance UIDs that a notice names.
 
     Raises:
-        Discard: where it is no UTF-8 CSV with one of the two columns.
+        Discard: if it is not UTF-8 CSV with one of the two columns.
     """
     try:
         rows = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""))

@@ -18,7 +18,7 @@ def read_sheet(data: bytes) -> list[dict[str, str]]:
     """Read the rows of a sheet.
 
     Raises:
-        Discard: where it is no UTF-8 CSV with the needed columns.
+        Discard: if it is not UTF-8 CSV with the needed columns.
     """
     try:
         rows = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""))
@@ -42,7 +42,7 @@ def resolve_row(row: dict[str, str], source: str, sheet: str, index: InstanceInd
     """Find the eye that a row grades, and pseudonymise its grader; the date moves with the patient's others.
 
     Raises:
-        Discard: where a field is missing, the grade is not 0-4 or the image is not known.
+        Discard: if a field is missing, the grade is not 0-4 or the image is not known.
     """
     if not row["SOPInstanceUID"] or not row["grader"]:
         raise Discard("unreadable_grade_row", "A field is empty.")

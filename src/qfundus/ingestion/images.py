@@ -41,12 +41,12 @@ def begin_process(settings: Settings, key: SiteKey, policy: Policy, run: str) ->
 
 
 def curate_landed_image(name: str, *, corrects: bool, released: bool) -> Instance | Literal["withdrawn", "ignored"]:
-    """Curate a landed image in this process, from bucket to bucket; or say that it was taken away, or is no image.
+    """Curate a landed image in this process, from bucket to bucket; or say that it was taken away, or is not an image.
 
     Text in the pixels is not looked for where a person has seen them and `released` it.
 
     Raises:
-        Discard: where it is unusable.
+        Discard: if it is unusable.
     """
     assert _own is not None  # noqa: S101  (set by the initialiser)
     assert _own_trusting is not None  # noqa: S101
@@ -65,7 +65,7 @@ def refuse_large(size: int) -> None:
     """Refuse what would take too much memory.
 
     Raises:
-        Discard: where it does.
+        Discard: if it does.
     """
     if size > LARGEST:
         raise Discard("too_large", f"One image takes more than {LARGEST >> 20} MB.")
@@ -85,7 +85,7 @@ def curate_member(name: str, data: bytes, sidecar: bytes | None) -> Instance:
     """Curate a member of a zip file in this process.
 
     Raises:
-        Discard: where it is unusable.
+        Discard: if it is unusable.
     """
     assert _own is not None  # noqa: S101  (set by the initialiser)
     return curate_bytes(_own, make_object(data, sidecar) if is_photograph(name) else data, corrects=False)
@@ -95,7 +95,7 @@ def curate_bytes(curation: Curation, data: bytes, *, corrects: bool) -> Instance
     """De-identify one image, store it and enter it into the index; one that is known already is found there.
 
     Raises:
-        Discard: where it is unusable, or another content of its UID came first and it `corrects` nothing.
+        Discard: if it is unusable, or another content of its UID came first and it `corrects` nothing.
     """
     eye = read_eye(data)
     uid = pseudonymise_uid(curation.site.key, str(eye.SOPInstanceUID))

@@ -40,7 +40,7 @@ class Isolation:
         """Return what a function returns in another process.
 
         Raises:
-            Discard: where its process dies, twice, the second time alone.
+            Discard: if its process dies, twice, the second time alone.
         """
         pool = self._pool
         try:

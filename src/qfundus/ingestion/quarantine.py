@@ -80,7 +80,7 @@ class Quarantine:
         """Put an item back into the landing bucket, as it came, and record who decided so.
 
         Raises:
-            LookupError: where nothing of that pseudonym is in quarantine.
+            LookupError: if nothing of that pseudonym is in quarantine.
         """
         name = self._open(source, 0)[0]["name"]
         note = self._store.find_json(self._bucket, f"{source}.json")
@@ -102,7 +102,7 @@ class Quarantine:
         """Delete an item for good, and record who decided so.
 
         Raises:
-            LookupError: where nothing of that pseudonym is in quarantine.
+            LookupError: if nothing of that pseudonym is in quarantine.
         """
         self._store.get(self._bucket, f"{source}.json")
         self._trail.append("110103", "D", source, why, who, decision="drop")
@@ -112,7 +112,7 @@ class Quarantine:
         """Return an item as it came, and record who looked: it identifies a person.
 
         Raises:
-            LookupError: where nothing of that pseudonym is in quarantine.
+            LookupError: if nothing of that pseudonym is in quarantine.
         """
         data = b"".join(self._parts(source))
         self._trail.append("110103", "R", source, why, decision="show")

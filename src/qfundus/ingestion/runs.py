@@ -42,7 +42,7 @@ def read_outcomes(site: Site, run: str) -> pd.DataFrame:
     """Read what became of each object of a run, a row each.
 
     Raises:
-        SetupError: where there is no such run, or it has not got so far.
+        SetupError: if the run does not exist, or has not got that far.
     """
     try:
         return read_manifest(site, manifest_name(run)).filter(items=SHOWN)

@@ -13,7 +13,7 @@ def find_member(archive: zipfile.ZipFile, name: str) -> bytes | None:
     """Return the member of a zip file that has a name, or None.
 
     Raises:
-        Discard: where it cannot be read.
+        Discard: if it cannot be read.
     """
     member = archive.NameToInfo.get(name)
     return None if member is None else _read(archive, member)
@@ -23,7 +23,7 @@ def read_member(archive: zipfile.ZipFile, number: int) -> bytes:
     """Return a member of a zip file, by its place in the directory.
 
     Raises:
-        Discard: where it cannot be read, or is too large for what it is.
+        Discard: if it cannot be read, or is too large for what it is.
     """
     return _read(archive, archive.infolist()[number])
 

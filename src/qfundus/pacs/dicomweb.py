@@ -79,7 +79,7 @@ class Archive:
         """Return an object as it lies in the archive (WADO-RS), or None where it is gone.
 
         Raises:
-            Retry: where the archive does not answer as it should.
+            Retry: if the archive does not answer as it should.
         """
         url = f"{self._url}/studies/{address.study}/series/{address.series}/instances/{address.instance}"
         # The client library would parse the object and write it anew: what reaches quarantine must be what was sent.
@@ -125,7 +125,7 @@ def nameless_errors() -> Generator[None]:
 
     Raises:
         Retry: for everything but a refusal.
-        SetupError: where the archive refuses the credentials.
+        SetupError: if the archive refuses the credentials.
     """
     try:
         yield

@@ -43,8 +43,8 @@ def fetch_archive(site: Site, today: date) -> Fetched:
     archive is compared at each call. A photograph that fails is tried again at the next.
 
     Raises:
-        Retry: where the archive does not answer, or some photographs could not be fetched; the others have landed.
-        SetupError: where so much is gone at once that a wrong setting is likelier; nothing is erased then.
+        Retry: if the archive does not answer, or some photographs could not be fetched; the others have landed.
+        SetupError: if so much is gone at once that a wrong setting is likelier; nothing is erased then.
     """
     fetch = _Fetch(site)
     due = site.settings.orthanc_url is None or fetch.known.cursor.compared != today.isoformat()

@@ -33,7 +33,7 @@ class ChangeFeed:
         """Yield pages of changes after a number, which is exclusive; numbers may be missing in between.
 
         Raises:
-            Retry: where Orthanc does not answer as it should.
+            Retry: if Orthanc does not answer as it should.
         """
         while True:
             with nameless_errors():

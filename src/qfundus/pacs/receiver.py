@@ -82,7 +82,7 @@ class Peer:
         """Read `TITLE` or `TITLE@host:port`.
 
         Raises:
-            SetupError: where it is neither.
+            SetupError: if it is neither.
         """
         title, _, address = text.strip().partition("@")
         host, _, port = address.rpartition(":")

@@ -26,7 +26,7 @@ def search_planted(site: Site, dag: str, run: str) -> dict[str, int]:
     The page goes to the curated bucket and a record of it into the audit trail.
 
     Raises:
-        LeakError: where a planted name was found, naming the places.
+        LeakError: if a planted name was found, naming the places.
     """
     plantings = recent_plantings(site)
     if not plantings:

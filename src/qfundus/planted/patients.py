@@ -24,7 +24,7 @@ from qfundus.storage import to_json
 _LETTERS = 12
 _REMEMBERED = 10  # runs
 _SEARCHED_FOR = timedelta(days=2)
-_GRADES = (2, 7, 0, 1)  # there is no grade of 7
+_GRADES = (2, 7, 0, 1)  # 7 is not a grade
 _COLUMNS = "SOPInstanceUID,grade,grader,date"
 WHERE = (
     "name, ID, address, telephone and comments of the patient",

@@ -27,7 +27,7 @@ def judge_photographs(site: Site, curated: dict[str, list[dict[str, str]]]) -> t
             clean = site.store.find(site.settings.curated_bucket, name)
             if before not in originals or clean is None:
                 continue
-            if before in answers:  # of a plain photograph there is no key
+            if before in answers:  # a plain photograph has no key
                 score_object(score, consistent, originals[before], clean, answers[before])
             place.looked += 1
             place.found += [f"{name}, {leak}" for leak in verify_object(clean, originals[before], policy_file())]

@@ -37,7 +37,7 @@ def run_night(settings: Settings, say: Say, *, approve: bool = True) -> Night:
     With `approve` the candidate is approved through the API that a person's click uses; else the wait is left to one.
 
     Raises:
-        NightError: where a run failed.
+        NightError: if a run failed.
     """
     begun = time.monotonic()
     client, night = AirflowClient(settings), Night()
@@ -58,7 +58,7 @@ def follow_run(
     """Follow one DAG run to its end, saying what its tasks do; times count from `begun` on the monotonic clock.
 
     Raises:
-        NightError: where the run failed.
+        NightError: if the run failed.
     """
     started = time.monotonic() if begun is None else begun
     _Follower(settings, AirflowClient(settings), say, started, approve=approve).to_the_end(dag, run)

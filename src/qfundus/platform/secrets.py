@@ -53,7 +53,7 @@ def write_private_bytes(file: Path, data: bytes) -> None:
     """Write a new file with mode 0600.
 
     Raises:
-        FileExistsError: where there is one of that name.
+        FileExistsError: if there is one of that name.
     """
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
         stream.write(data)

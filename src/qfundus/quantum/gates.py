@@ -50,7 +50,7 @@ def lower(circuit: QuantumCircuit, *, all_features: bool = False) -> Gates:
 
     Raises:
         ValueError: for a gate that is none of unitary one- and two-qubit gates, a qubit that is used after it was
-            measured, or an angle that is no polynomial.
+            measured, or an angle that is not a polynomial.
     """
     if not circuit.num_qubits:
         raise ValueError("The circuit has no qubit.")

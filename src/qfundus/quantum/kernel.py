@@ -32,7 +32,7 @@ _MOST_AMPLITUDES = 12_000  # of a batch; beyond, PyTorch's large products are as
 def _compiled(function: Callable[..., Any]) -> Any:
     try:
         return numba.njit(function, cache=True, nogil=True, fastmath=True)
-    except RuntimeError:  # there is nowhere to keep what was compiled: each process does it again
+    except RuntimeError:  # no writable folder for what was compiled: each process compiles again
         return numba.njit(function, nogil=True, fastmath=True)
 
 

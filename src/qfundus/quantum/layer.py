@@ -26,7 +26,7 @@ class QuantumLayer(nn.Module):
         """Compile a circuit; `observables` name the qubits whose Z are multiplied, unless given each qubit alone.
 
         Raises:
-            ValueError: where the engine does not know a gate or an angle, or the circuit would not fit into memory.
+            ValueError: if the engine does not know a gate or an angle, or the circuit would not fit into memory.
         """
         super().__init__()
         circuit = lower(ansatz)

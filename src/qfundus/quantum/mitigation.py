@@ -171,7 +171,7 @@ def fold(circuit: QuantumCircuit, scale: int) -> QuantumCircuit:
     """Return a compiled circuit whose noise is `scale` times as much: it runs, is undone, and runs again.
 
     Raises:
-        ValueError: where the scale is even.
+        ValueError: if the scale is even.
     """
     if scale % 2 == 0:
         raise ValueError("A circuit is folded an odd number of times.")
@@ -192,7 +192,7 @@ def echo(circuit: QuantumCircuit, target: Target | None) -> QuantumCircuit:
     """Fill the time in which a qubit waits with pairs of X.
 
     Raises:
-        ValueError: where the machine does not say how long its gates take.
+        ValueError: if the machine does not say how long its gates take.
     """
     try:
         return PassManager(

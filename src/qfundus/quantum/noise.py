@@ -24,7 +24,7 @@ def make_noise(numbers: NoiseNumbers) -> NoiseModel:
     """Make a noise model: each gate depolarises, and its qubits relax for as long as it takes.
 
     Raises:
-        ValueError: where T2 is more than twice T1, which no qubit's is.
+        ValueError: if T2 is more than twice T1, which no qubit's is.
     """
     if numbers.t2 > 2 * numbers.t1:
         raise ValueError("T2 is at most twice T1: lower t2.")

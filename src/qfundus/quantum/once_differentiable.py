@@ -12,7 +12,7 @@ def refuse_double_backward(backward: Callable[..., Any]) -> Callable[..., Any]:
     """Refuse to differentiate a backward pass: where what comes to it needs no gradient, torch would leave terms out.
 
     Raises:
-        RuntimeError: where the pass is part of a graph that is to be differentiated again.
+        RuntimeError: if the pass is part of a graph that is to be differentiated again.
     """
     within = once_differentiable(backward)
 

@@ -42,8 +42,8 @@ class ShotsLayer(nn.Module):
         """Compile a circuit for a backend.
 
         Raises:
-            ValueError: where a parameter turns more than one gate, or not by itself: the shift rule would be wrong; or
-                for a precision or way of differentiating that there is not.
+            ValueError: if a parameter turns more than one gate, or not by itself: the shift rule would be wrong; or
+                for an unknown precision or way of differentiating.
         """
         super().__init__()
         if gradient not in get_args(Gradient):
@@ -65,7 +65,7 @@ class ShotsLayer(nn.Module):
         """Return expectation values `(batch, qubits)`, each with the backend's noise.
 
         Raises:
-            ValueError: for angles of another shape, or one that is no finite number.
+            ValueError: for angles of another shape, or one that is not finite.
         """
         if features.ndim != 2 or features.shape[1] != self.n_features:
             raise ValueError(f"The circuit takes angles (batch, {self.n_features}), not {tuple(features.shape)}.")
@@ -91,7 +91,7 @@ def refuse_what_cannot_be_shifted(ansatz: QuantumCircuit) -> None:
     """Refuse a circuit whose gradient the shift rule would get wrong.
 
     Raises:
-        ValueError: where a parameter turns more than one gate, or not by itself.
+        ValueError: if a parameter turns more than one gate, or not by itself.
     """
     gates = lower(ansatz, all_features=True)
     used = [place for polynomial in gates.by_feature for term in polynomial for place in term]

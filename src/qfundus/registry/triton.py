@@ -71,7 +71,7 @@ def serve_version(settings: Settings, version: str, refer_below: float) -> None:
     configuration carries the threshold.
 
     Raises:
-        Retry: where Triton does not load it.
+        Retry: if Triton does not load it.
     """
     config = settings.triton_repository / SERVED_MODEL / "config.pbtxt"
     draft = config.with_suffix(".draft")
@@ -92,7 +92,7 @@ def model_config(version: str, settings: Settings, refer_below: float) -> str:
     """Write the configuration that serves one version, on the CPU, on a GPU, or on a GPU by TensorRT in half precision.
 
     Raises:
-        SetupError: where the backend is not one that can use a GPU.
+        SetupError: if the backend is not one that can use a GPU.
     """
     backend, accelerator = settings.triton_backend, settings.triton_accelerator
     if accelerator != "cpu" and backend != "onnxruntime":
@@ -138,7 +138,7 @@ def smoke_test(settings: Settings, version: str, smoke: Path) -> None:
     """Send Triton a version's smoke test over HTTP and gRPC, and compare the answers.
 
     Raises:
-        SmokeTestError: where an answer differs, or another version gave it.
+        SmokeTestError: if an answer differs, or another version gave it.
     """
     expected = np.load(smoke)
     coarse = settings.triton_accelerator == "tensorrt" or expected.get("form", "float32") == "int8"
@@ -159,7 +159,7 @@ def grade_over_http(settings: Settings, images: np.ndarray) -> Answer:
     """Grade cropped discs `(eyes, 224, 224, 3)` of uint8 over HTTP.
 
     Raises:
-        Retry: where Triton does not answer.
+        Retry: if Triton does not answer.
     """
     from tritonclient import http
 
@@ -170,7 +170,7 @@ def grade_over_grpc(settings: Settings, images: np.ndarray) -> Answer:
     """Grade cropped discs `(eyes, 224, 224, 3)` of uint8 over gRPC.
 
     Raises:
-        Retry: where Triton does not answer.
+        Retry: if Triton does not answer.
     """
     from tritonclient import grpc
 

@@ -110,14 +110,14 @@ def read_version(settings: Settings, version: str) -> Recorded:
     """Return what is recorded of a model version.
 
     Raises:
-        SetupError: if there is no such version.
+        SetupError: if the version does not exist.
     """
     client = connect(settings)
     return _read(client, client.get_run(str(_get_version(client, version).run_id)))
 
 
 def champion_version(settings: Settings) -> str:
-    """Return the version in service, '' if there is none."""
+    """Return the version in service, '' if none is in service."""
     return find_alias(settings, CHAMPION)
 
 

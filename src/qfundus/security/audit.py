@@ -98,7 +98,7 @@ class AuditTrail:
         user of this process; no value here may identify a patient.
 
         Raises:
-            Retry: where the store does not answer, or too many write at once.
+            Retry: if the store does not answer, or too many write at once.
         """
         event = _event(code, action, what, why, who or getpass.getuser(), details)
         for _ in range(_ATTEMPTS):
@@ -129,7 +129,7 @@ class AuditTrail:
         expected, previous, newest = 1, _FIRST, len(self._keys)
         for place, record in self._entries():
             if place < 0:
-                findings.append(Finding(expected, "is followed by an object that is no record"))
+                findings.append(Finding(expected, "is followed by an object that is not a record"))
                 continue
             while expected < place:
                 findings.append(Finding(expected, "is missing"))
@@ -141,11 +141,11 @@ class AuditTrail:
             newest = newest if signed_by is None else min(newest, signed_by)
             expected, previous = place + 1, str(record.get("digest", ""))
         if expected == 1:
-            return [Finding(0, "is missing: there is no record at all")]
+            return [Finding(0, "is missing: the trail holds no record at all")]
         return findings + self._faults_of_head(expected - 1, previous)
 
     def _entries(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield each object among the records with its place, -1 where its name is none; {} for what is no record."""
+        """Yield each object among the records with its place (-1 if its name has none); {} for what is not a record."""
         for entry in self._store.list(self._bucket, prefix=_RECORDS):
             name = entry.name.removeprefix(_RECORDS).removesuffix(".json")
             place = int(name) if name.isdecimal() and entry.name == _name(int(name)) else -1

@@ -22,7 +22,7 @@ def unseal(key: SiteKey, sealed: bytes, name: str) -> bytes:
     """Decrypt what `seal` made for the same name, with this key or one from before a rotation.
 
     Raises:
-        ValueError: where the bytes, the name or the key differ from those at sealing.
+        ValueError: if the bytes, the name or the key differ from those at sealing.
     """
     if not sealed.startswith(_MAGIC):
         raise ValueError("This is not a sealed object.")

@@ -21,7 +21,7 @@ class Identified:
 
 
 class Vault:
-    """The vault bucket: one sealed object an instance; where there is none, nothing is kept."""
+    """The vault bucket: one sealed object an instance; without a vault, nothing is kept."""
 
     def __init__(self, store: ObjectStore, bucket: str | None, key: SiteKey, trail: AuditTrail) -> None:
         self._store = store
@@ -39,7 +39,7 @@ class Vault:
         """Return who is behind a patient's pseudonym, for each photograph, and record who asked and why.
 
         Raises:
-            LookupError: where the vault knows nothing of it; the question is recorded all the same.
+            LookupError: if the vault knows nothing of it; the question is recorded all the same.
         """
         listed = self._store.list(self._bucket, vault_name(patient, "")) if self._bucket else ()
         names = [stored.name for stored in listed]

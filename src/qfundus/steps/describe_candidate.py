@@ -19,7 +19,7 @@ def describe_candidate(version: str = "") -> dict[str, str] | None:
     """Describe a version, or the newest candidate, in Markdown; None if it is in service already.
 
     Raises:
-        SetupError: if there is no candidate.
+        SetupError: if the candidate does not exist.
     """
     settings = load_settings()
     candidate = version or find_alias(settings, CANDIDATE)

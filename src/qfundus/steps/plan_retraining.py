@@ -15,7 +15,7 @@ def plan_retraining(recipe_name: str | None = None, *, force: bool = False) -> d
     """Return what a retraining with a recipe, or the site's nightly one, would work on; None if no eye is new.
 
     Raises:
-        SetupError: if there is no recipe of that name, or a retraining is forced before any eye was ingested.
+        SetupError: if no recipe has that name, or a retraining is forced before any eye was ingested.
     """
     site = open_site()
     recipe_name = recipe_name or site.settings.nightly_recipe

@@ -22,7 +22,7 @@ def request_comparison(
     """Submit a version's circuit with some eyes' angles to each backend; return the version, and each backend's job.
 
     Raises:
-        SetupError: if there is no such version or backend, or the version has no circuit.
+        SetupError: if the version or backend does not exist, or the version has no circuit.
     """
     settings = load_settings()
     version = version or find_alias(settings, CANDIDATE) or find_alias(settings, CHAMPION)

@@ -58,7 +58,7 @@ def verify_folder(folder: Path, originals: Path, policy: Path) -> Findings:
     Their paths are looked at, too, and the manifests and reasons that lie beside them.
 
     Raises:
-        SetupError: where there is nothing to look at, or the policy cannot be read.
+        SetupError: if the folder is empty or the policy cannot be read.
     """
     options, safe = _read_policy(policy)
     after_to_before = _read_manifest(folder)

@@ -19,8 +19,8 @@ TORCHRUN = [
 
 
 def test_the_reason_of_a_failure_is_found_before_torchruns_pages():
-    said = ["Epoch 1", "", "Training ends: The loss is no number at step 3.", "", *TORCHRUN]
-    assert last_words(said) == "The loss is no number at step 3."
+    said = ["Epoch 1", "", "Training ends: The loss is not a number at step 3.", "", *TORCHRUN]
+    assert last_words(said) == "The loss is not a number at step 3."
     assert last_words(["Traceback", "KeyError: 'x'", *TORCHRUN]) == "Traceback\nKeyError: 'x'"
     assert last_words([]) == "(it said nothing)"
 

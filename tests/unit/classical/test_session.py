@@ -395,7 +395,7 @@ def test_a_training_that_fails_says_its_last_lines(npz, tmp_path):
     file = tmp_path / "diverging.yaml"
     file.write_text(RECIPE.replace("learning_rate: 0.003", "learning_rate: 1.0e+30, clip: 1.0e+30, warm_up: 0"))
     done = call("train", file, "--data", npz, "--out", tmp_path / "out")
-    assert "The loss is no number at step" in str(done.exception)
+    assert "The loss is not a number at step" in str(done.exception)
     assert "Lower `learning_rate`" in str(done.exception)
 
 

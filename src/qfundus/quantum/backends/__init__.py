@@ -57,7 +57,7 @@ def open_backend(name: str, file: Path | None = None) -> Backend:
     """Open what `configs/quantum.yaml`, or another file, describes under a name.
 
     Raises:
-        SetupError: where there is no such name, a package or a credential is missing, or an option is unknown.
+        SetupError: if no backend has that name, a package or a credential is missing, or an option is unknown.
     """
     options = dict(describe_backend(name, file) or {})
     through = str(options.pop("through", name))
@@ -100,7 +100,7 @@ def describe_backend(name: str, file: Path | None = None) -> dict[str, Any]:
     """Return what `configs/quantum.yaml`, or another file, says of a backend.
 
     Raises:
-        SetupError: where there is none of that name.
+        SetupError: if none has that name.
     """
     described = read_backends(file)
     if name not in described:

@@ -43,7 +43,7 @@ def open_target(workspace: Workspace, target: str, gates: str = "qis") -> Backen
     """Open a target of a workspace.
 
     Raises:
-        SetupError: where the workspace does not answer or does not have it, or takes our key no more.
+        SetupError: if the workspace does not answer or does not have it, or takes our key no more.
     """
     provider = AzureQuantumProvider(workspace)
     try:

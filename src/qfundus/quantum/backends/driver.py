@@ -41,8 +41,8 @@ class Driver:
         """Run a bound circuit; return bits `(shots, qubits)`.
 
         Raises:
-            Retry: where the driver has died or does not start: the same call starts another.
-            ValueError: where the device refuses the circuit, and says why.
+            Retry: if the driver has died or does not start: the same call starts another.
+            ValueError: if the device refuses the circuit, and says why.
         """
         needed = size_of(gates.n_qubits, len(gates.gates), shots)
         with self._lock:
@@ -137,7 +137,7 @@ def command_of(name: str) -> list[str]:
     """Return the command of one of the drivers here that has an environment of its own.
 
     Raises:
-        SetupError: where that environment is missing.
+        SetupError: if that environment is missing.
     """
     variable = f"QFUNDUS_{name.upper()}_PYTHON"
     python = Path(os.environ.get(variable, checkout() / f".venv-{name}" / "bin" / "python"))

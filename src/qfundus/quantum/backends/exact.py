@@ -35,7 +35,7 @@ class ExactEstimator(BaseEstimatorV2):
         """Run circuits with their observables and parameter values.
 
         Raises:
-            ValueError: for gates that are not unitary, parameters that are no numbers, or circuits that would not fit
+            ValueError: for gates that are not unitary, parameters that are not numbers, or circuits that would not fit
                 into memory.
         """
         coerced = [EstimatorPub.coerce(pub, precision) for pub in pubs]

@@ -51,7 +51,7 @@ class QueuedJob(BasePrimitiveJob[Any, str]):
         """Wait, and return expectation values and their standard deviations.
 
         Raises:
-            JobError: where one failed or was cancelled.
+            JobError: if one failed or was cancelled.
         """
         return PrimitiveResult([self._one(job, pub) for job, pub in zip(self._jobs, self._pubs, strict=True)])
 

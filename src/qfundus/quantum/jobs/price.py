@@ -17,10 +17,10 @@ class Price:
 
     @classmethod
     def of(cls, described: dict[str, Any]) -> "Price":
-        """Read the price in a backend's entry; nothing there is nothing to pay.
+        """Read the price in a backend's entry; no entry means no cost.
 
         Raises:
-            SetupError: where it says anything else, or no number.
+            SetupError: if it says anything else, or no number.
         """
         entry = described.get("price", {})
         try:

@@ -41,7 +41,7 @@ def read_rules() -> Rules:
     """Read how jobs are scheduled, from `jobs` in `configs/quantum.yaml`.
 
     Raises:
-        SetupError: where something there is unknown or out of range.
+        SetupError: if something there is unknown or out of range.
     """
     file = checkout() / "configs" / "quantum.yaml"
     try:
@@ -96,7 +96,7 @@ def submit(
     `deadline`, in seconds since 1970, is when it is needed: where no machine would be done, the simulator takes it.
 
     Raises:
-        SetupError: where a backend has no entry in `configs/quantum.yaml`.
+        SetupError: if a backend has no entry in `configs/quantum.yaml`.
     """
     vendors = vendors or _shared_vendors()
     for name in backends:
@@ -123,8 +123,8 @@ def wait(store: JobStore, job: str, *, timeout: float = float("inf"), pause: flo
     """Wait for a job and return what it found.
 
     Raises:
-        JobError: where it failed or was cancelled.
-        TimeoutError: where it has not ended in time; it goes on.
+        JobError: if it failed or was cancelled.
+        TimeoutError: if it has not ended in time; it goes on.
     """
     until = time.monotonic() + timeout
     while (record := store.find(job)) is None or record.state not in ENDED:

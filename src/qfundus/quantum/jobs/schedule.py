@@ -76,7 +76,7 @@ class Choice:
 
 
 def choose(job: Job, offers: Mapping[str, Offer | str], rules: Rules, spent: Spent, now: float) -> Choice:
-    """Choose a backend for a job; an offer that is a sentence says why there is none.
+    """Choose a backend for a job; an offer that is a sentence says why no backend suits.
 
     Where nothing that the job may run on would be done by its deadline, or may be paid for, it goes to the simulator.
     """

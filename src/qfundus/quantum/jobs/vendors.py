@@ -124,7 +124,7 @@ class InProcess:
         """Find what this process has started, or another has sent to a machine that knows it by name.
 
         Raises:
-            NobodyKnowsError: where another may have sent it to a machine.
+            NobodyKnowsError: if another may have sent it to a machine.
         """
         if token in self._running:
             return token
@@ -257,7 +257,7 @@ class Runtime:
         """Open a machine.
 
         Raises:
-            SetupError: where its entry asks for what the queue does not do, or the service refuses us.
+            SetupError: if its entry asks for what the queue does not do, or the service refuses us.
         """
         from qfundus.quantum.backends import ibm
 

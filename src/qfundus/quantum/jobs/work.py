@@ -108,7 +108,7 @@ def terms_of(observable: SparsePauliOp) -> Terms:
     """Return an observable as Pauli strings with real coefficients.
 
     Raises:
-        ValueError: where a coefficient is not real: it could not be measured.
+        ValueError: if a coefficient is not real: it could not be measured.
     """
     if np.abs(np.imag(observable.coeffs)).max(initial=0.0) > 0:
         raise ValueError("An observable's coefficients are real numbers.")
