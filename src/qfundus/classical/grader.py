@@ -11,6 +11,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, Inva
 from qfundus.classical.calibration import GRADING_BATCH
 from qfundus.classical.card import CARD_FILE, Card, parse_card, read_card
 from qfundus.errors import SetupError
+from qfundus.mlflow_import import import_mlflow
 from qfundus.onnx_graphs.run import GRADER_FILE, open_session
 from qfundus.recipes.network import ImageFormat
 from qfundus.settings import load_settings
@@ -63,8 +64,7 @@ def open_grader(model: str, form: str = "") -> Grader:
 
 def _name_server() -> None:
     """Let MLflow look where the settings say, unless the environment names a server: else it would make its own."""
-    import mlflow
-
+    mlflow = import_mlflow()
     if os.environ.get("MLFLOW_TRACKING_URI") or mlflow.is_tracking_uri_set():
         return
     try:
@@ -76,12 +76,11 @@ def _name_server() -> None:
 
 
 def _open_registered(model: str) -> Grader:
+    _name_server()
     from mlflow import models as mlflow_models
     from mlflow import onnx as mlflow_onnx
     from mlflow.exceptions import MlflowException
 
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # among the figures
-    _name_server()
     try:
         info = mlflow_models.get_model_info(model)
         session = open_session(mlflow_onnx.load_model(model).SerializeToString())

@@ -1,7 +1,6 @@
 """Keep a grader in MLflow, with all that `qfundus evaluate` needs to use it from there."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ from qfundus.classical.evaluate import Measured
 from qfundus.classical.grader import open_grader
 from qfundus.classical.job import TrainingJob
 from qfundus.classical.trackers import EXPERIMENT, find_run
+from qfundus.mlflow_import import import_mlflow
 from qfundus.onnx_graphs.run import GRADER_FILE
 
 _KEPT = "mlflow_model"
@@ -26,8 +26,7 @@ def publish_grader(track: str, folder: Path, name: str, measured: Measured, jobs
     kept = folder / _KEPT
     if kept.exists():
         return kept.read_text()
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    import mlflow
+    mlflow = import_mlflow()
     import onnx
     from mlflow import onnx as mlflow_onnx
     from mlflow.models import infer_signature

@@ -15,6 +15,7 @@ import structlog
 from qfundus.classical.description import describe_training
 from qfundus.classical.job import TrainingJob
 from qfundus.classical.storage_folder import StorageFolder
+from qfundus.mlflow_import import import_mlflow
 
 _log = structlog.get_logger()
 LOGGED_EVERY, _WRITTEN_EVERY = 10, 15.0  # steps; seconds, to S3
@@ -115,12 +116,10 @@ class MlflowRun:
     def __init__(
         self, uri: str, name: str, parameters: dict[str, str], texts: dict[str, str], place: StorageFolder
     ) -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         # A server that is away holds a training up at each figure: as it stands, for four minutes.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-        import mlflow
-
+        mlflow = import_mlflow()
         mlflow.set_tracking_uri(uri)
         mlflow.set_experiment(EXPERIMENT)
         run_id = find_run(place, uri)

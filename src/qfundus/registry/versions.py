@@ -1,7 +1,6 @@
 """Model versions in MLflow: each retraining is a run, each candidate a version, aliases say which one serves."""
 
 import json
-import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from qfundus.errors import SetupError
 from qfundus.evaluation.gate import Verdict
 from qfundus.hybrid.grader_files import OUTPUTS, REPORT_FILE, SUMMARY_FILE, Figures, read_summary
 from qfundus.imaging.normalise import SIDE
+from qfundus.mlflow_import import import_mlflow
 from qfundus.onnx_graphs.run import GRADER_FILE
 from qfundus.settings import Settings
 
@@ -48,10 +48,7 @@ class Recorded:
 
 def connect(settings: Settings) -> "MlflowClient":
     """Connect to MLflow."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    import mlflow
-
+    mlflow = import_mlflow()
     mlflow.set_tracking_uri(settings.mlflow_uri)
     return mlflow.MlflowClient(settings.mlflow_uri)
 
@@ -73,8 +70,7 @@ def record_retraining(
     recorded = find_retraining(settings, key)
     if recorded is not None:
         return recorded
-    import mlflow
-
+    mlflow = import_mlflow()
     mlflow.set_experiment(settings.mlflow_experiment)
     tags = {_KEY: key, "qfundus.gate": "passed" if verdict.passed else "refused"}
     name = f"{parameters['name']} {parameters['as_of']}"
