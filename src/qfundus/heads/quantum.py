@@ -10,6 +10,7 @@ from qfundus.features.embed import EMBEDDING_SIZE
 from qfundus.features.snapshot import Split
 from qfundus.grades import GRADES
 from qfundus.heads.fit import HeadFit, fit_head
+from qfundus.heads.saved_circuit import SavedCircuit
 from qfundus.heads.scaling import fit_scaling
 from qfundus.quantum.ansatz import build_ansatz
 from qfundus.quantum.classifier import QuantumClassifier
@@ -77,6 +78,15 @@ def describe_circuit(head: QuantumHead, recipe: QuantumHeadRecipe, validation: S
         "engine_bits": float(torch.finfo(layer.weight.dtype).bits),
         "engine_threads": float(torch.get_num_threads()),
     }
+
+
+def take_circuit(head: QuantumHead, recipe: QuantumHeadRecipe, embeddings: np.ndarray) -> SavedCircuit:
+    """Take a trained head's circuit, with the angles to which it turns some embeddings `(eyes, 1280)`."""
+    layer = head.classifier.circuit
+    with torch.no_grad():
+        angles = head.classifier.encode((torch.from_numpy(embeddings) - head.centre) @ head.projection)
+        exact = layer(angles)
+    return SavedCircuit(recipe, layer.weight.detach().flatten().numpy(), angles.numpy(), exact.numpy())
 
 
 def fit_projection(embeddings: np.ndarray, features: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

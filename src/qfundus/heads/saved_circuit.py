@@ -5,15 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from qfundus.heads.quantum import QuantumHead
 from qfundus.quantum.ansatz import build_ansatz, build_observables
 from qfundus.quantum.gates import split_parameters
 from qfundus.quantum.jobs.work import Work, terms_of
 from qfundus.recipes.nightly import QuantumHeadRecipe
-
-CIRCUIT_FILE = "circuit.npz"
 
 
 @dataclass(frozen=True)
@@ -24,15 +20,6 @@ class SavedCircuit:
     weights: np.ndarray
     angles: np.ndarray
     exact: np.ndarray
-
-    @classmethod
-    def of(cls, head: QuantumHead, recipe: QuantumHeadRecipe, embeddings: np.ndarray) -> "SavedCircuit":
-        """Take a trained head's circuit, with the angles to which it turns some embeddings `(eyes, 1280)`."""
-        classifier = head.classifier
-        with torch.no_grad():
-            angles = classifier.encode((torch.from_numpy(embeddings) - head.centre) @ head.projection)
-            exact = classifier.circuit(angles)
-        return cls(recipe, classifier.circuit.weight.detach().flatten().numpy(), angles.numpy(), exact.numpy())
 
     def work(self, eyes: int, precision: float) -> Work:
         """Ask for the values of the first eyes, to a precision."""

@@ -11,8 +11,7 @@ from qfundus.features.embed import load_backbone
 from qfundus.features.photographs import read_discs
 from qfundus.features.snapshot import count_eyes, read_split
 from qfundus.heads.fit import predict_logits
-from qfundus.heads.quantum import load_quantum_head
-from qfundus.heads.saved_circuit import SavedCircuit
+from qfundus.heads.quantum import load_quantum_head, take_circuit
 from qfundus.hybrid.classical_form import open_classical_form
 from qfundus.hybrid.ensemble import Mixture, fit_mixture
 from qfundus.hybrid.grader import write_smoke_test
@@ -70,7 +69,7 @@ def _mix_and_export(
     mixture = fit_mixture(classical_validation, quantum_validation, validation.grades)
     folder.mkdir(parents=True, exist_ok=True)
     form.export(load_backbone(site), quantum_head, mixture, folder)
-    SavedCircuit.of(quantum_head, recipe.quantum, test.embeddings).save(folder / CIRCUIT_FILE)
+    take_circuit(quantum_head, recipe.quantum, test.embeddings).save(folder / CIRCUIT_FILE)
     refer_below = find_threshold(mixture.mix(classical_validation, quantum_validation), recipe.serving.referral_rate)
     return mixture, Predictions(test.rows, mixture.predict(classical_test, quantum_test)), refer_below
 

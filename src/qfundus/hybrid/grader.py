@@ -121,12 +121,6 @@ def _replace_input(graph: onnx.GraphProto, old: str, new: str) -> None:
     graph.input.remove(next(value for value in graph.input if value.name == old))
 
 
-def run_head(file: Path, embeddings: np.ndarray) -> np.ndarray:
-    """Return the mixture's probabilities `(eyes, 5)` of stored embeddings `(eyes, 1280)`, by a head's graph."""
-    answer = open_session(file).run(["probabilities"], {"embedding": embeddings.astype(np.float32)})
-    return np.asarray(answer[0])
-
-
 def write_smoke_test(folder: Path, form: str) -> None:
     """Keep a few images and the graph's own answers, which Triton must repeat before the version serves."""
     images = np.random.default_rng(0).integers(0, 256, (4, SIDE, SIDE, 3), dtype=np.uint8)

@@ -35,6 +35,12 @@ def grade_images(graph: Path, images: Iterable[np.ndarray], outputs: Sequence[st
     return np.concatenate(probabilities, axis=1)
 
 
+def grade_embeddings(graph: Path, embeddings: np.ndarray) -> np.ndarray:
+    """Return the probabilities `(eyes, 5)` of stored embeddings `(eyes, 1280)`, by a head's graph."""
+    answer = open_session(graph).run(["probabilities"], {"embedding": embeddings.astype(np.float32)})
+    return np.asarray(answer[0])
+
+
 def time_graphs(models: Sequence[Path], images: np.ndarray) -> list[float]:
     """Return the milliseconds that each ONNX graph takes for images: the least of twenty, as others only add to it.
 

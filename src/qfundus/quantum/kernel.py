@@ -56,8 +56,10 @@ class Kernel(nn.Module):
 
     def forward(self, shared: torch.Tensor, by_feature: torch.Tensor) -> torch.Tensor:
         """Return the observables' values `(batch, observables)` of angles `(shared,)` and `(batch, by feature)`."""
-        large = len(by_feature) << self.n_qubits > _MOST_AMPLITUDES
-        if large or shared.device.type != "cpu" or torch.compiler.is_compiling():
+        # Asked first: an exported graph would be bound to batches of the example's size.
+        if torch.compiler.is_exporting() or torch.compiler.is_compiling() or shared.device.type != "cpu":
+            return self.engine(shared, by_feature)
+        if len(by_feature) << self.n_qubits > _MOST_AMPLITUDES:
             return self.engine(shared, by_feature)
         return _Run.apply(self, shared, by_feature)  # pyright: ignore[reportReturnType]
 

@@ -6,8 +6,9 @@ import torch
 from qiskit import QuantumCircuit
 from torch import nn
 
+from qfundus.quantum.angles import Angles
 from qfundus.quantum.exact import Method, compile_exact
-from qfundus.quantum.gates import Angles, lower
+from qfundus.quantum.gates import lower
 from qfundus.quantum.kernel import Kernel
 from qfundus.quantum.observables import Observable
 from qfundus.quantum.state_vector import StateVector

@@ -20,7 +20,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from qfundus.quantum.gates import AngleSums, Gates
+from qfundus.quantum.angles import AngleSums
+from qfundus.quantum.gates import Gates
 from qfundus.quantum.observables import Observable
 from qfundus.quantum.once_differentiable import refuse_double_backward
 from qfundus.quantum.state_vector_passes import (
@@ -66,7 +67,7 @@ class StateVector(nn.Module):
 
         `shared` `(angles,)` are the angles by weights alone, `by_feature` `(batch, angles)` all others; radians.
         """
-        state = product_state(self.encoding(shared, by_feature)).expand(-1, len(by_feature))
+        state = product_state(self.encoding(shared, by_feature)).expand(-1, by_feature.shape[0])
         matrices = kron_ry(self.rotations(shared, by_feature).reshape(-1, self.window))
         own = self.own_rotations(shared, by_feature)
         angles = [group.angles(shared, by_feature) for group in self.groups]

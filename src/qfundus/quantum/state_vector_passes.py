@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from qfundus.quantum.gates import AngleSums, Gate
+from qfundus.quantum.angles import AngleSums
+from qfundus.quantum.gates import Gate
 
 _NARROW = 4  # columns; so many thousand products of so small matrices take longer than one with zeros in between
 _MOST_PRODUCTS = 2**24  # numbers that the gradients of one group's matrix may take before they are added up

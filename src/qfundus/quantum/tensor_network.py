@@ -18,7 +18,8 @@ from itertools import islice
 import torch
 from torch import nn
 
-from qfundus.quantum.gates import AngleSums, Gate
+from qfundus.quantum.angles import AngleSums
+from qfundus.quantum.gates import Gate
 from qfundus.quantum.network_plan import Level, Piece, Plan, Role, Site
 from qfundus.quantum.observables import cx_in_paulis
 
@@ -51,7 +52,7 @@ class TensorNetwork(nn.Module):
         from_left = self._sweep_right(leads, operators)
         from_right = self._sweep_left(leads, operators)
         values = self.terms(self.meetings(from_left, from_right), shared, by_feature)
-        return values.expand(len(by_feature), -1)
+        return values.expand(by_feature.shape[0], -1)
 
     def _sweep_right(self, leads: torch.Tensor, operators: dict[int, torch.Tensor]) -> list[torch.Tensor]:
         state = leads.new_ones((leads.shape[0], 1, 1))

@@ -8,9 +8,8 @@ import numpy as np
 from qfundus.errors import SetupError
 from qfundus.features.photographs import grade_photographs
 from qfundus.features.snapshot import Split
-from qfundus.hybrid.grader import run_head
 from qfundus.hybrid.grader_files import HEAD_FILE
-from qfundus.onnx_graphs.run import GRADER_FILE
+from qfundus.onnx_graphs.run import GRADER_FILE, grade_embeddings
 from qfundus.registry.versions import download_file, has_file
 from qfundus.site import Site
 
@@ -23,7 +22,7 @@ def grade_by_version(site: Site, version: str, eyes: Split) -> np.ndarray:
     """
     with tempfile.TemporaryDirectory() as folder:
         if has_file(site.settings, version, HEAD_FILE):
-            return run_head(download_file(site.settings, version, HEAD_FILE, Path(folder)), eyes.embeddings)
+            return grade_embeddings(download_file(site.settings, version, HEAD_FILE, Path(folder)), eyes.embeddings)
         graph = download_file(site.settings, version, GRADER_FILE, Path(folder))
         (probabilities,), present = grade_photographs(site, graph, eyes.rows["instance_digest"])
     if not present.all():

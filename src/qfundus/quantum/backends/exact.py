@@ -9,9 +9,10 @@ from qiskit import QuantumCircuit
 from qiskit.primitives import BaseEstimatorV2, DataBin, PrimitiveJob, PrimitiveResult, PubResult, StatevectorSampler
 from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
 
+from qfundus.quantum.angles import Angles
 from qfundus.quantum.backends import Backend
 from qfundus.quantum.exact import compile_exact
-from qfundus.quantum.gates import Angles, lower
+from qfundus.quantum.gates import lower
 from qfundus.quantum.primitive_inputs import parameter_sets
 
 
