@@ -31,6 +31,7 @@ from qfundus.classical.storage_folder import StorageFolder
 from qfundus.classical.trackers import open_trackers
 from qfundus.errors import SetupError, TrainingError
 from qfundus.logs import set_up_logs
+from qfundus.quick_exit import exit_quickly
 from qfundus.recipes.network import NetworkTraining
 
 
@@ -267,6 +268,7 @@ def _end(*_: object) -> NoReturn:
 def main() -> int:
     """Train the job whose file, here or in S3, is named."""
     set_up_logs()
+    exit_quickly()
     # Of layouts in memory that torch's own hooks choose: nothing that whoever trains could change.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     signal.signal(signal.SIGTERM, _end)

@@ -10,6 +10,7 @@ import typer
 from qfundus.cli import custody, ingestion, nights, platform, quantum, training
 from qfundus.errors import AccountError, LeakError, NightError, Retry, SetupError, TrainingError
 from qfundus.logs import set_up_logs
+from qfundus.quick_exit import exit_quickly
 
 app = typer.Typer(
     help="A nightly retrained, honestly compared, human-approved grader of diabetic retinopathy.",
@@ -67,6 +68,7 @@ def run() -> None:
 
     # What libraries keep goes with the rest of the state, not to the home directory.
     os.environ.setdefault("XDG_CACHE_HOME", str(state_folder() / "cache"))
+    exit_quickly()
     try:
         app()
     except (SetupError, Retry, AccountError, LeakError, NightError, TrainingError) as error:
