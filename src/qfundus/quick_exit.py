@@ -5,7 +5,7 @@ import gc
 
 
 def exit_quickly() -> None:
-    """Spare this process the last search for cycles among all that PyTorch has made: it takes seconds and frees nothing.
+    """Spare this process the last search for garbage among all that PyTorch has made, which takes seconds.
 
     What must be flushed or closed at the end still is: other exit handlers run as ever.
     """
