@@ -30,9 +30,9 @@ _Folder = Annotated[
 @quarantine.command("list")
 def list_quarantine(folder: _Folder = None, key_file: KeyFile = None, as_json: AsJson = False) -> None:
     """List what is in quarantine, with reason and remedy."""
-    rows = _open_quarantine(folder, key_file).list()
+    rows = [vars(item) | {"remedy": item.remedy} for item in _open_quarantine(folder, key_file).list()]
     if rows or as_json:
-        print_rows(columns("source", "reason", "detail", "remedy"), [vars(item) for item in rows], as_json=as_json)
+        print_rows(columns("source", "reason", "detail", "remedy"), rows, as_json=as_json)
     else:
         console.print("Nothing is in quarantine.")
 

@@ -11,13 +11,14 @@ import pandas as pd
 import psutil
 import pydicom
 import pytest
+from command_line import call
 from conftest import make_eye
 from PIL import Image
 
 from qfundus.deidentify_folder.quarantine import FolderQuarantine
 from qfundus.deidentify_folder.run import AUDIT, deidentify_folder
 from qfundus.dicom.handling import made_by
-from qfundus.errors import Discard, SetupError
+from qfundus.errors import REMEDIES, Discard, SetupError
 from qfundus.hospital.wrap import to_bytes
 from qfundus.security.audit import AuditTrail
 from qfundus.security.keys import SiteKey
@@ -333,6 +334,18 @@ def test_a_run_that_was_killed_leaves_no_process_and_is_finished_by_the_next(tmp
     # The detector takes some phantom eyes for text, which stand in where there are no real ones.
     assert (told["read"], told["clean"] + told["quarantined"], told["duplicates"]) == (60, 60, 0), told
     assert len(tree(tmp_path / "out")) == told["clean"] > 50
+
+
+def test_the_quarantine_of_a_folder_is_listed_with_reason_and_remedy(tmp_path, wrapped, policy, key):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "eye.dcm").write_bytes(to_bytes(wrapped)[:900])
+    deidentify_folder(tmp_path / "in", tmp_path / "out", policy.policy, key)
+    (tmp_path / "key").write_text(bytes(range(32)).hex())
+    words = "quarantine", "list", "--folder", tmp_path / "out", "--key-file", tmp_path / "key"
+    [item] = map(json.loads, call(*words, "--json").stdout.splitlines())
+    assert item.keys() == {"source", "reason", "detail", "remedy"}
+    assert REMEDIES[item["reason"]] == item["remedy"]
+    assert item["source"] in call(*words).stdout
 
 
 def decide(out, key, decision):
