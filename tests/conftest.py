@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import pytest_randomly
 from PIL import Image
 
 from qfundus.dicom.compiled_policy import CompiledPolicy
@@ -18,6 +19,10 @@ from qfundus.hospital.photographs import Photographs, draw_phantoms, read_photog
 from qfundus.hospital.wrap import wrap_eye
 from qfundus.layout import checkout, policy_file
 from qfundus.security.keys import SiteKey
+
+# DeepSpeed offers to seed its accelerator before each test: to hear that, every process would import it, PyTorch and
+# MLflow before it collects.
+pytest_randomly.entrypoint_reseeds = []
 
 REAL_DATA = Path(os.environ.get("QFUNDUS_TEST_DATA", checkout().parent / "shared" / "data"))
 
