@@ -25,7 +25,7 @@ ifneq ($(PIP_FIND_LINKS),)
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 endif
 
-.PHONY: help setup demo night up down status test test-all test-fast test-slow test-platform test-products test-cluster test-gpu fuzz bench lint compile image lock clean
+.PHONY: help setup demo night up down status test test-all test-alone test-fast test-slow test-platform test-products test-cluster test-gpu fuzz bench lint compile image lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -74,18 +74,22 @@ status: setup ## what runs where
 
 # Small tensors are no work for two threads, and threads that wait would hold the cores of the tests beside them.
 TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p not_run
+ALONE = $(TESTS) -n logical --maxprocesses 2 --dist loadgroup tests/components tests/dags tests/object_store tests/pipelines tests/unit
 
 test: setup ## lint and pass every test but full products, side by side; say what did not run
-	$(BIN)/python tests/lanes.py test-platform lint,test-fast,test-slow
+	$(BIN)/python tests/lanes.py test-platform lint,test-alone
 
 test-all: setup ## as `make test`, with every product of strategies, precisions and kills
-	$(BIN)/python tests/lanes.py test-platform lint,test-fast,test-slow,test-products
+	$(BIN)/python tests/lanes.py test-platform lint,test-alone,test-products
 
-test-fast: setup ## the tests that need no server but an object store of their own
-	$(TESTS) -n logical --maxprocesses 2 --dist worksteal -m "not platform and not slow and not product and not cluster and not gpu"
+test-alone: setup ## the tests that need no server but an object store of their own
+	$(ALONE) -m "not product"
 
-test-slow: setup ## the tests that take more than some seconds: most train, or start processes of their own
-	$(TESTS) -n logical --maxprocesses 2 --dist loadgroup -m "slow and not product" tests/unit tests/object_store tests/pipelines
+test-fast: setup ## of these, the ones that take seconds
+	$(ALONE) -m "not slow and not product"
+
+test-slow: setup ## of these, the others: most train, or start processes of their own
+	$(ALONE) -m "slow and not product"
 
 test-platform: setup ## the tests that need the whole platform, which is started once
 	$(TESTS) -m platform tests/platform

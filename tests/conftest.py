@@ -31,12 +31,14 @@ REAL_DATA = Path(os.environ.get("QFUNDUS_TEST_DATA", checkout().parent / "shared
 COSTLY = {"trained", "exported", "deidentified_hospital"}
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Keep tests of one costly fixture in one process, in the slow lane."""
+    """Keep tests of one costly fixture in one process, and begin with what takes long."""
     for item in items:
         for costly in COSTLY & set(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
             item.add_marker(pytest.mark.xdist_group(costly))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """Run several commands at the same time and say of each how long it took; `make test` calls this.
 
-    python tests/lanes.py test-platform lint,test-fast,test-slow
+    python tests/lanes.py test-platform lint,test-alone
 
 Each lane is a target of the Makefile, or several with commas between, one after another. What a target prints appears
 when it ends, so that two do not mix; its last line so far is shown while it runs. The exit status is 1 if one has

@@ -362,11 +362,11 @@ curate_landed(Curation(open_site(own), CompiledPolicy(load_policy(policy_file())
 
 @pytest.mark.slow
 def test_a_process_killed_in_the_middle_loses_nothing_and_does_nothing_twice(fresh, photographs, tmp_path):
-    land_good(fresh, photographs, range(120))
+    land_good(fresh, photographs, range(50))
     tail = fresh.site.settings.landing_bucket.removeprefix("landing-")
     worker = subprocess.Popen([sys.executable, "-c", WORKER, tail], env={**os.environ, "TMPDIR": str(tmp_path)})
     bucket = fresh.site.settings.curated_bucket
-    while sum(1 for _ in fresh.site.store.list(bucket, "instances/")) < 20 + random.randrange(20):
+    while sum(1 for _ in fresh.site.store.list(bucket, "instances/")) < 10 + random.randrange(20):
         assert worker.poll() is None, "the worker was done before it could be killed"
         time.sleep(0.02)
     worker.send_signal(signal.SIGKILL)
@@ -374,9 +374,9 @@ def test_a_process_killed_in_the_middle_loses_nothing_and_does_nothing_twice(fre
     assert not [left for left in tmp_path.rglob("*") if left.is_file()]  # of no photograph, half cleaned or whole
     assert fresh.site.store.find(bucket, "runs/run-1/outcomes.parquet") is None
     counts = close(fresh, curate_landed(fresh).manifest)
-    assert counts == {"landed": 120, "images curated": 120}
+    assert counts == {"landed": 50, "images curated": 50}
     objects = [found.name for found in fresh.site.store.list(bucket, "objects/")]
-    assert len(objects) == len(set(objects)) == 120
+    assert len(objects) == len(set(objects)) == 50
 
 
 def test_a_run_that_never_closed_is_finished_by_the_next(fresh, photographs):
@@ -388,7 +388,7 @@ def test_a_run_that_never_closed_is_finished_by_the_next(fresh, photographs):
 
 @pytest.mark.slow
 def test_an_object_store_that_dies_in_the_middle_is_found_again(fresh, photographs, seaweedfs):
-    land_good(fresh, photographs, range(40))
+    land_good(fresh, photographs, range(8))
     seaweedfs.stop()
     try:
         with pytest.raises(Retry):
@@ -401,7 +401,7 @@ def test_an_object_store_that_dies_in_the_middle_is_found_again(fresh, photograp
             break
         except Retry:
             time.sleep(0.5)
-    assert close(fresh, curated.manifest)["images curated"] == 40
+    assert close(fresh, curated.manifest)["images curated"] == 8
 
 
 def test_the_manifest_leads_to_what_was_done_with_each_attribute_and_why(fresh, photographs):

@@ -7,27 +7,30 @@ from pathlib import Path
 import pytest
 import torch
 from products import product
-from trainings import losses, make_labelled, make_recipe, run_job
+from trainings import losses, make_labelled, make_recipe, run_job, train_here
 from waiting import wait_until
 
 from qfundus.classical.job import TrainingJob
 from qfundus.classical.launch import Torchrun
 from qfundus.classical.shards import write_shards
+from qfundus.errors import TrainingError
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_from_a_checkpoint_in_s3(settings, tmp_path):
+def test_a_run_goes_on_from_a_checkpoint_in_s3(settings, tmp_path, capsys):
     shards = f"s3://{settings.models_bucket}/resumed.lance"
     write_shards(make_labelled(60), make_recipe().images, shards)
     kept = f"s3://{settings.models_bucket}/resumed"
     job = TrainingJob(make_recipe(training__checkpoint_every=1), shards, str(tmp_path / "first"), 0, checkpoints=kept)
-    run_job(job)
+    train_here(job)
     again = replace(job, folder=str(tmp_path / "second"))
-    assert "Training resumed" in run_job(again).stderr
+    train_here(again)
+    assert "Training resumed" in "".join(capsys.readouterr())
     first, second = (torch.load(Path(one.folder) / "weights.pt", weights_only=True) for one in (job, again))
     assert all(torch.equal(first[name], second[name]) for name in first)
     other = TrainingJob(make_recipe(training__epochs=3), shards, str(tmp_path / "third"), 0, checkpoints=kept)
-    assert "checkpoints of another recipe" in run_job(other, check=False).stderr
+    with pytest.raises(TrainingError, match="checkpoints of another recipe"):
+        train_here(other)
 
 
 @pytest.mark.product

@@ -16,7 +16,7 @@ from qfundus.classical.shards import write_shards
 from qfundus.platform.ports import choose_ports
 
 
-@pytest.mark.slow
+@pytest.mark.product
 def test_a_tracking_server_that_dies_costs_figures_and_not_the_training(tmp_path):
     """An MLflow of its own is killed after the first epoch."""
     port = choose_ports({"mlflow": 25870})["mlflow"]

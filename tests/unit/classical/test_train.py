@@ -68,8 +68,8 @@ def test_two_processes_take_the_same_course_as_one(strategy, job, tmp_path):
     assert losses(two) == [pytest.approx(pair, abs=TOLERANCE) for pair in losses(one)]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stage", [product(1), product(2), 3])
+@pytest.mark.product
+@pytest.mark.parametrize("stage", [1, 2, 3])
 def test_deepspeed_takes_the_same_course(stage, job, tmp_path):
     two = changed(job, tmp_path / "two", training__strategy=f"zero{stage}")
     train_here(job)
@@ -281,7 +281,7 @@ def test_the_last_steps_of_an_epoch_are_told_though_no_tenth_is_among_them(job):
     assert all(line["images_per_second"] > 0 and "gradient_norm" in line for line in ended)
 
 
-@pytest.mark.slow
+@pytest.mark.product
 def test_a_disk_that_is_full_for_all_is_said_and_gone_on_with(job, small_disk):
     """Log, output, checkpoints and weights lie on one file system."""
     there = replace(job, folder=str(small_disk / "00"))
@@ -305,7 +305,7 @@ def test_weights_and_biases_gets_the_figures_where_a_project_is_named(job, monke
     wait_until(lambda: b"held_loss" in kept.read_bytes(), 30)
 
 
-@pytest.mark.slow
+@pytest.mark.product
 def test_the_module_says_its_error_in_one_message(job, tmp_path):
     broken = changed(job, tmp_path / "broken", training__learning_rate=1e30, training__warm_up=0, training__clip=1e30)
     done = run_job(broken, check=False)

@@ -248,7 +248,7 @@ SHIPPED = Path(str(get_testdata_file("CT_small.dcm"))).parent
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("source", "every"), [(SAMPLES, 4), product(SAMPLES, 1), product(SHIPPED, 1)])
+@pytest.mark.parametrize(("source", "every"), [(SAMPLES, 12), product(SAMPLES, 1), product(SHIPPED, 1)])
 @pytest.mark.skipif(not SAMPLES.exists(), reason="The 77 DICOM samples are not at hand")
 def test_samples_and_test_files_are_clean_or_in_quarantine(source, every, tmp_path, policy, key):
     (tmp_path / "in").mkdir()
