@@ -1,5 +1,6 @@
 """Fixtures for every test: a key, a policy, photographs real or drawn, and poisoned studies."""
 
+import gc
 import os
 import random
 from datetime import date
@@ -39,6 +40,11 @@ def pytest_collection_modifyitems(items):
             item.add_marker("slow")
             item.add_marker(pytest.mark.xdist_group(costly))
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish():
+    """Look for garbage no more in what was imported: it stays, and forked processes need not copy it."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
