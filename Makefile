@@ -74,7 +74,7 @@ status: setup ## what runs where
 
 # Small tensors are no work for two threads, and threads that wait would hold the cores of the tests beside them.
 TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p not_run
-ALONE = $(TESTS) -n logical --maxprocesses 2 --dist loadgroup tests/components tests/dags tests/object_store tests/pipelines tests/unit
+ALONE = $(TESTS) -n logical --maxprocesses 2 --dist loadscope tests/components tests/dags tests/object_store tests/pipelines tests/unit
 
 test: setup ## lint and pass every test but full products, side by side; say what did not run
 	$(BIN)/python tests/lanes.py test-platform lint,test-alone

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import pytest_randomly
 from PIL import Image
+from xdist.scheduler import LoadScopeScheduling
 
 from qfundus.dicom.compiled_policy import CompiledPolicy
 from qfundus.dicom.policy import load_policy
@@ -30,15 +31,35 @@ REAL_DATA = Path(os.environ.get("QFUNDUS_TEST_DATA", checkout().parent / "shared
 
 # Fixtures that take half a minute: a grader that was trained, one that was exported, a hospital de-identified.
 COSTLY = {"trained", "exported", "deidentified_hospital"}
+# Where they are used, by whose tests they are shared.
+TOGETHER = {
+    "tests/unit/classical/test_session.py": "trained",
+    "tests/unit/hybrid/test_grader.py": "exported",
+    "tests/unit/hybrid/test_serving.py": "exported",
+    "tests/unit/hospital/test_answers.py": "deidentified",
+}
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups
+class Together(LoadScopeScheduling):
+    """Gives tests that share a costly fixture to one process, and all others one by one to whichever is free.
+
+    xdist's own groups write into a test's name, where pytest 9 no longer looks.
+    """
+
+    def _split_scope(self, nodeid):
+        return TOGETHER.get(nodeid.partition("::")[0], nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return Together(config, log)
+
+
 def pytest_collection_modifyitems(items):
-    """Keep tests of one costly fixture in one process, and begin with what takes long."""
+    """Begin with what takes long."""
     for item in items:
-        for costly in COSTLY & set(getattr(item, "fixturenames", ())):
+        if COSTLY & set(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
-            item.add_marker(pytest.mark.xdist_group(costly))
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 

@@ -14,7 +14,6 @@ import torch
 from command_line import call
 from medmnist.evaluator import getACC, getAUC
 from PIL import Image
-from products import product
 from scipy.special import log_softmax
 from trainings import SIDE, make_labelled, make_recipe
 
@@ -368,8 +367,8 @@ def processes_of(out):
     return [p for p in psutil.process_iter(["cmdline"]) if str(out) in " ".join(p.info["cmdline"] or [])]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGTERM, product(signal.SIGKILL)])
+@pytest.mark.product
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_ended_from_outside_it_leaves_nothing_running_and_goes_on_when_called_again(how, npz, tmp_path):
     recipe, out = tmp_path / "plain.yaml", tmp_path / "out"
     recipe.write_text("\n".join(line for line in RECIPE.splitlines() if not line.startswith("variants")))

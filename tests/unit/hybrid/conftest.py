@@ -14,7 +14,7 @@ HOW = QuantumHeadRecipe(
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def exported(tmp_path_factory):
     torch.manual_seed(0)
     classical, quantum = ClassicalHead(16, 0.1).eval(), QuantumHead(HOW).eval()
