@@ -33,10 +33,11 @@ REAL_DATA = Path(os.environ.get("QFUNDUS_TEST_DATA", checkout().parent / "shared
 COSTLY = {"trained", "exported", "deidentified_hospital"}
 # Where they are used, by whose tests they are shared.
 TOGETHER = {
+    "tests/dags/test_dags.py": "dags",
     "tests/unit/classical/test_session.py": "trained",
+    "tests/unit/hospital/test_answers.py": "deidentified",
     "tests/unit/hybrid/test_grader.py": "exported",
     "tests/unit/hybrid/test_serving.py": "exported",
-    "tests/unit/hospital/test_answers.py": "deidentified",
 }
 
 
