@@ -118,6 +118,7 @@ class InPlace:
         """Train to the end."""
         from qfundus.classical.train import train  # other launchers leave that to other processes
 
+        job.results.write(JOB_FILE, job.to_json().encode())
         train(job)
         return Ended()
 

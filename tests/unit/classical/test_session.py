@@ -24,14 +24,17 @@ from qfundus.classical.evaluate import measure
 from qfundus.classical.explain import load_networks
 from qfundus.classical.grader import open_grader
 from qfundus.classical.job import TrainingJob, hold_folder
+from qfundus.classical.launch import InPlace
 from qfundus.classical.parallel import Layout
 from qfundus.classical.progress import Watcher, read_log
-from qfundus.classical.session import warn_of_constant
+from qfundus.classical.session import train_grader, warn_of_constant
 from qfundus.classical.storage_folder import StorageFolder
 from qfundus.errors import SetupError, TrainingError
 from qfundus.evaluation.gate import Drop
 from qfundus.evaluation.metrics import Estimate
+from qfundus.layout import network_recipes
 from qfundus.onnx_graphs.quantise import is_quantised, write_dynamic
+from qfundus.recipes.network import find_network_recipe
 
 RECIPE = f"""
 name: small
@@ -65,6 +68,9 @@ def recipe(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(npz, recipe, tmp_path_factory):
     out = tmp_path_factory.mktemp("grader") / "out"
+    # In this process: four of their own would import PyTorch for longer than they train.
+    chosen = find_network_recipe(str(recipe), network_recipes())
+    train_grader(chosen, str(npz), out, seed=chosen.seed, launcher=InPlace())
     done = call("train", recipe, "--data", npz, "--out", out, "--json")
     assert done.exit_code == 0, done.output
     return out, json.loads(done.stdout.splitlines()[-1])
