@@ -98,7 +98,7 @@ class Watch:
 
 
 def memory_mb() -> float:
-    """Return what this process holds: on the GPU where there is one, else in memory."""
+    """Return what this process holds: on the GPU if there is one, else in memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     return psutil.Process().memory_info().rss / 2**20

@@ -149,7 +149,7 @@ class MlflowRun:
 
 
 def find_run(place: StorageFolder, uri: str) -> str | None:
-    """Return the run in that MLflow of what is trained in a place, where there is one."""
+    """Return the run in that MLflow of what is trained in a place, if any."""
     kept_at, _, kept = place.read(_MLFLOW_RUN).decode().partition(" ")
     return kept if kept_at == uri else None
 

@@ -133,7 +133,7 @@ def verify_audit(
     ] = None,
     expect: Annotated[str, typer.Option(help="NUMBER:DIGEST from an earlier call; fails if that record changed.")] = "",
 ) -> None:
-    """Find any changed, missing or reordered record; exits with 1 where there is one."""
+    """Find any changed, missing or reordered record; exit with 1 if one is found."""
     from qfundus.security.audit import Finding
 
     trail = _open_trail(folder, key_file, tuple(public_key or ()))

@@ -60,7 +60,7 @@ def verify_deid(
     policy: Annotated[Path | None, typer.Option(help="The policy; without it configs/deidentify.yaml.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="End with the counts as one JSON object.")] = False,
 ) -> None:
-    """Look for leaks in de-identified files, with no code of what wrote them; exits with 1 where there is one."""
+    """Look for leaks in de-identified files, by code independent of what wrote them; exit with 1 if one is found."""
     from qfundus.layout import policy_file
     from qfundus.verification.verify import verify_folder
 

@@ -9,7 +9,7 @@ commands = typer.Typer()
 
 @commands.command()
 def up() -> None:
-    """Start the embedded platform; where it runs already, nothing is done."""
+    """Start the embedded platform, unless it runs already."""
     from qfundus.platform.supervision import start_platform
 
     start_platform(console.print)

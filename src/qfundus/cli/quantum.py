@@ -142,7 +142,7 @@ def _show_seconds(seconds: float | None) -> str:
 
 @commands.command("cancel")
 def cancel_jobs(jobs: _Jobs) -> None:
-    """Cancel jobs; what a machine has begun is called back where it can be."""
+    """Cancel jobs; what a machine has begun is called back if it can be."""
     store = _open_jobs()
     for named in jobs:
         matching = [job for job in store.jobs() if job.id.startswith(named)]

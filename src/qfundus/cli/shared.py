@@ -32,7 +32,7 @@ KeyFile = Annotated[
 
 
 def load_site_key(file: Path | None) -> "SiteKey":
-    """Load the site's key: from a file, the environment, or the state folder, which gets one where it has none."""
+    """Load the site's key: from a file, the environment, or the state folder, which gets one if it has none."""
     from qfundus.platform.secrets import load_or_make_secrets
     from qfundus.security.keys import SiteKey
     from qfundus.settings import state_folder

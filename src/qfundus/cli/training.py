@@ -103,7 +103,7 @@ def shard(
 def evaluate(
     data: Annotated[Path, typer.Option(help="A MedMNIST npz, or a folder with labels.csv.", exists=True)],
     model: Annotated[str, typer.Option(help="What `qfundus train` wrote, or an MLflow address (models:/name/1).")],
-    split: Annotated[str, typer.Option(help="The split to grade; without it test, where there is one.")] = "",
+    split: Annotated[str, typer.Option(help="The split to grade; by default test, if the data has it.")] = "",
     form: Annotated[str, typer.Option(help="What `qfundus quantise` kept: int8 or int8-dynamic.")] = "",
     predictions: Annotated[
         Path | None,
@@ -153,7 +153,7 @@ def quantise(
     ] = 0.05,
     as_json: AsJson = False,
 ) -> None:
-    """Write the grader in int8, dynamic and static, where the loss is small enough.
+    """Write the grader in int8, dynamic and static, if the loss is small enough.
 
     Exits with 1 where a variant costs more, and deletes it.
     """

@@ -42,7 +42,7 @@ def judge(
     seed: int,
     champion_version: str | None = None,
 ) -> Verdict:
-    """Judge probabilities `(eyes, 5)` of the candidate, and of the champion on the same eyes where there is one.
+    """Judge probabilities `(eyes, 5)` of the candidate, and of the champion on the same eyes if one is in service.
 
     Not worse by more than a margin: the whole interval of the paired difference in kappa, patients resampled, must lie
     above minus the margin. Better than chance: the whole interval of the candidate's own

@@ -41,7 +41,7 @@ class NightPlan:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a circuit is not started, and a smaller one of its kind that could be, where there is one."""
+    """Why a circuit is not started, and a smaller one of its kind that could be, if any."""
 
     why: str
     proposal: QuantumHeadRecipe | None
