@@ -58,8 +58,8 @@ def test_two_nodes_take_the_same_course_as_this_process_alone_whoever_comes_agai
     assert cluster.trainjobs == {}  # it is deleted when its result is there
     with pytest.raises(TrainingError, match="was deleted"):
         first.has_ended()
-    both = [cluster.folder / f"{name_trainjob(job)}-node-0-{rank}" for rank in range(2)]
-    assert ["Epoch" in said.read_text() for said in both] == [True, False]  # one speaks of epochs
+    logs = [cluster.folder / f"{name_trainjob(job)}-node-0-{rank}" for rank in range(2)]
+    assert ["Epoch" in log.read_text() for log in logs] == [True, False]  # only the first node logs epochs
 
 
 @pytest.mark.slow
@@ -113,7 +113,7 @@ def test_an_api_server_that_is_silent_for_a_while_is_waited_for(cluster, job):
 
 
 @pytest.mark.slow
-def test_what_is_missing_is_said_before_anything_starts(cluster, job, tmp_path):
+def test_missing_settings_are_reported_before_anything_starts(cluster, job, tmp_path):
     with pytest.raises(SetupError, match="no training runtime gpu-nodes"):
         open_trainjobs(cluster.training.model_copy(update={"runtime": "gpu-nodes"}), 1, poll=0.5)
     with pytest.raises(SetupError, match="share nothing but S3"):

@@ -43,7 +43,7 @@ class Running(Protocol):
         """Tell whether it has ended well.
 
         Raises:
-            TrainingError: if it failed, with the last it said.
+            TrainingError: if it failed; the message ends with the last lines that the training printed.
         """
         ...
 
@@ -255,7 +255,7 @@ def last_words(lines: Sequence[str]) -> str:
     if own:
         return own[-1].removeprefix(LAST_WORD)
     before = list(takewhile(lambda line: not _ELASTIC.match(line), lines))
-    return "\n".join((before or list(lines))[-_SHOWN_LINES:]).strip() or "(it said nothing)"
+    return "\n".join((before or list(lines))[-_SHOWN_LINES:]).strip() or "(it printed nothing)"
 
 
 def command(job_file: Path, processes: int) -> list[str]:

@@ -124,7 +124,7 @@ class Loop:
         """Train until the last epoch, or until the held-out loss has not fallen for `patience` epochs.
 
         Raises:
-            TrainingError: if the loss is no longer a number; the last checkpoint stays as it is.
+            TrainingError: if the loss becomes NaN or infinite; the last checkpoint is kept.
         """
         while position.epoch < self.training.epochs and not is_stale(position, self.training.patience):
             position, train_loss = self.take_steps(steps, position)
@@ -143,7 +143,7 @@ class Loop:
         """Take the steps that are left of an epoch; return where training stands then, and their mean loss.
 
         Raises:
-            TrainingError: if the loss is no longer a number.
+            TrainingError: if the loss becomes NaN or infinite.
         """
         losses: list[float] = []
         every, whole = self.training.checkpoint_every, self.order.steps

@@ -152,7 +152,7 @@ def frames(file: DicomFile, element: Element, shape: Shape) -> Iterator[bytes]:
     """Yield the compressed frames, each joined from its fragments.
 
     Raises:
-        Discard: if it cannot be told which fragments belong to which frame.
+        Discard: if the fragments do not form as many frames as the header states.
     """
     table, *fragments = element.fragments or [(0, 0)]
     spans = [(start, start + length) for start, length in fragments]
@@ -228,7 +228,7 @@ def strip_rle(frame: bytes, shape: Shape) -> bytes:
             unpacked = bytes(decode_segment(frame[start:end]))[: shape.rows * shape.columns]
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException:  # noqa: BLE001  (a panic of the decoder, which is written in Rust, is not an Exception)
+        except BaseException:  # noqa: BLE001  (an empty segment makes the Rust decoder panic; PanicException is no Exception)
             raise Discard("truncated", "An RLE segment is broken.") from None
         if len(unpacked) < shape.rows * shape.columns:
             raise Discard("truncated", "An RLE segment is shorter than the image.")

@@ -19,10 +19,10 @@ TORCHRUN = [
 
 
 def test_the_reason_of_a_failure_is_found_before_torchruns_pages():
-    said = ["Epoch 1", "", "Training ends: The loss is not a number at step 3.", "", *TORCHRUN]
-    assert last_words(said) == "The loss is not a number at step 3."
+    lines = ["Epoch 1", "", "Training ends: The loss is not a number at step 3.", "", *TORCHRUN]
+    assert last_words(lines) == "The loss is not a number at step 3."
     assert last_words(["Traceback", "KeyError: 'x'", *TORCHRUN]) == "Traceback\nKeyError: 'x'"
-    assert last_words([]) == "(it said nothing)"
+    assert last_words([]) == "(it printed nothing)"
 
 
 def test_trainings_side_by_side_have_a_gpu_each(tmp_path, monkeypatch):
@@ -54,8 +54,8 @@ def test_a_process_takes_no_more_cpus_than_it_may(tmp_path, monkeypatch):
         os.sched_setaffinity(0, allowed)
     quota = tmp_path / "cpu.max"
     monkeypatch.setattr("qfundus.classical.launch._CPU_QUOTA", quota)
-    for said, cpus in (("100000 100000", 1), ("max 100000", len(allowed)), ("50000 100000", 1)):
-        quota.write_text(said)
+    for limit, cpus in (("100000 100000", 1), ("max 100000", len(allowed)), ("50000 100000", 1)):
+        quota.write_text(limit)
         assert usable_cpus() == cpus
 
 
@@ -76,7 +76,7 @@ def test_one_that_the_kernel_ends_says_so_and_not_why_an_earlier_one_failed(tmp_
     monkeypatch.setattr("qfundus.classical.launch.command", lambda *_: ["sh", "-c", "kill -9 $$"])
     running = Torchrun(1, 1, tmp_path).start(job)
     running.process.wait(10)
-    with pytest.raises(TrainingError, match=r"it said nothing\)\n\(It was ended by SIGKILL"):
+    with pytest.raises(TrainingError, match=r"it printed nothing\)\n\(It was ended by SIGKILL"):
         running.has_ended()
 
 

@@ -85,8 +85,8 @@ def test_deepspeed_trains_alone_in_bfloat16_and_needs_as_many_processes_as_wrote
     train_here(plain)
     assert losses(alone) == [pytest.approx(pair, abs=0.02) for pair in losses(plain)]
     (tmp_path / "alone" / "checkpoints" / "00002-000000" / "complete.json").unlink()
-    said = run_job(alone, processes=2, check=False).stderr
-    assert "was written by 1 processes" in said
+    refusal = run_job(alone, processes=2, check=False).stderr
+    assert "was written by 1 processes" in refusal
 
 
 @pytest.mark.slow
@@ -222,8 +222,10 @@ def test_a_loss_that_is_no_number_stops_it_with_the_batch_and_keeps_the_checkpoi
     how = {"training__warm_up": 0, "training__clip": 1e30, "training__checkpoint_every": 1}
     broken = changed(job, tmp_path / "broken", training__learning_rate=1e30, **how)
     Path(broken.folder).mkdir()
-    said = r"not a number at step \d of epoch \d, on the photographs \w+-\d+, .*checkpoint 00000-00000\d is kept.*Lower"
-    with pytest.raises(TrainingError, match=said):
+    named = (
+        r"not a number at step \d of epoch \d, on the photographs \w+-\d+, .*checkpoint 00000-00000\d is kept.*Lower"
+    )
+    with pytest.raises(TrainingError, match=message):
         train(broken)
     assert list(Path(broken.checkpoint_folder).glob("00000-*/complete.json"))
 
@@ -267,9 +269,9 @@ def test_a_disk_that_is_full_costs_a_checkpoint_and_not_the_training(job, small_
     """A real file system takes the checkpoints, of which each is larger."""
     trained = train(replace(job, checkpoints=str(small_disk / "checkpoints")))
     assert trained.epochs == 2
-    said = capsys.readouterr()
-    assert "Could not write a checkpoint" in said.out + said.err
-    assert "No space left" in said.out + said.err
+    printed = "".join(capsys.readouterr())
+    assert "Could not write a checkpoint" in printed
+    assert "No space left" in printed
     assert trained.lost_checkpoints == 2
 
 
@@ -409,9 +411,9 @@ def test_a_tracker_that_cannot_be_opened_stops_nothing_and_its_address_is_not_to
     forgiving = Forgiving("MLflow", open_tracker)
     forgiving.log(1, {"loss": 1.0})
     forgiving.close(failed=False)
-    said = "".join(capsys.readouterr())
-    assert "ConnectionError" in said
-    assert "secret" not in said
+    printed = "".join(capsys.readouterr())
+    assert "ConnectionError" in printed
+    assert "secret" not in printed
 
 
 def test_old_checkpoints_that_cannot_be_deleted_cost_no_new_one(kept, monkeypatch, capsys):

@@ -1,4 +1,5 @@
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from qfundus.dicom.codestream import strip_jpeg, strip_jpeg2000
+from qfundus.dicom.pixels import Shape, strip_rle
 from qfundus.errors import Discard
 
 
@@ -137,3 +139,12 @@ def test_a_head_that_is_longer_than_its_components_is_cut(marker, place):
     stripped = strip_jpeg(plain[:start] + padded + plain[start + length :])
     assert np.array_equal(decode(stripped), decode(plain))
     assert b"Jane" not in stripped
+
+
+GREY = Shape(4, 4, 1, 1, 8, 8, 7, signed=False, photometric="MONOCHROME2")
+
+
+@pytest.mark.parametrize("segment", [b"", b"\x7f", b"\x05ab", b"\xfd\x07"], ids=["empty", "no bytes", "cut", "short"])
+def test_a_broken_rle_segment_is_refused_even_if_its_decoder_panics(segment):
+    with pytest.raises(Discard, match="RLE segment"):
+        strip_rle(struct.pack("<16I", 1, 64, *[0] * 14) + segment, GREY)

@@ -63,7 +63,7 @@ class Work:
         return hashlib.sha256(whole).hexdigest()
 
     def to_bytes(self) -> bytes:
-        """Write the work, its circuit in Qiskit's own format; the key `said` is release 0.1's."""
+        """Serialise the work, its circuit as QPY; release 0.1 named the key `said`, and stored jobs still have it."""
         circuit, packed = io.BytesIO(), io.BytesIO()
         qpy.dump(self.circuit, circuit)
         np.savez_compressed(
