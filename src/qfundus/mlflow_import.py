@@ -1,10 +1,12 @@
 """MLflow, imported without Feast."""
 
 import os
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 
 
+@cache
 def import_mlflow() -> ModuleType:
     """Import MLflow, its telemetry and progress bars off unless the environment asks for them.
 

@@ -1,12 +1,14 @@
 """Feast, imported in a quarter of the time."""
 
 import sys
+from functools import cache
 from types import ModuleType
 from typing import Any
 
 import typeguard
 
 
+@cache
 def import_feast() -> ModuleType:
     """Import Feast without the run-time type checks of its own functions, and without PyTorch.
 

@@ -222,10 +222,8 @@ def test_a_loss_that_is_no_number_stops_it_with_the_batch_and_keeps_the_checkpoi
     how = {"training__warm_up": 0, "training__clip": 1e30, "training__checkpoint_every": 1}
     broken = changed(job, tmp_path / "broken", training__learning_rate=1e30, **how)
     Path(broken.folder).mkdir()
-    named = (
-        r"not a number at step \d of epoch \d, on the photographs \w+-\d+, .*checkpoint 00000-00000\d is kept.*Lower"
-    )
-    with pytest.raises(TrainingError, match=message):
+    where = r"at step \d of epoch \d, on the photographs \w+-\d+, .*checkpoint 00000-00000\d is kept.*Lower"
+    with pytest.raises(TrainingError, match=f"not a number {where}"):
         train(broken)
     assert list(Path(broken.checkpoint_folder).glob("00000-*/complete.json"))
 
