@@ -44,7 +44,7 @@ def work_in_order(entries: Iterator[Entry], desk: Desk, workers: int) -> Iterato
     try:
         while True:
             while len(waiting) < workers * _AHEAD and (batch := next(batches, None)):
-                waiting.append((batch, pool.submit(_process_batch, _unknown(batch))))
+                waiting.append((batch, _submit(pool, batch)))
             if not waiting:
                 return
             batch, future = waiting.popleft()
@@ -53,11 +53,20 @@ def work_in_order(entries: Iterator[Entry], desk: Desk, workers: int) -> Iterato
             except BrokenProcessPool:
                 pool.shutdown()
                 outcomes, pool = _one_by_one(_unknown(batch), desk), _pool(desk, workers)
-                waiting = deque((again, pool.submit(_process_batch, _unknown(again))) for again, _ in waiting)
+                waiting = deque((again, _submit(pool, again)) for again, _ in waiting)
             fresh = iter(outcomes)
             yield from ((entry, entry.known or next(fresh)) for entry in batch)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _submit(pool: ProcessPoolExecutor, batch: list[Entry]) -> Future[list[FileOutcome]]:
+    try:
+        return pool.submit(_process_batch, _unknown(batch))
+    except BrokenProcessPool as broken:  # by a batch before this one, whose turn comes first
+        failed: Future[list[FileOutcome]] = Future()
+        failed.set_exception(broken)
+        return failed
 
 
 def _unknown(batch: list[Entry]) -> list[Entry]:

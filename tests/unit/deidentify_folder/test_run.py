@@ -14,7 +14,9 @@ import pytest
 from command_line import call
 from conftest import make_eye
 from PIL import Image
+from waiting import wait_until
 
+from qfundus.deidentify_folder.manifest import FileOutcome
 from qfundus.deidentify_folder.quarantine import FolderQuarantine
 from qfundus.deidentify_folder.run import AUDIT, deidentify_folder
 from qfundus.dicom.handling import made_by
@@ -176,8 +178,33 @@ def test_an_input_that_kills_its_process_is_held_and_the_others_go_on(source, tm
     monkeypatch.setattr(desk, "clean_object", deadly)  # forked workers inherit it
     (source / "deadly.dcm").write_bytes(b"DEADLY".ljust(128) + b"DICM" + bytes(800))
     counts = deidentify_folder(source, tmp_path / "out", policy.policy, key, workers=2)
-    assert counts.reasons["decoder_crashed"] == 1
+    assert counts.reasons == {"truncated": 1, "conflicting_instance": 1, "decoder_crashed": 1}
     assert (counts.read, counts.clean) == (11, 4)
+
+
+def test_a_process_that_dies_between_two_outcomes_loses_no_input_that_comes_later(tmp_path, policy, key, monkeypatch):
+    from qfundus.deidentify_folder import desk
+
+    (tmp_path / "in").mkdir()
+    for number in range(20):  # more than are handed out at once
+        (tmp_path / "in" / f"{number:02d}.dcm").write_bytes(bytes([number]) * 200)
+    first_is_known, others = tmp_path / "known", set(psutil.Process().children())
+
+    def hold_or_die(self, entry):
+        if entry.number == 1:
+            wait_until(first_is_known.exists, 20)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return FileOutcome(entry.source, "ignored")
+
+    def wait_for_death(counts):
+        if counts.read == 1:
+            first_is_known.touch()
+            wait_until(lambda: set(psutil.Process().children()) == others, 20)
+
+    monkeypatch.setattr(desk.Desk, "process", hold_or_die)  # forked workers inherit it
+    out = tmp_path / "out"
+    counts = deidentify_folder(tmp_path / "in", out, policy.policy, key, workers=2, report=wait_for_death)
+    assert (counts.read, counts.ignored, counts.reasons) == (20, 19, {"decoder_crashed": 1})
 
 
 def test_a_run_goes_on_where_another_was_stopped(source, tmp_path, trusting, key, monkeypatch):
