@@ -31,13 +31,17 @@ REAL_DATA = Path(os.environ.get("QFUNDUS_TEST_DATA", checkout().parent / "shared
 
 # Fixtures that take half a minute: a grader that was trained, one that was exported, a hospital de-identified.
 COSTLY = {"trained", "exported", "deidentified_hospital"}
-# Where they are used, by whose tests they are shared.
+# Files, or tests, that go to one process: they share such a fixture, a server that forks, or imports of
+# ten seconds.
 TOGETHER = {
     "tests/dags/test_dags.py": "dags",
+    "tests/unit/classical/test_parallel.py": "ranks",
     "tests/unit/classical/test_session.py": "trained",
     "tests/unit/hospital/test_answers.py": "deidentified",
     "tests/unit/hybrid/test_grader.py": "exported",
     "tests/unit/hybrid/test_serving.py": "exported",
+    "tests/unit/quantum/test_layer.py": "exported",
+    "tests/unit/quantum/test_layer.py::test_two_processes_share_a_batch_in_distributed_data_parallel": "ranks",
 }
 
 
@@ -48,7 +52,8 @@ class Together(LoadScopeScheduling):
     """
 
     def _split_scope(self, nodeid):
-        return TOGETHER.get(nodeid.partition("::")[0], nodeid)
+        test, file = nodeid.partition("[")[0], nodeid.partition("::")[0]
+        return TOGETHER.get(test) or TOGETHER.get(file, nodeid)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,22 +1,19 @@
 """Trainings that take seconds, in processes of their own."""
 
-import contextlib
 import json
-import os
-import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
+from ranks import Ranks
 
 from qfundus.classical.job import WEIGHTS_FILE, TrainingJob
-from qfundus.classical.launch import command
 from qfundus.classical.shards import write_shards
 from qfundus.classical.storage_folder import open_folder
-from qfundus.classical.train import TrainingSummary, train
+from qfundus.classical.train import TrainingSummary, main, train
 from qfundus.imaging.labelled import Labelled
 from qfundus.recipes.network import NetworkRecipe
 
@@ -80,22 +77,29 @@ def train_here(job: TrainingJob) -> TrainingSummary | None:
     return train(job)
 
 
-def run_job(job: TrainingJob, processes: int = 1, *, check: bool = True, **environment: str):
-    """Train in processes of its own, as a component or a person would."""
+def run_job(job: TrainingJob, processes: int = 1, **environment: str) -> str:
+    """Train in processes of its own; return what they wrote."""
+    status, written = try_job(job, processes, **environment)
+    assert status == 0, written[-3000:]
+    return written
+
+
+def try_job(job: TrainingJob, processes: int = 1, **environment: str) -> tuple[int, str]:
+    """Train in processes of its own; return the exit status, and what they wrote."""
+    ranks = _start(job, processes, environment)
+    return ranks.wait(), ranks.output.read_text()
+
+
+def _start(job: TrainingJob, processes: int, environment: dict[str, str]) -> Ranks:
     folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "job.json").write_text(job.to_json())
-    done = subprocess.run(
-        command(folder / "job.json", processes),
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        timeout=100,
-        check=False,
-    )
-    if check:
-        assert done.returncode == 0, done.stderr[-3000:]
-    return done
+    return Ranks(_train, (str(folder / "job.json"),), processes, folder / "output.log", environment)
+
+
+def _train(job_file: str) -> int:
+    sys.argv[1:] = [job_file]
+    return main()
 
 
 def losses(job: TrainingJob) -> list[tuple[float, float]]:
@@ -114,28 +118,14 @@ def alike(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 def kill_after(job: TrainingJob, steps: int, processes: int = 1) -> None:
     """Start a training and kill it, with all its processes, once a checkpoint of that many steps counts."""
-    folder = Path(job.folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "job.json").write_text(job.to_json())
-    process = subprocess.Popen(
-        command(folder / "job.json", processes),
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    fs, root = open_folder(job.checkpoints or str(folder / "checkpoints"))
+    ranks = _start(job, processes, {})
+    fs, root = open_folder(job.checkpoints or str(Path(job.folder) / "checkpoints"))
     until = time.monotonic() + 120
-    while time.monotonic() < until and process.poll() is None:
+    while time.monotonic() < until and not ranks.ended:
         fs.invalidate_cache()
         done = [json.loads(fs.cat_file(name)) for name in fs.glob(f"{root}/*/complete.json")]
-        if any(said["epoch"] * 2 + said["step"] >= steps for said in done):
+        if any(at["epoch"] * 2 + at["step"] >= steps for at in done):
             break
         time.sleep(0.01)
-    assert process.poll() is None, "it ended before it could be killed"
-    # torchrun's processes are in sessions of their own.
-    everyone = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
-    for one in everyone:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            one.kill()
-    process.wait()
-    psutil.wait_procs(everyone, timeout=30)
+    assert not ranks.ended, "it ended before it could be killed"
+    ranks.kill()

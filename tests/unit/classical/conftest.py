@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from trainings import make_recipe, make_shards
+from trainings import make_recipe, make_shards, train_here
 
 from qfundus.classical.job import TrainingJob
 
@@ -24,3 +24,11 @@ def shards(tmp_path_factory):
 @pytest.fixture
 def job(shards, tmp_path):
     return TrainingJob(make_recipe(), shards, str(tmp_path / "network"), seed=3)
+
+
+@pytest.fixture(scope="session")
+def trained_job(shards, tmp_path_factory):
+    """The job that others are compared with, when it has ended."""
+    done = TrainingJob(make_recipe(), shards, str(tmp_path_factory.mktemp("trained") / "network"), seed=3)
+    train_here(done)
+    return done

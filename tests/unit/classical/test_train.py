@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import Future
@@ -13,12 +14,12 @@ import pyarrow as pa
 import pytest
 import torch
 from products import product
-from trainings import alike, changed, kill_after, losses, run_job, train_here, weights
+from trainings import alike, changed, kill_after, losses, run_job, train_here, try_job, weights
 from waiting import wait_until
 
 from qfundus.classical.checkpoints import Checkpoints, Position
 from qfundus.classical.folds import split_fold
-from qfundus.classical.job import hold_folder
+from qfundus.classical.job import WEIGHTS_FILE, hold_folder
 from qfundus.classical.launch import Torchrun, train_all
 from qfundus.classical.loader import Order
 from qfundus.classical.parallel import Layout
@@ -29,116 +30,38 @@ from qfundus.errors import SetupError, TrainingError
 from qfundus.logs import Unfailing
 
 NONE = {"turn": False, "mirror": False, "zoom": 0, "shift": 0, "brightness": 0, "contrast": 0, "tint": 0}
-TOLERANCE = 2e-4  # of a loss near 1.5: sums of float32 in another order
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others(job, tmp_path):
-    twin, other = replace(job, folder=str(tmp_path / "twin")), replace(job, folder=str(tmp_path / "other"), seed=4)
-    for one in (job, twin, other):
-        train_here(one)
-    assert alike(weights(job), weights(twin))
-    assert not alike(weights(job), weights(other))
-
-
-@pytest.mark.slow
-def test_an_epoch_is_the_same_whatever_the_number_of_workers(job, tmp_path):
-    other = changed(job, tmp_path / "workers", training__workers=2)
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(trained_job, job, tmp_path):
+    other = replace(job, folder=str(tmp_path / "other"), seed=4)
     for one in (job, other):
         train_here(one)
-    assert alike(weights(job), weights(other))
+    assert alike(weights(job), weights(trained_job))
+    assert not alike(weights(other), weights(trained_job))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", product("bfloat16")])
 def test_training_learns_what_can_be_learned(precision, job, tmp_path):
-    how = {"training__epochs": 15, "training__precision": precision, "network__batch_norm": "own"}
+    how = {"training__epochs": 6, "training__precision": precision, "training__learning_rate": 0.003}
+    how |= {"network__batch_norm": "own"}
     long = changed(job, tmp_path / "long", augmentation=NONE, **how)
     trained = train_here(long)
     assert trained.train_loss < 0.4 * losses(long)[0][0]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", [product("ddp"), "fsdp2"])
-def test_two_processes_take_the_same_course_as_one(strategy, job, tmp_path):
-    two = changed(job, tmp_path / "two", training__strategy=strategy, training__accumulate=2, training__ema=0.9)
-    one = changed(job, tmp_path / "one", training__ema=0.9)
-    train_here(one)
-    run_job(two, processes=2)
-    assert losses(two) == [pytest.approx(pair, abs=TOLERANCE) for pair in losses(one)]
-
-
-@pytest.mark.product
-@pytest.mark.parametrize("stage", [1, 2, 3])
-def test_deepspeed_takes_the_same_course(stage, job, tmp_path):
-    two = changed(job, tmp_path / "two", training__strategy=f"zero{stage}")
-    train_here(job)
-    run_job(two, processes=2)
-    assert losses(two) == [pytest.approx(pair, abs=TOLERANCE) for pair in losses(job)]
-
-
-@pytest.mark.product
-def test_deepspeed_trains_alone_in_bfloat16_and_needs_as_many_processes_as_wrote_its_files(job, tmp_path):
-    alone = changed(job, tmp_path / "alone", training__strategy="zero1", training__precision="bfloat16")
-    plain = changed(job, tmp_path / "plain", training__precision="bfloat16")
-    run_job(alone)
-    train_here(plain)
-    assert losses(alone) == [pytest.approx(pair, abs=0.02) for pair in losses(plain)]
-    (tmp_path / "alone" / "checkpoints" / "00002-000000" / "complete.json").unlink()
-    refusal = run_job(alone, processes=2, check=False).stderr
-    assert "was written by 1 processes" in refusal
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("precision", [product("bfloat16"), "float16"])
 def test_mixed_precision_comes_near(precision, job, tmp_path):
-    other = changed(job, tmp_path / "mixed", training__precision=precision)
-    for one in (job, other):
-        train_here(one)
     # The course of so small a set is soon another: in its first epoch it is not.
-    assert losses(other)[0][0] == pytest.approx(losses(job)[0][0], abs=0.02)
-    assert losses(other) != losses(job)
-
-
-STATISTICS = """
-import sys
-import torch
-from qfundus.classical import engine
-from qfundus.classical.averaging import statistics_of
-from qfundus.classical.parallel import joined_processes
-from trainings import make_recipe
-from qfundus.classical.loader import Batch
-from qfundus.classical.network import Network
-import numpy as np
-with joined_processes() as layout:
-    recipe = make_recipe(training__strategy=sys.argv[1], network__batch_norm="own")
-    network = Network(recipe.network, 32)
-    grades = np.arange(16) % 5
-    taken = engine.open_engine(network, recipe.training, grades, layout, 2, 0)
-    mine = torch.Generator().manual_seed(layout.rank)
-    images = torch.randint(0, 256, (8, 32, 32, 3), generator=mine, dtype=torch.uint8)
-    taken.step([Batch(images, torch.from_numpy(grades[:8]), torch.ones(8), tuple(range(8)))])
-    told = taken.predict(torch.full((4, 32, 32, 3), 99, dtype=torch.uint8))
-    both = layout.gather(told[None])
-    assert torch.equal(both[0], both[1]), (both[0] - both[1]).abs().max()
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp", product("zero1")])
-def test_processes_agree_on_the_statistics_of_their_batches(strategy, tmp_path):
-    (tmp_path / "agree.py").write_text(STATISTICS)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    tests = str(Path(__file__).parents[2] / "support")
-    done = subprocess.run(
-        [*command, str(tmp_path / "agree.py"), strategy],
-        env={**os.environ, "PYTHONPATH": tests, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    how = {"training__epochs": 1, "training__warm_up": 0}
+    whole = changed(job, tmp_path / "whole", **how)
+    mixed = changed(job, tmp_path / "mixed", **how, training__precision=precision)
+    for one in (whole, mixed):
+        train_here(one)
+    assert losses(mixed)[0][0] == pytest.approx(losses(whole)[0][0], abs=0.02)
+    assert losses(mixed) != losses(whole)
 
 
 @pytest.mark.product
@@ -147,33 +70,8 @@ def test_a_killed_run_goes_on_to_the_weights_of_one_never_stopped(job, tmp_path)
     whole, killed = changed(job, tmp_path / "whole", **settings), changed(job, tmp_path / "killed", **settings)
     train_here(whole)
     kill_after(killed, steps=3)
-    assert "Training resumed" in run_job(killed).stderr
+    assert "Training resumed" in run_job(killed)
     assert alike(weights(whole), weights(killed))
-
-
-@pytest.mark.product
-def test_what_two_processes_began_one_goes_on_with(job, tmp_path):
-    settings = {"training__epochs": 8, "training__checkpoint_every": 1, "training__learning_rate": 0.0002}
-    settings |= {"training__strategy": "fsdp2"}
-    whole, stopped = changed(job, tmp_path / "whole", **settings), changed(job, tmp_path / "stopped", **settings)
-    train_here(whole)
-    kill_after(stopped, steps=3, processes=2)
-    assert "Training resumed" in run_job(stopped).stderr
-    # At a high rate the differences of a sum's order would grow with each step.
-    assert losses(stopped)[-1] == pytest.approx(losses(whole)[-1], abs=TOLERANCE)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("strategy", [product("ddp"), "zero1"])
-def test_two_processes_go_on_to_the_weights_of_two_never_stopped(strategy, job, tmp_path):
-    """With each process's own batch statistics, dropout and dropped paths: all that differs between them."""
-    how = {"network__batch_norm": "own", "network__dropout": 0.3, "network__drop_path": 0.2}
-    both = changed(job, tmp_path / "both", training__strategy=strategy, **how)
-    run_job(both, processes=2)
-    whole = weights(both)
-    (Path(both.folder) / "checkpoints" / "00002-000000" / "complete.json").unlink()
-    assert "Training resumed" in run_job(both, processes=2).stderr
-    assert alike(weights(both), whole)
 
 
 def test_checkpoints_of_another_training_are_not_gone_on_with(job, tmp_path):
@@ -210,12 +108,12 @@ def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(job, tmp_path, cap
 
 
 @pytest.mark.slow
-def test_a_half_written_checkpoint_does_not_count(job):
-    train_here(job)
-    whole = weights(job)
+def test_a_half_written_checkpoint_does_not_count(trained_job, job):
+    shutil.copytree(trained_job.folder, job.folder)
+    (Path(job.folder) / WEIGHTS_FILE).unlink()
     (Path(job.folder) / "checkpoints" / "00002-000000" / "complete.json").unlink()
     train(job)
-    assert alike(weights(job), whole)
+    assert alike(weights(job), weights(trained_job))
 
 
 def test_a_loss_that_is_no_number_stops_it_with_the_batch_and_keeps_the_checkpoint(job, tmp_path):
@@ -273,9 +171,8 @@ def test_a_disk_that_is_full_costs_a_checkpoint_and_not_the_training(job, small_
     assert trained.lost_checkpoints == 2
 
 
-def test_the_last_steps_of_an_epoch_are_told_though_no_tenth_is_among_them(job):
-    train_here(job)
-    lines = [json.loads(line) for line in job.results.read("log.jsonl").decode().splitlines()]
+def test_the_last_steps_of_an_epoch_are_told_though_no_tenth_is_among_them(trained_job):
+    lines = [json.loads(line) for line in trained_job.results.read("log.jsonl").decode().splitlines()]
     ended = [line for line in lines if "epoch" in line]
     assert [line["step"] % 10 for line in ended] != [0, 0]
     assert all(line["images_per_second"] > 0 and "gradient_norm" in line for line in ended)
@@ -308,9 +205,9 @@ def test_weights_and_biases_gets_the_figures_where_a_project_is_named(job, monke
 @pytest.mark.product
 def test_the_module_says_its_error_in_one_message(job, tmp_path):
     broken = changed(job, tmp_path / "broken", training__learning_rate=1e30, training__warm_up=0, training__clip=1e30)
-    done = run_job(broken, check=False)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
+    status, written = try_job(broken)
+    assert status == 1
+    assert "Traceback" not in written
 
 
 class Written:
