@@ -97,10 +97,12 @@ def wrapped(photographs):
     return make_eye(photographs)
 
 
-def make_eye(photographs: Photographs, number: int = 0, *, burned_in: bool = False):
+def make_eye(photographs: Photographs, number: int = 0, *, burned_in: bool = False, side: int = 0):
     rng = random.Random(number)
     image = Image.fromarray(photographs.images[number % len(photographs.images)])
-    pixels = np.asarray(image.resize((280, 280), Image.Resampling.BICUBIC))
+    # Letters need some pixels; what looks for them takes its time by the pixel.
+    side = side or (280 if burned_in else 160)
+    pixels = np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
     return wrap_eye(
         pixels,
         invent_patient(rng, date(2026, 5, 4)),

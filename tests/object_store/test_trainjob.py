@@ -65,7 +65,7 @@ def test_two_nodes_take_the_same_course_as_this_process_alone_whoever_comes_agai
 @pytest.mark.slow
 def test_one_that_fails_says_why_and_is_submitted_anew_next_time(cluster, job):
     lost = replace(job, shards=job.shards.replace("eyes", "lost"))
-    launcher = open_trainjobs(cluster.training, 1, poll=0.5)
+    launcher = open_trainjobs(cluster.training.model_copy(update={"processes": 1}), 1, poll=0.5)
     with pytest.raises(TrainingError, match=r"its first node ends:\nNo shards were found at s3://"):
         train_all([lost], launcher)
     assert list(cluster.trainjobs) == [name_trainjob(lost)]  # for a person to look at

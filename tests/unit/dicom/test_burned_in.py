@@ -38,7 +38,7 @@ NAME = "Jane Doe MRN12345678"
 @pytest.fixture(scope="module")
 def enlarged(photographs):
     return [
-        np.asarray(Image.fromarray(i).resize((280, 280), Image.Resampling.BICUBIC)) for i in photographs.images[:40]
+        np.asarray(Image.fromarray(i).resize((280, 280), Image.Resampling.BICUBIC)) for i in photographs.images[:16]
     ]
 
 
@@ -65,8 +65,10 @@ def test_a_name_burned_in_is_found(enlarged):
     assert all(find_text(burn_in(image, NAME)) for image in enlarged)
 
 
-@pytest.mark.parametrize("size", [22, 30, 50, 80, 110])
-@pytest.mark.parametrize("angle", [0, 45])
+@pytest.mark.parametrize(
+    ("size", "angle"),
+    [(22, 0), (30, 45), (50, 0), (80, 45), (110, 0), *map(product, (22, 30, 50, 80, 110), (45, 0, 45, 0, 45))],
+)
 def test_the_whole_of_each_letter_is_covered(photographs, size, angle):
     image = np.asarray(Image.fromarray(photographs.images[3]).resize((700, 700), Image.Resampling.BICUBIC))
     ink = Image.new("L", (700, 700))
@@ -208,8 +210,12 @@ def test_what_still_looks_like_text_is_refused(photographs, tmp_path, monkeypatc
         remove_burned_in_text(file)
 
 
-@pytest.mark.parametrize("angle", [0, 90, 8])
-@pytest.mark.parametrize("kind", ["Code128", "Code39", "ITF", "QRCode", "DataMatrix"])
+@pytest.mark.parametrize(
+    ("kind", "angle"),
+    [("Code128", 0), ("Code39", 90), ("ITF", 8), ("QRCode", 0), ("DataMatrix", 8)]
+    + [product("Code128", 90), product("Code128", 8), product("Code39", 0), product("Code39", 8), product("ITF", 0)]
+    + [product("ITF", 90), product("QRCode", 90), product("QRCode", 8), product("DataMatrix", 0)],
+)
 def test_a_barcode_is_held_or_blacked_out(kind, angle, photographs, tmp_path):
     code = zxingcpp.create_barcode("48271930", getattr(zxingcpp.BarcodeFormat, kind))
     drawn = Image.fromarray(np.asarray(zxingcpp.write_barcode_to_image(code, scale=3)))
@@ -272,7 +278,7 @@ def test_text_in_the_colours_of_a_palette_is_found_and_painted_in_its_darkest(ph
 
 @pytest.mark.parametrize("window", [(30030, 100), None])
 def test_text_that_only_a_window_or_more_contrast_shows_is_found(window, photographs, tmp_path):
-    eye = make_eye(photographs)
+    eye = make_eye(photographs, side=280)
     eye.decompress()
     pixels = np.full((280, 280), 30000, np.uint16)
     ink = Image.new("L", (280, 280))
@@ -295,7 +301,7 @@ def test_text_that_only_a_window_or_more_contrast_shows_is_found(window, photogr
 
 @pytest.mark.parametrize("where", ["ModalityLUTSequence", "VOILUTSequence", "FrameVOILUTSequence", "fifth window"])
 def test_text_that_only_a_table_shows_is_found(where, photographs, tmp_path):
-    eye = make_eye(photographs)
+    eye = make_eye(photographs, side=280)
     eye.decompress()
     ink = Image.new("L", (280, 280))
     ImageDraw.Draw(ink).text((20, 120), NAME, fill=255, font=ImageFont.load_default(16))
@@ -352,7 +358,7 @@ def test_small_letters_on_the_disc_of_a_large_photograph_are_found():
 
 
 def test_what_looks_like_text_and_is_half_the_picture_is_for_a_person(photographs, tmp_path):
-    eye = make_eye(photographs)
+    eye = make_eye(photographs, side=280)
     picture = Image.fromarray(np.zeros((280, 280, 3), np.uint8))
     ImageDraw.Draw(picture).text((10, 60), "WORD", fill="white", font=ImageFont.load_default(110))
     eye.decompress()

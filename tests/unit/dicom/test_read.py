@@ -44,7 +44,7 @@ def test_reading_a_poisoned_study_warns_and_logs_nothing(photographs, policy, ke
 
 
 def test_a_good_file_is_read(wrapped):
-    assert read_pixels(read_eye(to_bytes(wrapped))).shape == (280, 280, 3)
+    assert read_pixels(read_eye(to_bytes(wrapped))).shape == (160, 160, 3)
 
 
 @pytest.mark.parametrize("cut", [200, 1000, -3000])
