@@ -351,13 +351,16 @@ def test_data_that_is_not_there_does_not_claim_the_folder(npz, recipe, tmp_path)
     assert not out.exists()
 
 
-def test_int8_that_costs_too_much_is_deleted_and_the_command_fails(trained, npz, monkeypatch):
-    out, _ = trained
+def test_int8_that_costs_too_much_is_deleted_and_the_command_fails(quantised, npz, tmp_path, monkeypatch):
+    written = quantised[0] / "model.int8.onnx"
+    folder = shutil.copytree(quantised[0], tmp_path / "grader")
     lost = Drop("kappa", Estimate(0.5, 0.4, 0.6), allowed=0.05)
     monkeypatch.setattr("qfundus.classical.quantise.judge_form", lambda *_, **__: lost)
-    done = call("quantise", out, "--data", npz, "--split", "test", "--json")
+    # To write it once more would take as long as all else here.
+    monkeypatch.setattr("qfundus.classical.quantise.write_static", lambda _, target, __: shutil.copy(written, target))
+    done = call("quantise", folder, "--data", npz, "--split", "test", "--json")
     assert done.exit_code == 1
-    assert not (out / "model.int8.onnx").exists()
+    assert not (folder / "model.int8.onnx").exists()
 
 
 def test_an_explanation_needs_only_the_folder(trained, tmp_path):
@@ -399,7 +402,8 @@ def test_ended_from_outside_it_leaves_nothing_running_and_goes_on_when_called_ag
 @pytest.mark.slow
 def test_a_training_that_fails_says_its_last_lines(npz, tmp_path):
     file = tmp_path / "diverging.yaml"
-    file.write_text(RECIPE.replace("learning_rate: 0.003", "learning_rate: 1.0e+30, clip: 1.0e+30, warm_up: 0"))
+    recipe = RECIPE.replace("learning_rate: 0.003", "learning_rate: 1.0e+30, clip: 1.0e+30, warm_up: 0")
+    file.write_text(recipe.replace("folds: 2", "folds: 1"))
     done = call("train", file, "--data", npz, "--out", tmp_path / "out")
     assert "The loss is not a number at step" in str(done.exception)
     assert "Lower `learning_rate`" in str(done.exception)
@@ -461,11 +465,18 @@ def test_what_is_uncertain_is_referred():
     assert (measured.referred, measured.acc, measured.acc_kept) == (0.5, 0.5, 1.0)
 
 
-def test_int8_is_kept_where_it_costs_little_and_refused_where_it_costs_more(trained, npz):
-    out, _ = trained
-    done = call("quantise", out, "--data", npz, "--split", "test", "--most-lost", "1", "--json")
-    rows = {row["name"]: row for row in map(json.loads, done.stdout.splitlines())}
-    assert done.exit_code == 0
+@pytest.fixture(scope="module")
+def quantised(trained, npz, tmp_path_factory):
+    """The grader with its int8 form, and what the command printed."""
+    folder = shutil.copytree(trained[0], tmp_path_factory.mktemp("quantised") / "grader")
+    done = call("quantise", folder, "--data", npz, "--split", "test", "--most-lost", "1", "--json")
+    assert done.exit_code == 0, done.output
+    return folder, done.stdout
+
+
+def test_int8_is_kept_where_it_costs_little(quantised):
+    out, printed = quantised
+    rows = {row["name"]: row for row in map(json.loads, printed.splitlines())}
     assert rows["int8, static"]["verdict"].startswith("kept")
     assert rows["int8, static"]["megabytes"] < 0.5 * rows["float32"]["megabytes"]
     image = np.random.default_rng(0).integers(0, 256, (4, SIDE, SIDE, 3), dtype=np.uint8)

@@ -212,9 +212,11 @@ def test_what_still_looks_like_text_is_refused(photographs, tmp_path, monkeypatc
 
 @pytest.mark.parametrize(
     ("kind", "angle"),
-    [("Code128", 0), ("Code39", 90), ("ITF", 8), ("QRCode", 0), ("DataMatrix", 8)]
-    + [product("Code128", 90), product("Code128", 8), product("Code39", 0), product("Code39", 8), product("ITF", 0)]
-    + [product("ITF", 90), product("QRCode", 90), product("QRCode", 8), product("DataMatrix", 0)],
+    [
+        *[("Code128", 0), ("Code39", 90), ("ITF", 8), ("QRCode", 0), ("DataMatrix", 8)],
+        *map(product, ("Code128", "Code39", "ITF", "QRCode", "DataMatrix"), (90, 8, 0, 8, 0)),
+        *map(product, ("Code128", "Code39", "ITF", "QRCode", "DataMatrix"), (8, 0, 90, 90, 90)),
+    ],
 )
 def test_a_barcode_is_held_or_blacked_out(kind, angle, photographs, tmp_path):
     code = zxingcpp.create_barcode("48271930", getattr(zxingcpp.BarcodeFormat, kind))
