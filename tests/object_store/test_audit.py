@@ -46,9 +46,9 @@ def test_a_record_signed_by_another_site_is_found(trail, fresh):
     AuditTrail(fresh.site.store, fresh.site.settings.audit_bucket, SiteKey(b"f" * 32)).append(
         "110103", "R", "ITEM6", "forged"
     )
-    said = " ".join(f.what for f in trail.verify())
-    assert "is not signed by this site" in said
-    assert "the head is not signed by this site" in said
+    found = " ".join(f.what for f in trail.verify())
+    assert "is not signed by this site" in found
+    assert "the head is not signed by this site" in found
 
 
 @pytest.mark.parametrize("number", [1, 3, 5])
@@ -86,8 +86,8 @@ def test_runs_looks_and_decisions_are_recorded(fresh, photographs):
     with pytest.raises(LookupError):
         quarantine.drop(second, "again")
     trail = fresh.site.trail
-    said = [(r.event["entity"][0]["what"]["identifier"]["value"], r.event["action"]) for r in trail.records()]
-    assert said == [(fresh.run, "C"), (first, "R"), (second, "D"), (third, "U")]
+    recorded = [(r.event["entity"][0]["what"]["identifier"]["value"], r.event["action"]) for r in trail.records()]
+    assert recorded == [(fresh.run, "C"), (first, "R"), (second, "D"), (third, "U")]
     assert trail.verify() == []
     assert [item.source for item in quarantine.list()] == [first]
 

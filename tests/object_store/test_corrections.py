@@ -133,8 +133,8 @@ def test_what_comes_and_is_taken_back_in_one_night_leaves_the_others_alone(fresh
     assert counts["erasures erased"] == 1
     [kept] = outcomes.query("status == 'curated'")["digest"]
     assert fresh.site.store.find(fresh.site.settings.curated_bucket, object_name(kept)) is not None
-    said = [record.event["entity"][0]["what"]["identifier"]["value"] for record in trail_of(fresh).records()]
-    assert pseudonymise_uid(fresh.site.key, str(eye.SOPInstanceUID)) in said
+    named = [record.event["entity"][0]["what"]["identifier"]["value"] for record in trail_of(fresh).records()]
+    assert pseudonymise_uid(fresh.site.key, str(eye.SOPInstanceUID)) in named
 
 
 def trail_of(curation):

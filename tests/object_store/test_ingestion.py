@@ -17,7 +17,7 @@ from conftest import make_eye
 from faults import FAULTS
 from PIL import Image
 
-from qfundus.errors import AccountError, Discard, Retry
+from qfundus.errors import AccountError, Discard, Retry, SetupError
 from qfundus.hospital.wrap import to_bytes
 from qfundus.ingestion import curation, holding, images
 from qfundus.ingestion.account import close_run
@@ -26,6 +26,7 @@ from qfundus.ingestion.landing import list_landed
 from qfundus.ingestion.quarantine import Quarantine
 from qfundus.object_names import handling_name
 from qfundus.security.keys import pseudonymise_uid
+from qfundus.steps.deidentify_landed import deidentify_landed
 from qfundus.storage import digest, from_parquet, to_parquet
 
 SHEET = "SOPInstanceUID,grade,grader,date\n"
@@ -194,26 +195,26 @@ def test_a_run_s_manifest_says_what_made_it_and_what_each_original_was(fresh, ph
     bad = FAULTS["no_pixels"](make_eye(photographs, 2))
     land(fresh, "bad.dcm", bad)
     data = fresh.site.store.get(fresh.site.settings.curated_bucket, curate_landed(fresh).manifest)
-    said = pq.read_schema(io.BytesIO(data)).metadata
-    assert {b"qfundus", b"policy", b"edition", b"policy_digest"} <= said.keys()
+    metadata = pq.read_schema(io.BytesIO(data)).metadata
+    assert {b"qfundus", b"policy", b"edition", b"policy_digest"} <= metadata.keys()
     outcomes = from_parquet(data).set_index("status")
     assert outcomes.loc["quarantined", "digest_before"] == digest(bad)
 
 
 def test_plain_photographs_are_taken_in_with_what_lies_beside_them(fresh, photographs):
-    said = {"PatientID": "4711", "PatientName": "Doe^Jane", "ImageLaterality": "R", "StudyDate": "20260504"}
+    sidecar = {"PatientID": "4711", "PatientName": "Doe^Jane", "ImageLaterality": "R", "StudyDate": "20260504"}
     for name, number in (("Doe_Jane.jpg", 0), ("alone.png", 1), ("Doe_John.tif", 2)):
         picture = Image.fromarray(photographs.images[number]).resize((280, 280))
         packed = io.BytesIO()
         picture.save(packed, {"jpg": "JPEG", "png": "PNG", "tif": "TIFF"}[name[-3:]])
         land(fresh, name, packed.getvalue())
-    land(fresh, "Doe_Jane.json", json.dumps(said).encode())
-    land(fresh, "Doe_John.json", json.dumps({**said, "ImageLaterality": ""}).encode())
-    land(fresh, "nobody.json", json.dumps(said).encode())
+    land(fresh, "Doe_Jane.json", json.dumps(sidecar).encode())
+    land(fresh, "Doe_John.json", json.dumps({**sidecar, "ImageLaterality": ""}).encode())
+    land(fresh, "nobody.json", json.dumps(sidecar).encode())
     zipped = io.BytesIO()
     with zipfile.ZipFile(zipped, "w") as archive:
         archive.writestr("a/eye.png", packed.getvalue())
-        archive.writestr("a/eye.json", json.dumps({**said, "PatientID": "4712"}))
+        archive.writestr("a/eye.json", json.dumps({**sidecar, "PatientID": "4712"}))
     land(fresh, "eyes.zip", zipped.getvalue())
     curated = curate_landed(fresh)
     assert close(fresh, curated.manifest) == {
@@ -277,6 +278,11 @@ def test_a_second_night_with_the_same_files_finds_them_done(fresh, photographs):
     counts = close(second, curate_landed(second).manifest)
     assert (counts["images duplicate"], counts["images curated"], counts["grades duplicate"]) == (4, 1, 1)
     assert "grades graded" not in counts
+
+
+def test_a_feed_that_brings_fewer_than_expected_stops_the_run():
+    with pytest.raises(SetupError, match="Only 0 of 2 expected objects have landed: check the hospital's feed"):
+        deidentify_landed("quiet-night", at_least=2)
 
 
 def test_an_object_that_lands_during_a_run_waits_for_the_next(fresh, photographs):

@@ -391,8 +391,8 @@ def test_who_is_refused_is_in_the_trail(fresh, receiving, photographs, tmp_path)
     file.write_bytes(to_bytes(make_eye(photographs, 1)))
     storescu(receiving, file, calling="STRANGER")
     for _ in range(50):
-        told = [r.event for r in fresh.site.trail.records()]
-        refused = [e for e in told if e["entity"][0]["what"]["identifier"]["value"] == "STRANGER"]
+        events = [r.event for r in fresh.site.trail.records()]
+        refused = [e for e in events if e["entity"][0]["what"]["identifier"]["value"] == "STRANGER"]
         if refused:
             break
         time.sleep(0.1)
@@ -401,9 +401,9 @@ def test_who_is_refused_is_in_the_trail(fresh, receiving, photographs, tmp_path)
 
 def test_a_receiver_in_the_clear_warns_where_others_can_listen(fresh):
     settings = fresh.site.settings.model_copy(update={"receiver_peers": "CAMERA", "receiver_host": "0.0.0.0"})  # noqa: S104
-    with structlog.testing.capture_logs() as said:
+    with structlog.testing.capture_logs() as logged:
         Receiver(replace(fresh.site, settings=settings))._tls()  # noqa: SLF001  (nothing is to listen there)
-    assert "QFUNDUS_RECEIVER_CERTIFICATE" in said[0]["event"]
+    assert "QFUNDUS_RECEIVER_CERTIFICATE" in logged[0]["event"]
 
 
 def commitment(archive, transaction):

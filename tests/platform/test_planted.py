@@ -121,12 +121,12 @@ def undo(run):
 
 def test_a_planted_name_is_found_wherever_it_leaks(run, undo):
     close(run)
-    said = [where for mark in marks(run.site.key, run.run) for where in leak_everywhere(run.site, mark)]
+    leaked = [where for mark in marks(run.site.key, run.run) for where in leak_everywhere(run.site, mark)]
     with pytest.raises(LeakError) as found:
         search(run)
     page = run.site.store.get(run.site.settings.curated_bucket, planted_name(run.run)).decode()
     assert "Yes, in" in page
-    assert [where for where in said if where not in page] == []
+    assert [where for where in leaked if where not in page] == []
     assert not any(mark.lower() in (page + str(found.value)).lower() for mark in marks(run.site.key, run.run))
 
 

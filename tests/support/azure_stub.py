@@ -75,9 +75,9 @@ class _Handler(Answers):
             self._answer(201, ETag='"1"', Last_Modified="Wed, 25 Nov 2026 00:00:00 GMT")
         elif path in self.server.blobs or path.count("/") == 2:
             data = self.server.blobs.get(path, b"")
-            said = {"ETag": '"1"', "Last_Modified": "Wed, 25 Nov 2026 00:00:00 GMT", "x_ms_blob_type": "BlockBlob"}
+            headers = {"ETag": '"1"', "Last_Modified": "Wed, 25 Nov 2026 00:00:00 GMT", "x_ms_blob_type": "BlockBlob"}
             whole = {"Content_Range": f"bytes 0-{len(data) - 1}/{len(data)}"} if self.headers.get("x-ms-range") else {}
-            self._answer(206 if whole else 200, data, "application/octet-stream", **said, **whole)
+            self._answer(206 if whole else 200, data, "application/octet-stream", **headers, **whole)
         else:
             self._answer(404, x_ms_error_code="BlobNotFound")
 

@@ -55,13 +55,13 @@ class Controller:
             self._create(node, {"value": where})
 
     def _create(self, node, master):
-        told = [{**one, **master} if one["name"] == "PET_MASTER_ADDR" else one for one in node.environment]
-        for one in told:
+        variables = [{**one, **master} if one["name"] == "PET_MASTER_ADDR" else one for one in node.environment]
+        for one in variables:
             if one["name"] == "PET_MASTER_ADDR" and "valueFrom" in one:
                 one.pop("value", None)
         # There is no name service here: gloo would look for the pod's own name.
-        told.append({"name": "GLOO_SOCKET_IFNAME", "value": "eth0"})
-        spec = make_pod(node.image, node.command, resources=node.resources, env=told)
+        variables.append({"name": "GLOO_SOCKET_IFNAME", "value": "eth0"})
+        spec = make_pod(node.image, node.command, resources=node.resources, env=variables)
         self.core.create_namespaced_pod(
             NAMESPACE, {"metadata": {"name": node.name, "labels": node.labels}, "spec": spec}
         )

@@ -41,12 +41,12 @@ class Stub(ThreadingHTTPServer):
         self.processes[name] = [self._run(node) for node in list_nodes(trainjob, "127.0.0.1", port)]
 
     def _run(self, node):
-        read = {one["name"]: said for one in node.environment if (said := self._read(one)) is not None}
+        read = {one["name"]: value for one in node.environment if (value := self._read(one)) is not None}
         # Nothing of this process's environment but where Python is: a node knows only what it is told.
         known = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(self.folder)}
-        with (self.folder / node.name).open("wb") as said:
+        with (self.folder / node.name).open("wb") as value:
             return node, subprocess.Popen(
-                node.command, env=known | read, stdout=said, stderr=said, start_new_session=True, cwd=self.folder
+                node.command, env=known | read, stdout=value, stderr=value, start_new_session=True, cwd=self.folder
             )
 
     def _read(self, one):

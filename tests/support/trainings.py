@@ -22,7 +22,7 @@ SIDE = 32
 
 def make_recipe(**changes) -> NetworkRecipe:
     """A network without batch statistics of its own: it must come out the same however the batch is cut."""
-    said = {
+    recipe = {
         "name": "test",
         "seed": 0,
         "images": {"side": SIDE},
@@ -42,10 +42,10 @@ def make_recipe(**changes) -> NetworkRecipe:
     for name, value in changes.items():
         part, _, setting = name.partition("__")
         if setting:
-            said[part][setting] = value
+            recipe[part][setting] = value
         else:
-            said[part] = value
-    return NetworkRecipe.model_validate(said)
+            recipe[part] = value
+    return NetworkRecipe.model_validate(recipe)
 
 
 def make_labelled(count: int, seed: int = 0) -> list[Labelled]:

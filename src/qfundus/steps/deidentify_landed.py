@@ -20,5 +20,5 @@ def deidentify_landed(run: str, at_least: int = 0) -> dict[str, object]:
     curated = curate_landed(Curation(open_site(), policy, run))
     landed = count_objects(curated.counts)
     if landed < at_least:
-        raise SetupError(f"Only {landed} objects have landed, fewer than {at_least}: check the hospital's feed.")
+        raise SetupError(f"Only {landed} of {at_least} expected objects have landed: check the hospital's feed.")
     return {"manifest": curated.manifest, "counts": curated.counts}

@@ -23,9 +23,9 @@ def image():
 
 def test_what_is_pointed_at_is_what_the_grade_comes_from(image):
     image[:4, :4, 0] = 250
-    told = explain_photograph([Corner()], image, 4)
-    assert told[:4, :4].sum() == pytest.approx(told.sum(), rel=1e-4)
-    assert told[:4, :4].min() > 0
+    attributions = explain_photograph([Corner()], image, 4)
+    assert attributions[:4, :4].sum() == pytest.approx(attributions.sum(), rel=1e-4)
+    assert attributions[:4, :4].min() > 0
 
 
 def test_it_adds_up_to_what_the_photograph_changes(image):
@@ -37,9 +37,9 @@ def test_it_adds_up_to_what_the_photograph_changes(image):
 
 
 def test_red_speaks_for_it_and_blue_against_it():
-    told = np.zeros((SIDE, SIDE))
-    told[:, :8], told[:, 8:] = 1, -1
-    shown = np.asarray(draw_overlay(np.full((SIDE, SIDE, 3), 100, np.uint8), told)).astype(int)
+    attributions = np.zeros((SIDE, SIDE))
+    attributions[:, :8], attributions[:, 8:] = 1, -1
+    shown = np.asarray(draw_overlay(np.full((SIDE, SIDE, 3), 100, np.uint8), attributions)).astype(int)
     left, right = shown[:, 100].mean(axis=0), shown[:, 400].mean(axis=0)
     assert left[0] > left[2]
     assert right[2] > right[0]

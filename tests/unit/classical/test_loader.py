@@ -94,7 +94,7 @@ def test_shards_that_cannot_be_written_are_said(tmp_path):
 
 
 def test_whole_numbers_written_otherwise_are_grades():
-    assert [_check_grade(said, "here") for said in (1.0, "2", np.int8(3), "4.0")] == [1, 2, 3, 4]
+    assert [_check_grade(grade, "here") for grade in (1.0, "2", np.int8(3), "4.0")] == [1, 2, 3, 4]
     for wrong in ("1.5", "nan", "", "inf", 5, -1):
         with pytest.raises(SetupError, match="here"):
             _check_grade(wrong, "here")
@@ -213,11 +213,11 @@ def test_the_loss_of_ranks_is_corals_and_grows_with_the_distance():
     thresholds, score = torch.tensor([-2.0, -0.5, 0.5, 2.0]), torch.tensor([[0.3], [-1.0]])
     at_least = score - thresholds  # CORAL's logits of "more than k"
     chances = torch.cat([torch.ones(2, 1), at_least.sigmoid(), torch.zeros(2, 1)], dim=1)
-    told = (chances[:, :-1] - chances[:, 1:]).log()
+    logits = (chances[:, :-1] - chances[:, 1:]).log()
     grades = torch.tensor([3, 0])
     wanted = (grades[:, None] > torch.arange(4)).float()
     corals = functional.binary_cross_entropy_with_logits(at_least, wanted, reduction="none").sum(dim=1)
-    assert torch.allclose(rank_loss(told, torch.eye(5)[grades]), corals, atol=1e-5)
+    assert torch.allclose(rank_loss(logits, torch.eye(5)[grades]), corals, atol=1e-5)
     sure_of_one = torch.eye(5)[[1] * 5].mul(0.96).add(0.008).log()
     costs = rank_loss(sure_of_one, torch.eye(5))
     assert costs[1] < costs[2] < costs[3] < costs[4]

@@ -36,10 +36,10 @@ def test_a_cumulative_link_gives_likelihoods_that_sum_to_one_and_rise_with_the_s
     head = CumulativeLink(1)
     head.score.weight.data.fill_(1.0)
     head.gaps.data.copy_(torch.tensor(gaps))
-    told = head(torch.tensor([[score], [score + 1.0]]))
-    assert torch.isfinite(told).all()
-    assert torch.allclose(told.exp().sum(dim=1), torch.ones(2), atol=1e-4)
-    mean = (told.exp() * torch.arange(5)).sum(dim=1)
+    logits = head(torch.tensor([[score], [score + 1.0]]))
+    assert torch.isfinite(logits).all()
+    assert torch.allclose(logits.exp().sum(dim=1), torch.ones(2), atol=1e-4)
+    mean = (logits.exp() * torch.arange(5)).sum(dim=1)
     assert mean[1] >= mean[0] - 1e-4
 
 
@@ -59,7 +59,7 @@ def test_convolutions_within_channels_stay_out_of_bfloat16():
     kinds: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
     for part in network.modules():
         if isinstance(part, torch.nn.Conv2d):
-            part.register_forward_hook(lambda part, _, told: kinds[part.groups > 1].add(told.dtype))
+            part.register_forward_hook(lambda part, _, output: kinds[part.groups > 1].add(output.dtype))
     images = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
     with torch.autocast("cpu", torch.bfloat16):
         mixed = network(images)

@@ -77,8 +77,8 @@ def trained(npz, recipe, tmp_path_factory):
 
 
 def test_train_writes_a_grader_and_says_how_it_does_on_what_it_had_not_seen(trained):
-    out, said = trained
-    assert said["photographs"] == 80  # the test split is not among them
+    out, summary = trained
+    assert summary["photographs"] == 80  # the test split is not among them
     assert {file.name for file in out.iterdir()} >= {"model.onnx", "grader.json", "held_out.npz"}
     assert len(list((out / "networks").iterdir())) == 2
     assert json.loads((out / "grader.json").read_text())["recipe"]["name"] == "small"
@@ -86,18 +86,18 @@ def test_train_writes_a_grader_and_says_how_it_does_on_what_it_had_not_seen(trai
 
 def test_evaluate_prints_what_medmnist_computes(trained, npz, tmp_path):
     out, _ = trained
-    told = tmp_path / "told.npz"
-    done = call("evaluate", "--data", npz, "--model", out, "--predictions", told, "--json")
-    said = json.loads(done.stdout)
+    predictions = tmp_path / "predictions.npz"
+    done = call("evaluate", "--data", npz, "--model", out, "--predictions", predictions, "--json")
+    measured = json.loads(done.stdout)
     truth = np.load(npz)["test_labels"]
-    probabilities = np.load(told)["probabilities"]
-    assert said["split"] == "test"
-    assert list(np.load(told)["grades"]) == list(truth.ravel())
-    assert np.load(told)["names"][1] == "test-00001"
-    assert said["auc"] == pytest.approx(getAUC(truth, probabilities, "ordinal-regression"))
-    assert said["acc"] == pytest.approx(getACC(truth, probabilities, "ordinal-regression"))
+    probabilities = np.load(predictions)["probabilities"]
+    assert measured["split"] == "test"
+    assert list(np.load(predictions)["grades"]) == list(truth.ravel())
+    assert np.load(predictions)["names"][1] == "test-00001"
+    assert measured["auc"] == pytest.approx(getAUC(truth, probabilities, "ordinal-regression"))
+    assert measured["acc"] == pytest.approx(getACC(truth, probabilities, "ordinal-regression"))
     printed = call("evaluate", "--data", npz, "--model", out).stdout
-    assert f"AUC {said['auc']:.4f}  ACC {said['acc']:.4f}" in printed
+    assert f"AUC {measured['auc']:.4f}  ACC {measured['acc']:.4f}" in printed
 
 
 def test_what_is_not_defined_is_null_and_the_curve_is_drawn(trained, tmp_path):
@@ -151,10 +151,10 @@ def test_too_few_photographs_to_hold_any_out_are_refused(tmp_path):
 
 
 def test_training_again_finds_what_is_done(trained, npz, recipe):
-    out, said = trained
+    out, summary = trained
     before = (out / "networks" / "00" / "weights.pt").stat().st_mtime_ns
     again = call("train", recipe, "--data", npz, "--out", out, "--json")
-    assert json.loads(again.stdout.splitlines()[-1]) == said
+    assert json.loads(again.stdout.splitlines()[-1]) == summary
     assert (out / "networks" / "00" / "weights.pt").stat().st_mtime_ns == before
 
 
@@ -228,20 +228,20 @@ def test_a_folder_of_another_training_is_refused(trained, npz, recipe):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("retinamist", "Did you mean retinamnist?"),
         ("no-such.yaml", "does not exist"),
         ("xyz", "Known recipes: fundus, retinamnist."),
     ],
 )
-def test_a_recipe_that_is_not_there_is_said_with_the_nearest(name, said, npz, tmp_path):
+def test_a_recipe_that_is_not_there_is_said_with_the_nearest(name, message, npz, tmp_path):
     done = call("train", name, "--data", npz, "--out", tmp_path / "out")
-    assert said in str(done.exception)
+    assert message in str(done.exception)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "expected"),
     [
         ("epochs: 2", "epoch: 2|Unknown setting training.epoch. Did you mean epochs?"),
         ("epochs: 2", "epochs: 0|training.epochs: Input should be greater than 0"),
@@ -263,8 +263,8 @@ def test_a_recipe_that_is_not_there_is_said_with_the_nearest(name, said, npz, tm
         ("workers: 0", "workers: 0, epochs: 7|epochs is given twice"),
     ],
 )
-def test_a_typo_in_a_recipe_is_refused_with_the_remedy(wrong, said, npz, tmp_path):
-    put, _, message = said.partition("|")
+def test_a_typo_in_a_recipe_is_refused_with_the_remedy(wrong, expected, npz, tmp_path):
+    put, _, message = expected.partition("|")
     file = tmp_path / "wrong.yaml"
     file.write_text(RECIPE.replace(wrong, put))
     done = call("train", file, "--data", npz, "--out", tmp_path / "out")
@@ -288,19 +288,19 @@ def test_what_cannot_be_divided_is_refused_before_a_training_starts(splits, grad
 
 
 @pytest.mark.parametrize(
-    ("arrays", "said"),
+    ("arrays", "message"),
     [
         ({"Test_images": 1, "Test_labels": 1}, "holds Test_images, but the splits are train, val"),
         ({"train_images": 1, "train_labels": 0}, "a single value"),
         ({"train_images": 1, "train_labels": 1, "train_objects": 1}, "arrays of Python objects"),
     ],
 )
-def test_an_npz_file_that_says_it_otherwise_is_refused(arrays, said, recipe, tmp_path):
+def test_an_npz_file_that_says_it_otherwise_is_refused(arrays, message, recipe, tmp_path):
     labelled = make_labelled(20)
     whole = {"images": np.stack([one.read() for one in labelled]), "labels": np.array([one.grade for one in labelled])}
     whole |= {"objects": np.array(None)}
     np.savez(tmp_path / "eyes.npz", **{k: whole[k.split("_")[1]] if v else np.array(3) for k, v in arrays.items()})
-    assert said in str(call("train", recipe, "--data", tmp_path / "eyes.npz", "--out", tmp_path / "out").exception)
+    assert message in str(call("train", recipe, "--data", tmp_path / "eyes.npz", "--out", tmp_path / "out").exception)
 
 
 def test_what_lies_beside_the_photographs_is_not_among_them(tmp_path):
@@ -317,7 +317,7 @@ def test_what_lies_beside_the_photographs_is_not_among_them(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("--track", "http://127.0.0.1:9"), "MLflow does not answer"),
         (("--track", "htp://127.0.0.1:9"), "must begin with http:// or https://"),
@@ -325,9 +325,9 @@ def test_what_lies_beside_the_photographs_is_not_among_them(tmp_path):
         (("--processes", "70"), "cannot be divided among 70 processes"),
     ],
 )
-def test_what_cannot_work_is_said_before_it_starts(words, said, npz, recipe, tmp_path):
+def test_what_cannot_work_is_said_before_it_starts(words, message, npz, recipe, tmp_path):
     done = call("train", recipe, "--data", npz, "--out", tmp_path / "out", *words)
-    assert said in str(done.exception)
+    assert message in str(done.exception)
     assert not (tmp_path / "out").exists()
 
 
@@ -342,7 +342,7 @@ def test_a_grader_that_is_damaged_is_said(trained, npz, tmp_path):
 def test_a_picture_that_cannot_be_written_is_said_before_anything_is_graded(trained, npz, tmp_path):
     words = ("evaluate", "--data", npz, "--model", trained[0])
     assert "not a picture's file name" in str(call(*words, "--curve", tmp_path / "curve.txt").exception)
-    assert "does not exist" in str(call(*words, "--predictions", tmp_path / "none" / "told.npz").exception)
+    assert "does not exist" in str(call(*words, "--predictions", tmp_path / "none" / "predictions.npz").exception)
 
 
 def test_data_that_is_not_there_does_not_claim_the_folder(npz, recipe, tmp_path):
@@ -388,10 +388,10 @@ def test_ended_from_outside_it_leaves_nothing_running_and_goes_on_when_called_ag
         time.sleep(0.05)
     assert len(processes_of(out)) > 1
     process.send_signal(how)
-    _, said = process.communicate(timeout=30)
+    _, printed = process.communicate(timeout=30)
     if how == signal.SIGTERM:
         assert process.returncode == 130
-        assert "the same command goes on from here" in said
+        assert "the same command goes on from here" in printed
     until = time.monotonic() + 20
     while processes_of(out) and time.monotonic() < until:
         time.sleep(0.1)
@@ -413,9 +413,9 @@ def test_the_graph_takes_any_batch(trained):
     out, _ = trained
     session = onnxruntime.InferenceSession(out / "model.onnx")
     for count in (1, 7):
-        (told,) = session.run(None, {"image": np.zeros((count, SIDE, SIDE, 3), np.uint8)})
-        assert told.shape == (count, 5)
-        assert np.allclose(told.sum(axis=1), 1, atol=1e-5)
+        (probabilities,) = session.run(None, {"image": np.zeros((count, SIDE, SIDE, 3), np.uint8)})
+        assert probabilities.shape == (count, 5)
+        assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
 
 
 def test_a_folder_without_a_grader_is_said(tmp_path):
@@ -447,12 +447,12 @@ def test_what_is_measured_is_not_what_the_scales_were_fitted_on():
     job = TrainingJob(make_recipe(), "", "", 0)
     held = HeldOutLogits(logits, grades, np.arange(60))
 
-    def loss(told):
-        return -log_softmax(told, axis=1)[np.arange(60), grades].mean()
+    def loss(logits):
+        return -log_softmax(logits, axis=1)[np.arange(60), grades].mean()
 
-    fitted, told_grades, rows = average_by_row(list(cross_fit([job], [held], np.arange(60) % 5)))
+    fitted, row_grades, rows = average_by_row(list(cross_fit([job], [held], np.arange(60) % 5)))
     assert list(rows) == list(range(60))
-    assert list(told_grades) == list(grades)
+    assert list(row_grades) == list(grades)
     assert loss(fitted) > loss(logits * fit_scales(logits, grades)) + 0.01
     without_first = held.only(np.arange(60) % 5 != 0)
     scales = fit_scales(without_first.logits, without_first.grades)
@@ -517,8 +517,8 @@ def test_settings_that_change_no_weight_may_change_and_others_are_named(trained,
     other.write_text(RECIPE.replace("workers: 0", "workers: 1, keep: 3, checkpoint_every: 7"))
     assert call("train", other, "--data", npz, "--out", trained[0]).exit_code == 0
     other.write_text(RECIPE.replace("epochs: 2", "epochs: 3"))
-    said = str(call("train", other, "--data", npz, "--out", trained[0]).exception)
-    assert "another recipe (training.epochs was 2 and is 3)" in said
+    message = str(call("train", other, "--data", npz, "--out", trained[0]).exception)
+    assert "another recipe (training.epochs was 2 and is 3)" in message
 
 
 def test_weights_and_biases_without_a_name_is_said_before_the_folder_is_claimed(npz, recipe, tmp_path, monkeypatch):
@@ -534,22 +534,22 @@ def test_weights_and_biases_without_a_name_is_said_before_the_folder_is_claimed(
 def test_a_single_photograph_is_measured_and_a_person_is_sent_for(trained, tmp_path):
     one = make_labelled(1)[0]
     np.savez(tmp_path / "one.npz", test_images=one.read()[None], test_labels=np.array([one.grade]))
-    told = tmp_path / "told.npz"
-    done = call("evaluate", "--data", tmp_path / "one.npz", "--model", trained[0], "--predictions", told)
+    predictions = tmp_path / "predictions.npz"
+    done = call("evaluate", "--data", tmp_path / "one.npz", "--model", trained[0], "--predictions", predictions)
     assert "1 photographs (test)" in done.stdout
     assert "AUC is undefined" in done.stdout
-    with np.load(told) as kept:
+    with np.load(predictions) as kept:
         card = json.loads((trained[0] / "grader.json").read_text())
         assert list(kept["referred"]) == [kept["probabilities"].max() < card["refer_below"]]
 
 
 def test_what_is_no_grader_is_said(trained, npz):
-    said = str(call("evaluate", "--data", npz, "--model", trained[0] / "model.onnx").exception)
-    assert "is a file: give its folder" in said
+    message = str(call("evaluate", "--data", npz, "--model", trained[0] / "model.onnx").exception)
+    assert "is a file: give its folder" in message
     assert "s3://x/y is not a grader" in str(call("evaluate", "--data", npz, "--model", "s3://x/y").exception)
 
 
 def test_what_is_done_to_photographs_has_one_order():
     written = (["contrast", "illumination"], ["illumination", "contrast", "contrast"])
-    one, other = (make_recipe(images={"side": SIDE, "preparation": said}) for said in written)
+    one, other = (make_recipe(images={"side": SIDE, "preparation": steps}) for steps in written)
     assert one.images == other.images

@@ -60,9 +60,9 @@ def tree(folder):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_every_input_is_accounted_for(source, tmp_path, trusting, key, workers):
     counts = deidentify_folder(source, tmp_path / "out", trusting, key, workers=workers)
-    told = json.loads(counts.to_json())
-    assert told.pop("seconds") > 0
-    assert told == {
+    printed = json.loads(counts.to_json())
+    assert printed.pop("seconds") > 0
+    assert printed == {
         "read": 10,
         "clean": 4,
         "quarantined": 2,
@@ -262,7 +262,7 @@ def test_what_is_clean_of_inputs_that_are_gone_is_told(source, tmp_path, trustin
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "said"),
+    ("name", "kind", "detail"),
     [
         ("eye.gif", "GIF", "it is a GIF picture: save it as .png"),
         ("eye.jfif", "JPEG", "it is a JPEG picture: let its name end so"),
@@ -270,12 +270,12 @@ def test_what_is_clean_of_inputs_that_are_gone_is_told(source, tmp_path, trustin
         ("eye.webp", "WEBP", "it is a WEBP picture"),
     ],
 )
-def test_a_picture_under_another_name_is_held_and_says_what_it_is(name, kind, said, tmp_path, trusting, key):
+def test_a_picture_under_another_name_is_held_and_says_what_it_is(name, kind, detail, tmp_path, trusting, key):
     (tmp_path / "in").mkdir()
     Image.new("RGB", (32, 32)).save(tmp_path / "in" / name, kind)
     counts = deidentify_folder(tmp_path / "in", tmp_path / "out", trusting, key)
     assert counts.reasons == {"not_dicom": 1}
-    assert said in next((tmp_path / "out" / "quarantine").glob("*.json")).read_text()
+    assert detail in next((tmp_path / "out" / "quarantine").glob("*.json")).read_text()
 
 
 def test_of_a_file_with_several_pictures_none_is_lost(tmp_path, trusting, key):
@@ -334,8 +334,8 @@ def test_a_policy_has_one_digest_in_every_process(hash_seed, policy):
     code = "from qfundus.deidentify_folder.manifest import made_by; from qfundus.dicom.policy import load_policy; "
     code += "from qfundus.layout import policy_file; print(made_by(load_policy(policy_file()))['policy_digest'])"
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
-    assert told.stdout.strip() == made_by(policy.policy)["policy_digest"]
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert printed.stdout.strip() == made_by(policy.policy)["policy_digest"]
 
 
 @pytest.mark.slow
@@ -357,10 +357,10 @@ def test_a_run_that_was_killed_leaves_no_process_and_is_finished_by_the_next(tmp
     assert psutil.wait_procs(children, timeout=10)[1] == []
     assert not (tmp_path / "out" / "manifest.parquet").exists()
     finished = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
-    told = json.loads(finished.stdout.splitlines()[-1])
+    printed = json.loads(finished.stdout.splitlines()[-1])
     # The detector takes some phantom eyes for text, which stand in where there are no real ones.
-    assert (told["read"], told["clean"] + told["quarantined"], told["duplicates"]) == (24, 24, 0), told
-    assert len(tree(tmp_path / "out")) == told["clean"] > 20
+    assert (printed["read"], printed["clean"] + printed["quarantined"], printed["duplicates"]) == (24, 24, 0), printed
+    assert len(tree(tmp_path / "out")) == printed["clean"] > 20
 
 
 def test_the_quarantine_of_a_folder_is_listed_with_reason_and_remedy(tmp_path, wrapped, policy, key):

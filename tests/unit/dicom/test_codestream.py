@@ -77,9 +77,9 @@ def jpeg2000(comment=b"Jane Doe"):
 
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     stream = bytes(openjpeg.encode(pixels, photometric_interpretation=1, use_mct=False))
-    said = b"\xff\x64" + (len(comment) + 4).to_bytes(2, "big") + b"\0\1" + comment
+    segment = b"\xff\x64" + (len(comment) + 4).to_bytes(2, "big") + b"\0\1" + comment
     head = stream.index(b"\xff\x90")
-    return stream[:head] + said + stream[head:]
+    return stream[:head] + segment + stream[head:]
 
 
 def test_jpeg_2000_loses_comments_and_margins_and_no_pixel():
@@ -119,8 +119,8 @@ def test_jpeg_ls_keeps_its_scan_whole():
 
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
     stream = bytes(jpeg_ls.encode_array(pixels))
-    said = b"\xff\xfe\0\x0aJane Doe"
-    stripped = strip_jpeg(stream[:2] + said + stream[2:] + b"Jane Doe", (64, 64))
+    segment = b"\xff\xfe\0\x0aJane Doe"
+    stripped = strip_jpeg(stream[:2] + segment + stream[2:] + b"Jane Doe", (64, 64))
     assert b"Jane Doe" not in stripped
     assert np.array_equal(jpeg_ls.decode(np.frombuffer(stripped, np.uint8)), pixels)
 

@@ -238,6 +238,6 @@ def test_reading_back_is_possible_by_others(wrapped, policy, key):
 def test_the_result_is_a_valid_ophthalmic_photograph(wrapped, policy, key, tmp_path):
     file = tmp_path / "clean.dcm"
     file.write_bytes(deidentify(to_bytes(wrapped), policy, key).to_bytes())
-    said = subprocess.run(["dciodvfy", str(file)], capture_output=True, text=True, check=False).stderr
-    assert "OphthalmicPhotography8BitImage" in said
-    assert not [line for line in said.splitlines() if line.startswith("Error")]
+    report = subprocess.run(["dciodvfy", str(file)], capture_output=True, text=True, check=False).stderr
+    assert "OphthalmicPhotography8BitImage" in report
+    assert not [line for line in report.splitlines() if line.startswith("Error")]

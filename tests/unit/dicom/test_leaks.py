@@ -73,10 +73,10 @@ def test_ideographic_names_go_wherever_they_stand(eye, policy, key, plant, name)
     assert b"Yamada" not in out
 
 
-@pytest.mark.parametrize("said", ["\u662d\u548c36\u5e744\u670815\u65e5", "26 Farvardin 1340", "S36.4.15"])
-def test_a_birth_date_in_another_calendar_is_removed(eye, policy, key, said):
+@pytest.mark.parametrize("date", ["\u662d\u548c36\u5e744\u670815\u65e5", "26 Farvardin 1340", "S36.4.15"])
+def test_a_birth_date_in_another_calendar_is_removed(eye, policy, key, date):
     eye.SpecificCharacterSet = "ISO_IR 192"
-    eye.PatientBirthDateInAlternativeCalendar = said
+    eye.PatientBirthDateInAlternativeCalendar = date
     out = deidentify(to_bytes(eye), policy, key).to_bytes()
     assert "PatientBirthDateInAlternativeCalendar" not in pydicom.dcmread(io.BytesIO(out))
 
@@ -98,12 +98,12 @@ def test_a_record_number_is_known_however_it_is_written(eye, policy, key, keywor
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "written"),
     [("M\u00fcller^J\u00f6rg", "Mueller"), ("Mueller^Joerg", "M\u00fcller"), ("Muller", "m\u00fcller")],
 )
-def test_a_name_is_known_with_and_without_its_accents(eye, policy, key, name, said):
+def test_a_name_is_known_with_and_without_its_accents(eye, policy, key, name, written):
     eye.SpecificCharacterSet = "ISO_IR 192"
-    eye.PatientName, eye.Manufacturer = name, f"Optics {said}"
+    eye.PatientName, eye.Manufacturer = name, f"Optics {written}"
     clean = pydicom.dcmread(io.BytesIO(deidentify(to_bytes(eye), policy, key).to_bytes()))
     assert clean.Manufacturer == "Optics"
 
@@ -117,17 +117,17 @@ def test_a_name_is_known_in_an_item_with_a_character_set_of_its_own(eye, policy,
 
 
 def test_an_ethnic_group_stays_with_the_patient_s_characteristics_and_a_name_in_it_goes(eye, policy, key):
-    for said, left in (("Asian", "Asian"), ("African Caribbean", "African Caribbean"), ("Weatherwaxon", "")):
-        eye.EthnicGroup = said
+    for written, left in (("Asian", "Asian"), ("African Caribbean", "African Caribbean"), ("Weatherwaxon", "")):
+        eye.EthnicGroup = written
         clean = pydicom.dcmread(io.BytesIO(deidentify(to_bytes(eye), policy, key).to_bytes()))
         assert (clean.get("EthnicGroup") or "") == left
 
 
 def test_words_of_the_clinic_and_terms_of_the_standard_stay(eye, policy, key):
-    said = "proliferative NPDR with drusen, microaneurysms and cotton wool spots, image quality good"
-    eye.StudyDescription, eye.ImageType = said, ["ORIGINAL", "PRIMARY", "", "TILED_FULL"]
+    description = "proliferative NPDR with drusen, microaneurysms and cotton wool spots, image quality good"
+    eye.StudyDescription, eye.ImageType = description, ["ORIGINAL", "PRIMARY", "", "TILED_FULL"]
     clean = pydicom.dcmread(io.BytesIO(deidentify(to_bytes(eye), policy, key).to_bytes()))
-    assert clean.StudyDescription == said
+    assert clean.StudyDescription == description
     assert clean.ImageType[3] == "TILED_FULL"
 
 
@@ -147,16 +147,16 @@ def test_bytes_that_no_pixel_is_made_of_hold_the_file_whatever_they_say(photogra
         clean_object(to_bytes(eye), tmp_path / "clean.dcm", policy, key)
 
 
-@pytest.mark.parametrize("said", ["570412", "471182.3", "126001", "2505"])
-def test_a_time_that_there_is_not_goes(eye, policy, key, said):
-    eye.StudyTime = said
+@pytest.mark.parametrize("time", ["570412", "471182.3", "126001", "2505"])
+def test_a_time_that_there_is_not_goes(eye, policy, key, time):
+    eye.StudyTime = time
     assert not pydicom.dcmread(io.BytesIO(deidentify(to_bytes(eye), policy, key).to_bytes())).StudyTime
 
 
-@pytest.mark.parametrize("said", ["235959.123456", "0000", "07"])
-def test_a_time_that_there_is_stays(eye, policy, key, said):
-    eye.StudyTime = said
-    assert pydicom.dcmread(io.BytesIO(deidentify(to_bytes(eye), policy, key).to_bytes())).StudyTime == said
+@pytest.mark.parametrize("time", ["235959.123456", "0000", "07"])
+def test_a_time_that_there_is_stays(eye, policy, key, time):
+    eye.StudyTime = time
+    assert pydicom.dcmread(io.BytesIO(deidentify(to_bytes(eye), policy, key).to_bytes())).StudyTime == time
 
 
 @pytest.mark.parametrize(
@@ -183,18 +183,18 @@ def test_a_code_has_the_form_of_its_scheme_and_is_no_number_of_the_patient(eye, 
     assert (clean.AnatomicRegionSequence[0].CodeValue == code) is stays
 
 
-@pytest.mark.parametrize("said", ["QUIBBLETHORP", "QuibbleZ 5", "img/Quibbleth", "ZEBQUI ZebuloniaQ", "LeeAnn77"])
-def test_a_name_that_was_cut_off_or_joined_is_known(eye, policy, key, said):
-    eye.PatientName = "Lee^Ann" if "Lee" in said else "Quibblethorpe^Zebulonia"
-    eye.SoftwareVersions = said
+@pytest.mark.parametrize("written", ["QUIBBLETHORP", "QuibbleZ 5", "img/Quibbleth", "ZEBQUI ZebuloniaQ", "LeeAnn77"])
+def test_a_name_that_was_cut_off_or_joined_is_known(eye, policy, key, written):
+    eye.PatientName = "Lee^Ann" if "Lee" in written else "Quibblethorpe^Zebulonia"
+    eye.SoftwareVersions = written
     clean = pydicom.dcmread(io.BytesIO(deidentify(to_bytes(eye), policy, key).to_bytes()))
     kept = str(clean.get("SoftwareVersions", "")).lower()
     assert not any(name in kept for name in ("quibbl", "zebulo", "leeann"))
 
 
-@pytest.mark.parametrize("said", ["aged 95", "age 102", "age: 93", "Alter 91"])
-def test_an_age_over_eighty_nine_goes_whatever_stands_before_it(eye, policy, key, said):
-    eye.ImageComments = f"macula {said} drusen"
+@pytest.mark.parametrize("age", ["aged 95", "age 102", "age: 93", "Alter 91"])
+def test_an_age_over_eighty_nine_goes_whatever_stands_before_it(eye, policy, key, age):
+    eye.ImageComments = f"macula {age} drusen"
     clean = pydicom.dcmread(io.BytesIO(deidentify(to_bytes(eye), policy, key).to_bytes()))
     assert not any(map(str.isdigit, clean.ImageComments))
 

@@ -118,6 +118,6 @@ def test_a_sidecar_has_the_name_of_its_photograph():
 def test_the_object_is_valid(pixels, tmp_path, kind):
     file = tmp_path / "eye.dcm"
     file.write_bytes(make_object(encoded(pixels, kind), json.dumps(SAID).encode()))
-    said = subprocess.run(["dciodvfy", str(file)], capture_output=True, text=True, check=False).stderr
-    assert "OphthalmicPhotography8BitImage" in said
-    assert not [line for line in said.splitlines() if line.startswith("Error")]
+    report = subprocess.run(["dciodvfy", str(file)], capture_output=True, text=True, check=False).stderr
+    assert "OphthalmicPhotography8BitImage" in report
+    assert not [line for line in report.splitlines() if line.startswith("Error")]

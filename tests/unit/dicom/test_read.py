@@ -28,19 +28,19 @@ def test_no_message_quotes_the_file(photographs, reason):
     eye = make_eye(photographs)
     try:
         read_pixels(read_eye(FAULTS[reason](make_eye(photographs))))
-        said = ""
+        message = ""
     except Discard as refused:
-        said = str(refused)
-    assert str(eye.PatientID) not in said
-    assert eye.PatientName.family_name not in said
+        message = str(refused)
+    assert str(eye.PatientID) not in message
+    assert eye.PatientName.family_name not in message
 
 
 def test_reading_a_poisoned_study_warns_and_logs_nothing(photographs, policy, key, caplog, recwarn, capfd):
     data = poison(make_eye(photographs))
     read_eye(data)
     deidentify(data, policy, key).to_bytes()
-    said = caplog.text + "".join(str(warning.message) for warning in recwarn) + "".join(capfd.readouterr())
-    assert MARK not in said
+    printed = caplog.text + "".join(str(warning.message) for warning in recwarn) + "".join(capfd.readouterr())
+    assert MARK not in printed
 
 
 def test_a_good_file_is_read(wrapped):

@@ -9,7 +9,7 @@ HOW = EvaluationRecipe(resamples=500, confidence=0.95, specificity=0.9)
 
 
 @pytest.fixture(scope="module")
-def told():
+def predictions():
     rng = np.random.default_rng(1)
     grades = rng.integers(0, 5, 300)
     scores = rng.normal(0, 1, (300, 5)) + np.eye(5)[grades] * 1.5
@@ -18,8 +18,8 @@ def told():
 
 
 @pytest.mark.parametrize("seed", [None, 100, 101])
-def test_every_metric_is_that_of_scikit_learn_weighted_or_not(told, seed):
-    probabilities, grades = told
+def test_every_metric_is_that_of_scikit_learn_weighted_or_not(predictions, seed):
+    probabilities, grades = predictions
     weights = np.ones(300) if seed is None else np.random.default_rng(seed).integers(0, 4, 300).astype(float)
     chosen, row = probabilities.argmax(axis=1), weights[None]
     kappa = cohen_kappa_score(grades, chosen, weights="quadratic", sample_weight=weights)
@@ -33,8 +33,8 @@ def test_every_metric_is_that_of_scikit_learn_weighted_or_not(told, seed):
     assert metrics.auc_referable(probabilities, grades, row)[0] == pytest.approx(referable)
 
 
-def test_sensitivity_is_read_where_specificity_holds(told):
-    probabilities, grades = told
+def test_sensitivity_is_read_where_specificity_holds(predictions):
+    probabilities, grades = predictions
     found = metrics.sensitivity_referable(probabilities, grades, np.ones((1, 300)), specificity=0.9)[0]
     score, positive = metrics.referable_score(probabilities), grades >= 2
     best = max(
@@ -71,7 +71,7 @@ def test_a_split_without_referable_eyes_is_undefined_not_wrong():
 
 
 def test_the_surest_eyes_come_first_in_the_curve_of_coverage():
-    told = np.array([[0.9, 0.1, 0, 0, 0], [0.4, 0.6, 0, 0, 0], [0.3, 0.0, 0.7, 0, 0], [0.5, 0.0, 0.5, 0, 0]])
-    share, right = metrics.accuracy_by_coverage(told, np.array([0, 0, 2, 4]))
+    probabilities = np.array([[0.9, 0.1, 0, 0, 0], [0.4, 0.6, 0, 0, 0], [0.3, 0.0, 0.7, 0, 0], [0.5, 0.0, 0.5, 0, 0]])
+    share, right = metrics.accuracy_by_coverage(probabilities, np.array([0, 0, 2, 4]))
     assert list(share) == [0.25, 0.5, 0.75, 1.0]
     assert np.allclose(right, [1, 1, 2 / 3, 1 / 2])

@@ -22,9 +22,9 @@ def test_every_wrapped_eye_is_valid(eyes, tmp_path):
     for eye in eyes[:6]:
         file = tmp_path / "eye.dcm"
         file.write_bytes(eye.data)
-        said = subprocess.run(["dciodvfy", str(file)], capture_output=True, text=True, check=False).stderr
-        assert "OphthalmicPhotography8BitImage" in said
-        assert not [line for line in said.splitlines() if line.startswith("Error")]
+        report = subprocess.run(["dciodvfy", str(file)], capture_output=True, text=True, check=False).stderr
+        assert "OphthalmicPhotography8BitImage" in report
+        assert not [line for line in report.splitlines() if line.startswith("Error")]
 
 
 def test_identity_is_everywhere_a_hospital_puts_it(eyes):

@@ -44,7 +44,7 @@ def test_a_folder_gives_what_its_sheet_says(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arrays", "said"),
+    ("arrays", "message"),
     [
         ({"train_images": IMAGES}, "3 train_images and 0 train_labels"),
         ({"train_images": IMAGES, "train_labels": np.array([0, 1])}, "3 train_images and 2 train_labels"),
@@ -55,13 +55,13 @@ def test_a_folder_gives_what_its_sheet_says(tmp_path):
         ({"other": IMAGES}, "ends in _images"),
     ],
 )
-def test_an_npz_file_whose_labels_and_images_do_not_match_is_refused(arrays, said, tmp_path):
-    with pytest.raises(SetupError, match=said):
+def test_an_npz_file_whose_labels_and_images_do_not_match_is_refused(arrays, message, tmp_path):
+    with pytest.raises(SetupError, match=message):
         read_labelled(write_npz(tmp_path / "a.npz", **arrays))
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("rows", "message"),
     [
         ([("missing.png", 1)], "line 2: the file does not exist"),
         ([("labels.csv", "two")], "line 2: the grade must be a whole number"),
@@ -70,9 +70,9 @@ def test_an_npz_file_whose_labels_and_images_do_not_match_is_refused(arrays, sai
         ([], "lists no photographs"),
     ],
 )
-def test_a_sheet_that_does_not_fit_its_folder_is_refused(rows, said, tmp_path):
+def test_a_sheet_that_does_not_fit_its_folder_is_refused(rows, message, tmp_path):
     (tmp_path / "outside.png").touch()
-    with pytest.raises(SetupError, match=said):
+    with pytest.raises(SetupError, match=message):
         read_labelled(write_folder(tmp_path / "eyes", rows))
 
 

@@ -98,10 +98,10 @@ def test_a_qubit_that_is_used_after_it_was_measured_is_done_right_or_refused(bac
 
 
 @pytest.mark.parametrize(
-    ("sets", "said"), [(np.zeros((0, 15)), "No parameter set"), (np.full((1, 15), np.nan), "NaN|finite")]
+    ("sets", "message"), [(np.zeros((0, 15)), "No parameter set"), (np.full((1, 15), np.nan), "NaN|finite")]
 )
-def test_no_parameters_or_none_that_are_numbers_are_refused_by_aer(sets, said):
-    with pytest.raises(ValueError, match=said):
+def test_no_parameters_or_none_that_are_numbers_are_refused_by_aer(sets, message):
+    with pytest.raises(ValueError, match=message):
         open_estimator("aer").run([(chain_ansatz(3, 2), SparsePauliOp("IIZ"), sets)]).result()
 
 

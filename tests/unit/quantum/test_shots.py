@@ -71,22 +71,22 @@ def test_perturbed_gradients_are_right_in_the_mean(trained):
 
 
 @pytest.mark.parametrize(
-    ("features", "said"),
+    ("features", "message"),
     [
         (torch.rand(2, 4), r"takes angles \(batch, 3\)"),
         (torch.rand(3), "takes"),
         (torch.full((2, 3), torch.nan), "finite"),
     ],
 )
-def test_angles_that_do_not_fit_are_refused(trained, features, said):
+def test_angles_that_do_not_fit_are_refused(trained, features, message):
     layer, _ = warm(trained, "exact")
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         layer(features)
 
 
 def test_ways_that_there_are_not_are_refused(trained):
-    for how, said in (({"gradient": "psr"}, "Unknown gradient psr"), ({"precision": 0.0}, "between 0 and 1")):
-        with pytest.raises(ValueError, match=said):
+    for how, message in (({"gradient": "psr"}, "Unknown gradient psr"), ({"precision": 0.0}, "between 0 and 1")):
+        with pytest.raises(ValueError, match=message):
             warm(trained, "exact", **how)
 
 

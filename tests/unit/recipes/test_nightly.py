@@ -18,7 +18,7 @@ def test_every_recipe_is_sound_and_named_like_its_file(file):
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "said"),
+    ("path", "value", "message"),
     [
         (("splits", "train"), 0.9, "add up to 1"),
         (("quantum",), {"ansatz": "all_to_all", "qubits": 40}, "lower `qubits`"),
@@ -28,11 +28,11 @@ def test_every_recipe_is_sound_and_named_like_its_file(file):
         (("classical", "epochs"), 0, "greater than 0"),
     ],
 )
-def test_an_impossible_recipe_is_refused_with_the_remedy(path, value, said):
+def test_an_impossible_recipe_is_refused_with_the_remedy(path, value, message):
     data = load_nightly_recipe(RECIPES[0]).model_dump()
     part = data if len(path) == 1 else data[path[0]]
     part[path[-1]] = part[path[-1]] | value if isinstance(value, dict) else value
-    with pytest.raises(ValidationError, match=said):
+    with pytest.raises(ValidationError, match=message):
         NightlyRecipe.model_validate(data)
 
 
@@ -48,14 +48,14 @@ grading: {}
 
 
 @pytest.mark.parametrize(
-    ("wrong", "put", "said"),
+    ("wrong", "put", "message"),
     [
         ("network: {}", "network: {backbne: x}", "Unknown setting classical.network.backbne. Did you mean backbone?"),
         ("side: 224", "side: 96", "network eyes must be trained on what is served"),
         ("grading: {}", "", "The setting classical.grading is missing"),
     ],
 )
-def test_a_network_for_the_classical_form_is_refused_where_it_is_wrong(wrong, put, said, tmp_path):
+def test_a_network_for_the_classical_form_is_refused_where_it_is_wrong(wrong, put, message, tmp_path):
     def written(network):
         data = load_nightly_recipe(RECIPES[0]).model_dump()
         file = tmp_path / "other.yaml"
@@ -63,7 +63,7 @@ def test_a_network_for_the_classical_form_is_refused_where_it_is_wrong(wrong, pu
         return file
 
     assert isinstance(load_nightly_recipe(written(NETWORK)).classical, NetworkRecipe)
-    with pytest.raises(SetupError, match=said):
+    with pytest.raises(SetupError, match=message):
         load_nightly_recipe(written(NETWORK.replace(wrong, put)))
 
 

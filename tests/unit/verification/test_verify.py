@@ -72,21 +72,23 @@ def spoil(folder, change, number=0):
     return [leak.kind for leak in verify(folder).leaks]
 
 
-@pytest.mark.parametrize("said", SPOILS.values(), ids=SPOILS)
-def test_a_leak_is_found_however_it_is_written(deidentified, said):
+@pytest.mark.parametrize("write", SPOILS.values(), ids=SPOILS)
+def test_a_leak_is_found_however_it_is_written(deidentified, write):
     def change(clean, original):
         original.InstitutionName = original.InstitutionName or "Saint Brannoc Infirmary"
         born = date.fromisoformat(original.PatientBirthDate)
         clean.SpecificCharacterSet = "ISO_IR 192"
-        clean.ImageComments = said(original, born)
+        clean.ImageComments = write(original, born)
 
     assert spoil(deidentified, change)
 
 
 def test_a_name_is_found_where_it_was_cut_off():
-    told = [pydicom.DataElement("SequenceName", "SH", text) for text in ("QUIBBLETHOR", "Quiet sequence", "contrast")]
+    elements = [
+        pydicom.DataElement("SequenceName", "SH", text) for text in ("QUIBBLETHOR", "Quiet sequence", "contrast")
+    ]
     identity = Identity(names={"quibblethorpe", "contrasterson"})
-    found = [list(_in_text(str(one.value), one, identity, coded=False)) for one in told]
+    found = [list(_in_text(str(one.value), one, identity, coded=False)) for one in elements]
     assert found == [["an identifier of the original, spelled"], [], []]
 
 
@@ -133,8 +135,8 @@ def test_nothing_to_compare_with_is_an_error(deidentified):
 def test_who_is_on_a_plain_photograph_is_known_from_its_sidecar(tmp_path, photographs, policy, key):
     (tmp_path / "in").mkdir()
     Image.fromarray(photographs.images[0]).resize((280, 280)).save(tmp_path / "in" / "eye.jpg")
-    said = {"PatientID": "471100815", "PatientName": "Brandvold^Jane", "ImageLaterality": "R"}
-    (tmp_path / "in" / "eye.json").write_text(json.dumps(said))
+    sidecar = {"PatientID": "471100815", "PatientName": "Brandvold^Jane", "ImageLaterality": "R"}
+    (tmp_path / "in" / "eye.json").write_text(json.dumps(sidecar))
     deidentify_folder(tmp_path / "in", tmp_path / "out", policy.policy.trusting_pixels(), key)
     verdict = verify(tmp_path)
     assert (verdict.files, verdict.unmatched, verdict.leaks) == (1, 0, [])
@@ -185,8 +187,8 @@ def test_a_leak_is_found_in(deidentified, photographs, what):
     known |= {"rest": digits[4:], "born": date.fromisoformat(original.PatientBirthDate)}
     file = next(f for f in (deidentified / "out").rglob("*.dcm"))
     clean = pydicom.dcmread(file)
-    said = value.format(**known)
-    setattr(clean, keyword, float(said) if keyword == "AcquisitionDuration" else said)
+    leaked = value.format(**known)
+    setattr(clean, keyword, float(leaked) if keyword == "AcquisitionDuration" else leaked)
     clean.save_as(file)
     (deidentified / "out" / "manifest.parquet").unlink()  # unmatched: anybody's identity counts
     [leak, *_] = verify(deidentified).leaks
