@@ -389,6 +389,7 @@ def network_plan(night, settings, store, site):
         "network": {},
         "augmentation": {},
         "training": training,
+        "grading": {},
     }
     changes = {
         "name": "tiny_network",

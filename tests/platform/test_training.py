@@ -16,6 +16,7 @@ images: {side: 32}
 network: {}
 augmentation: {}
 training: {epochs: 2, patience: 5, batch: 20, learning_rate: 0.003, weight_decay: 0.01, checkpoint_every: 1}
+grading: {}
 """
 
 
