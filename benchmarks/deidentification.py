@@ -89,7 +89,7 @@ def header() -> None:
 
 
 def names_its_patient(way: Callable[[Path], None], file: Path, target: Path) -> bool:
-    """Say whether a photograph's patient is still named somewhere in what was made of it."""
+    """Return whether a photograph's patient is still named somewhere in what was made of it."""
     original = pydicom.dcmread(file, stop_before_pixels=True)
     words = (str(original.PatientName.family_name), str(original.PatientID))
     way(file)

@@ -52,7 +52,7 @@ class Target:
         self.process.wait()
 
     def has_ended(self) -> bool:
-        """Say whether it has ended; note when."""
+        """Return whether it has ended; note when."""
         if self.process.poll() is None:
             return False
         self.seconds = self.seconds or time.monotonic() - self.begun

@@ -19,6 +19,12 @@ def test_every_service_is_ready_and_says_where_it_is(platform):
     assert all(s.ready and s.state == "RUNNING" and s.memory_mb > 5 and s.log.exists() for s in states)
 
 
+def test_the_scheduler_has_imported_what_the_tasks_that_it_forks_need(platform):
+    [scheduler] = [service for service in platform_status() if service.name == "airflow-scheduler"]
+    libraries = {Path(mapped.path).name for mapped in psutil.Process(scheduler.pid).memory_maps()}
+    assert any(name.startswith("libarrow") for name in libraries)
+
+
 def test_starting_twice_is_harmless(platform):
     before = {s.name: s.pid for s in platform_status()}
     start_platform()

@@ -35,7 +35,7 @@ class HeldOutLogits:
 
 
 def calibrate(jobs: Sequence[TrainingJob], held_out: Sequence[HeldOutLogits]) -> np.ndarray:
-    """Fit the scales of each network, `(networks, 5)`; networks of one variant share theirs: more to fit them on."""
+    """Fit the scales of each network, `(networks, 5)`; networks of one variant share them, as that gives more data."""
     alike = [
         [logits for logits, other in zip(held_out, jobs, strict=True) if other.recipe == job.recipe] for job in jobs
     ]
@@ -43,7 +43,7 @@ def calibrate(jobs: Sequence[TrainingJob], held_out: Sequence[HeldOutLogits]) ->
 
 
 def part_by_patient(table: ShardTable) -> np.ndarray:
-    """Divide photographs into a few parts, a patient's into one; return each row's part."""
+    """Divide photographs into a few parts, all of a patient's into the same; return each row's part."""
     patients = np.where(table.patients == "", table.names, table.patients)
     return np.unique(patients, return_inverse=True)[1] % _PARTS
 
@@ -51,7 +51,7 @@ def part_by_patient(table: ShardTable) -> np.ndarray:
 def cross_fit(
     jobs: Sequence[TrainingJob], held_out: Sequence[HeldOutLogits], part_of: np.ndarray
 ) -> Iterator[HeldOutLogits]:
-    """Yield the logits of each part scaled by what the others say, so that what is measured was not fitted on."""
+    """Yield the logits of each part, scaled by a fit on the other parts: none is measured on what it was fitted on."""
     for part in range(_PARTS):
         scales = calibrate(jobs, [held.only(part_of[held.rows] != part) for held in held_out])
         for held, scale in zip(held_out, scales, strict=True):
@@ -71,7 +71,7 @@ def average_by_row(held_out: Sequence[HeldOutLogits]) -> tuple[np.ndarray, np.nd
 
 
 def fit_scales(logits: np.ndarray, grades: np.ndarray) -> np.ndarray:
-    """Find the factor of each grade's logit `(5,)` under which the grades are likeliest.
+    """Find the factor of each grade's logit `(5,)` that maximises the likelihood of the grades.
 
     Vector scaling without offsets (C. Guo et al., arXiv 1706.04599).
     """

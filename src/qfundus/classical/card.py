@@ -13,9 +13,9 @@ CARD_FILE, HELD_FILE = "grader.json", "held_out.npz"
 
 @dataclass(frozen=True)
 class Card:
-    """What a grader needs beside its graph.
+    """What a grader needs in addition to its graph.
 
-    `refer_below` is the probability of the likeliest grade below which an eye is referred to a person; NaN for a grader
+    `refer_below` is the highest probability below which an eye is referred to a person; NaN for a grader
     without such a rule.
     """
 
@@ -30,7 +30,7 @@ class Card:
 
 
 def read_card(folder: Path) -> Card:
-    """Read what belongs to a grader."""
+    """Read the card of a grader."""
     return parse_card((folder / CARD_FILE).read_text())
 
 

@@ -75,7 +75,7 @@ class Checkpointed(Protocol):
         ...
 
     def load(self, folder: str) -> None:
-        """Go on from what was saved."""
+        """Resume from what was saved."""
         ...
 
 
@@ -109,7 +109,7 @@ class Checkpoints:
             self._checked = self._counts = False
 
     def check_written(self) -> None:
-        """Let the checkpoint that is being written count as soon as it is; `finish` reports a failure."""
+        """Mark the checkpoint that is being written complete as soon as it is; `finish` reports a failure."""
         if self._writing is None or self._checked:
             return
         writing = self._writing[1]
@@ -119,7 +119,7 @@ class Checkpoints:
                 self._settle()
 
     def finish(self) -> None:
-        """Wait for the checkpoint that is being written, let it count, and drop those that need not be kept."""
+        """Wait for the checkpoint that is being written, mark it complete, and delete those no longer needed."""
         if self._writing is None:
             return
         with self._forgiven(self._writing[0]):
@@ -141,7 +141,7 @@ class Checkpoints:
         self._counts = True
 
     def resume(self, engine: Checkpointed) -> Position:
-        """Load the newest checkpoint that counts and can be read; return where training goes on.
+        """Load the newest complete checkpoint that can be read; return the position to resume from.
 
         Raises:
             TrainingError: if they are of another training, or none of them can be read.
@@ -161,7 +161,7 @@ class Checkpoints:
         raise TrainingError(f"None of the checkpoints in {self.folder} can be read: delete them to start over.")
 
     def _loads(self, engine: Checkpointed, position: Position) -> bool:
-        """Load a checkpoint; where one process cannot, all pass it over."""
+        """Load a checkpoint; if one process cannot, all skip it."""
         failed = 0.0
         try:
             engine.load(f"{self.folder}/{position.name}")
@@ -181,7 +181,7 @@ class Checkpoints:
             engine.load(f"{self.folder}/{best[-1].name}")
 
     def complete(self) -> list[Position]:
-        """List the checkpoints that count, oldest first."""
+        """List the complete checkpoints, oldest first."""
         fs, root = open_folder(self.folder)
         fs.invalidate_cache()
         positions = [_read_position(fs.cat_file(name)) for name in sorted(fs.glob(f"{root}/*/{_COMPLETE}"))]
@@ -189,7 +189,7 @@ class Checkpoints:
 
     @contextmanager
     def _forgiven(self, position: Position) -> Generator[None]:
-        """Go on training where a disk is full or a store is away: the next checkpoint may be written."""
+        """Continue training if a disk is full or a store is unreachable: the next checkpoint may succeed."""
         try:
             yield
         except (Exception, CheckpointException) as error:  # noqa: BLE001
@@ -254,7 +254,7 @@ def local_copy(folder: str, layout: Layout, *, read: bool = False) -> Generator[
 
 
 def _put_together(put: Callable[[], object], layout: Layout) -> None:
-    """Let every process put its part; where one cannot, all hear of it, and none waits for it for ever."""
+    """Let every process write its part; if one fails, all are informed, so that none waits forever."""
     failed: Exception | None = None
     try:
         put()

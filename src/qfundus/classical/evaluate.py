@@ -65,7 +65,7 @@ class GradedPhotographs:
 
 
 def evaluate_grader(grader: Grader, data: Path, split: str = "") -> tuple[Measured, GradedPhotographs]:
-    """Grade a split, the test split where none is named and there is one; return figures and what was told."""
+    """Grade a split, by default the test split if there is one; return the figures and the predictions."""
     labelled, chosen = choose_split(read_labelled(data), split)
     shown = read_pictures(labelled, grader.card.images)
     probabilities = grader.grade(shown.images)
@@ -77,7 +77,7 @@ def evaluate_grader(grader: Grader, data: Path, split: str = "") -> tuple[Measur
 def measure(
     probabilities: np.ndarray, grades: np.ndarray, refer_below: float, split: str, unreadable: int = 0, without: int = 0
 ) -> Measured:
-    """Measure probabilities `(n, 5)` against grades `(n,)`; a NaN to `refer_below` refers to nobody."""
+    """Measure probabilities `(n, 5)` against grades `(n,)`; with `refer_below` NaN, no photograph is referred."""
     from medmnist.evaluator import getAUC
 
     whole, targets = np.ones((1, len(grades))), grades[:, None]
@@ -100,7 +100,7 @@ def measure(
 
 
 def choose_split(labelled: list[Labelled], split: str) -> tuple[list[Labelled], str]:
-    """Take a split by its name; where none is named the test split, else that of validation, else all."""
+    """Choose a split by its name; by default the test split, else the validation split, else all."""
     there = sorted({photograph.split for photograph in labelled})
     alone = there[0] if len(there) == 1 else ""
     wanted = split or next((name for name in ("test", "val", "validation") if name in there), alone)
@@ -136,7 +136,7 @@ def read_pictures(labelled: list[Labelled], image_format: ImageFormat) -> Shown:
 
 
 def prepare_whole(pixels: np.ndarray, image_format: ImageFormat) -> tuple[np.ndarray, bool]:
-    """Prepare a photograph, whole where no disc is found on it; tell whether one was.
+    """Prepare a photograph, uncropped if no disc is found; return whether one was.
 
     An evaluation may not choose its photographs.
     """

@@ -26,7 +26,7 @@ _POLL, _TELL_REMOTE, _SHOWN_LINES = 0.5, 15.0, 12  # seconds, seconds
 _ELASTIC = re.compile(r"[EW]\d{4} .*torch/distributed/elastic|=+$")
 _FULL = 1 << 20  # bytes: with less, a disk takes nothing that is written here
 _PDEATHSIG = 1  # prctl(2)
-_LIBC = ctypes.CDLL(None)  # opened here: between fork and exec, another thread's lock on the loader would last for ever
+_LIBC = ctypes.CDLL(None)  # opened here: between fork and exec, another thread's lock on the loader would last forever
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # cgroups(7), version 2
 # A step's large arrays are the next step's: glibc would give them back to the kernel, and clear them again, each time.
 KEPT_MEMORY = {
@@ -40,7 +40,7 @@ class Running(Protocol):
     """A training that was launched."""
 
     def has_ended(self) -> bool:
-        """Tell whether it has ended well.
+        """Return whether it has ended well.
 
         Raises:
             TrainingError: if it failed; the message ends with the last lines that the training printed.
@@ -48,12 +48,12 @@ class Running(Protocol):
         ...
 
     def end(self) -> None:
-        """End it, with all that it started; one that has ended already is left alone."""
+        """End it and everything it started; if it has ended already, do nothing."""
         ...
 
 
 class Launcher(Protocol):
-    """Launches trainings, so many at once."""
+    """Launches trainings, a limited number at once."""
 
     @property
     def at_once(self) -> int:
@@ -70,14 +70,14 @@ class Launcher(Protocol):
         ...
 
     def clear(self, job: TrainingJob) -> None:
-        """Remove what an earlier try has left of a training whose result is there."""
+        """Remove what an earlier try of a finished training has left behind."""
         ...
 
 
 def train_all(
     jobs: Sequence[TrainingJob], launcher: Launcher, advanced: Callable[[Sequence[TrainingJob]], None] = lambda _: None
 ) -> None:
-    """Train jobs; one that has ended before is left as it is, one that was cut off is gone on with.
+    """Train jobs; a finished one is left as it is, an interrupted one is resumed.
 
     Raises:
         TrainingError: saying why a training failed; the others are ended.
@@ -102,7 +102,7 @@ def train_all(
         running.clear()  # they go on by themselves: the next try finds them
         raise
     finally:
-        if running:  # together: whoever ends this process does not wait long
+        if running:  # together: ending this process does not take long then
             with ThreadPoolExecutor(len(running)) as pool:
                 list(pool.map(lambda training: training.end(), running))
 
@@ -123,7 +123,7 @@ class InPlace:
         return Ended()
 
     def clear(self, job: TrainingJob) -> None:
-        """Nothing is left."""
+        """Do nothing: a training in this process leaves nothing behind."""
 
 
 class Ended:
@@ -139,7 +139,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Torchrun:
-    """Trains in processes of this machine, `processes` to a network; a GPU each where there are any.
+    """Trains in processes of this machine, `processes` to a network; one GPU each if there are GPUs.
 
     `scratch` holds what the processes of a training in S3 read and say.
     """
@@ -151,7 +151,7 @@ class Torchrun:
 
     @classmethod
     def open(cls, networks: int, processes: int, at_once: int, scratch: Path) -> "Torchrun":
-        """Fit a number of networks to this machine; `at_once` 0 is as many side by side as fit.
+        """Fit a number of networks to this machine; with `at_once` 0, as many as fit are trained at once.
 
         Raises:
             SetupError: if there are GPUs, and too few of them for one network.
@@ -185,7 +185,7 @@ class Torchrun:
         return Processes(process, folder / OUTPUT_FILE, begin, lambda: self.free_gpus.append(gpus) if gpus else None)
 
     def clear(self, job: TrainingJob) -> None:
-        """Nothing runs any more; what it said stays for people to read."""
+        """Do nothing: its output stays for people to read."""
 
     @property
     def threads(self) -> int:
@@ -195,9 +195,9 @@ class Torchrun:
 
 @dataclass(frozen=True)
 class Processes:
-    """A training in processes of this machine, the file with what they say, and how to give back their GPUs.
+    """A training in processes of this machine, the file with their output, and how to give back their GPUs.
 
-    What earlier tries said comes before `begin` in that file: it is not why this one fails.
+    The output of earlier tries comes before `begin` in that file.
     """
 
     process: "subprocess.Popen[bytes]"
@@ -206,7 +206,7 @@ class Processes:
     give_back: Callable[[], None]
 
     def has_ended(self) -> bool:
-        """Tell whether it has ended well."""
+        """Return whether it has ended well."""
         if self.process.poll():
             message = last_words(self.output.read_bytes()[self.begin :].decode(errors="replace").splitlines())
             if shutil.disk_usage(self.output.parent).free < _FULL:
@@ -231,7 +231,7 @@ class Processes:
 
 
 def usable_cpus() -> int:
-    """Return how many CPUs this process may use: those it is bound to, of them what its control group is allowed."""
+    """Return how many CPUs this process may use: its affinity, limited by its control group's quota."""
     bound = len(os.sched_getaffinity(0))
     try:
         quota, period = _CPU_QUOTA.read_text().split()
@@ -250,7 +250,7 @@ def visible_gpus() -> list[str]:
 
 
 def last_words(lines: Sequence[str]) -> str:
-    """Return why a training failed: its own last word, else the end of what it said before torchrun spoke."""
+    """Return why a training failed: its own error message, else the end of its output before torchrun's."""
     own = [line for line in lines if line.startswith(LAST_WORD)]
     if own:
         return own[-1].removeprefix(LAST_WORD)
@@ -274,5 +274,5 @@ def environment(threads: int) -> dict[str, str]:
 
 
 def _end_with_parent() -> None:
-    """Ask the kernel to end this process when the one that started it is gone, even by kill -9."""
+    """Ask the kernel to end this process when its parent is gone, even by kill -9."""
     _LIBC.prctl(_PDEATHSIG, signal.SIGTERM)

@@ -15,7 +15,7 @@ def open_optimiser(network: nn.Module, training: NetworkTraining) -> torch.optim
 
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Let weights decay, and neither biases nor the scales of normalisation."""
+    """Apply weight decay to weights, but not to biases or normalisation scales."""
     learned = [value for value in network.parameters() if value.requires_grad]
     return [
         {"params": [value for value in learned if value.ndim > 1], "weight_decay": weight_decay},
@@ -26,7 +26,7 @@ def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, 
 def open_schedule(
     optimiser: torch.optim.Optimizer, training: NetworkTraining, steps: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """Warm up in a line, then stay or fall as a cosine to nought at the last step (arXiv 1608.03983)."""
+    """Warm up linearly, then stay constant or decay to zero as a cosine (arXiv 1608.03983)."""
     warm, whole = training.warm_up * steps, training.epochs * steps
 
     def share(step: int) -> float:

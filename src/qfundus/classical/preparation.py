@@ -65,7 +65,7 @@ def list_table(labelled: Sequence[Labelled]) -> ShardTable:
 
 
 def is_shards(data: str) -> bool:
-    """Tell whether an address is of shards."""
+    """Return whether an address is of shards."""
     return data.rstrip("/").endswith(".lance")
 
 

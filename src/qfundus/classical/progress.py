@@ -69,7 +69,7 @@ def read_log(log: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a log's last entry, and the last one that ends an epoch; empty if nothing is logged yet."""
     last: dict[str, Any] = {}
     for line in reversed(log.splitlines()):
-        with suppress(ValueError):  # a line that was cut short, and gone on with by the next
+        with suppress(ValueError):  # a line that was cut short and continued by the next
             entry = json.loads(line)
             last = last or entry
             if "epoch" in entry:

@@ -67,7 +67,7 @@ def quantise_grader(folder: Path, data: Path, split: str, max_drop: float) -> li
 
 
 def measure_variants(files: list[Path], predicted: list[np.ndarray], shown: Shown) -> list[QuantisedForm]:
-    """Measure and time the forms that told probabilities `(n, 5)`; the first is what the others are measured by."""
+    """Measure and time the forms that predicted probabilities `(n, 5)`; the first is the reference."""
     times = time_graphs(files, shown.images[:1])
     figures = [measure(probabilities, shown.grades, math.nan, "") for probabilities in predicted]
     return [
@@ -84,7 +84,7 @@ def _keep(
     shown: Shown,
     max_drop: float,
 ) -> Iterator[QuantisedForm]:
-    """Put what the gate bears, and what brings something, beside the grader."""
+    """Put the forms that pass the gate and are faster or smaller beside the grader."""
     plain, plain_predicted = measured[0], predicted[0]
     for draft, form_predicted, variant in zip(drafts, predicted[1:], measured[1:], strict=True):
         loss = judge_form(form_predicted, plain_predicted, shown.grades, shown.patients, max_drop, _EVALUATION, seed=0)

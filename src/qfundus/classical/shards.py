@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from lance import LanceDataset
 
 _log = structlog.get_logger()
-# It says of each new set that there was none before, and warns of forks, in which nothing here uses it.
+# Lance warns of each new data set, and of forks, though nothing here uses it in one.
 os.environ.setdefault("LANCE_LOG", "error")
 warnings.filterwarnings("ignore", message="lance is not fork-safe")
 _SCHEMA = pa.schema(
@@ -152,7 +152,7 @@ def read_table(uri: str, images: ImageFormat) -> ShardTable:
 
 
 def shards_exist(uri: str) -> bool:
-    """Tell whether an address holds shards, complete or not."""
+    """Return whether an address holds shards, complete or not."""
     try:
         return open_shards(uri).version > 0
     except SetupError:

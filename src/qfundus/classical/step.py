@@ -1,4 +1,4 @@
-"""What every engine offers, and what one step came to."""
+"""What every engine offers, and the result of a step."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from qfundus.classical.parallel import Layout
 
 @dataclass(frozen=True)
 class Step:
-    """What one step came to; `gradient` is the norm before it is clipped.
+    """The result of a step; `gradient` is the norm before it is clipped.
 
     A gradient that is not a number is `passed_over` while float16's scaler has still to find its scale.
     """

@@ -51,7 +51,7 @@ class StorageFolder:
             file.write(text)
 
     def exists(self, name: str) -> bool:
-        """Tell whether a file exists."""
+        """Return whether a file exists."""
         fs, root = self._opened
         fs.invalidate_cache()
         return fs.exists(f"{root}/{name}")

@@ -1,4 +1,4 @@
-"""Keep the figures of a training: in a file, in MLflow, and in Weights & Biases if a site uses it."""
+"""Record the figures of a training: in a file, in MLflow, and in Weights & Biases if the site uses it."""
 
 import json
 import math
@@ -73,7 +73,7 @@ class LogFile:
 
 
 def _step_of(line: str) -> float:
-    """Return the step that a line of the log tells of; one that was cut short tells of none."""
+    """Return the step that a line of the log is about, None for a line that was cut short."""
     try:
         return json.loads(line)["step"]
     except (ValueError, KeyError):
@@ -81,7 +81,7 @@ def _step_of(line: str) -> float:
 
 
 class Forgiving:
-    """Lets a training go on where a tracker cannot be opened or reached: its figures lie in the log, too."""
+    """Keeps a training running if a tracker cannot be opened or reached: the log has its figures, too."""
 
     def __init__(self, name: str, open_tracker: Callable[[], Tracker]) -> None:
         self._name, self._open = name, open_tracker
@@ -90,7 +90,7 @@ class Forgiving:
         self._try(lambda _: None)
 
     def log(self, step: int, figures: dict[str, float]) -> None:
-        """Keep figures, but for a while after it could not be done, the longer the oftener."""
+        """Keep figures; after a failure, pause first, longer each time."""
         if time.monotonic() > self._silent_until:
             self._try(lambda tracker: tracker.log(step, figures))
 
@@ -111,7 +111,7 @@ class Forgiving:
 
 
 class MlflowRun:
-    """A run in MLflow, with system metrics; one that was cut off is gone on with."""
+    """A run in MLflow, with system metrics; an interrupted one is resumed."""
 
     def __init__(
         self, uri: str, name: str, parameters: dict[str, str], texts: dict[str, str], place: StorageFolder
@@ -149,7 +149,7 @@ class MlflowRun:
 
 
 def find_run(place: StorageFolder, uri: str) -> str | None:
-    """Return the run in that MLflow of what is trained in a place, if any."""
+    """Return the MLflow run of what is trained in a folder, if any."""
     kept_at, _, kept = place.read(_MLFLOW_RUN).decode().partition(" ")
     return kept if kept_at == uri else None
 

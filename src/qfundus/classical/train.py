@@ -37,7 +37,7 @@ from qfundus.recipes.network import NetworkTraining
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """What a training came to; `waiting` is the share of its steps' time in which it waited for photographs."""
+    """The result of a training; `waiting` is the share of its time spent waiting for photographs."""
 
     epochs: int
     best_epoch: int
@@ -52,7 +52,7 @@ class TrainingSummary:
 
 
 def train(job: TrainingJob) -> TrainingSummary | None:
-    """Train a job's network, or go on with it, and write its weights; None where this process does not lead."""
+    """Train or resume a job's network and write its weights; return None on every process but the leading one."""
     asked = job.recipe.training.deterministic
     with joined_processes() as layout, hold_folder(job.results, layout), determinism(job.seed, asked=asked):
         return train_together(job, layout)
@@ -140,7 +140,7 @@ class Loop:
         return position
 
     def take_steps(self, steps: Iterator[list[Batch]], position: Position) -> tuple[Position, float]:
-        """Take the steps that are left of an epoch; return where training stands then, and their mean loss.
+        """Take the remaining steps of an epoch; return the new position and their mean loss.
 
         Raises:
             TrainingError: if the loss becomes NaN or infinite.
@@ -204,7 +204,7 @@ class Loop:
 def describe(
     position: Position, training: NetworkTraining, watch: Watch, checkpoints: Checkpoints, network: torch.nn.Module
 ) -> TrainingSummary:
-    """Say what a training has come to."""
+    """Summarise a training."""
     return TrainingSummary(
         epochs=position.epoch,
         best_epoch=position.best_epoch + 1,
@@ -220,7 +220,7 @@ def describe(
 
 
 def end_epoch(position: Position, train_loss: float, held_loss: float, unreadable: int) -> Position:
-    """Go to the next epoch's beginning; so many photographs held out were `unreadable`."""
+    """Move to the start of the next epoch; `unreadable` photographs were skipped in validation."""
     better = held_loss < position.best_loss
     return replace(
         position,
@@ -235,18 +235,18 @@ def end_epoch(position: Position, train_loss: float, held_loss: float, unreadabl
 
 
 def is_finite(step: Step) -> bool:
-    """Tell whether loss and gradient are numbers, or the gradient will be once float16's scaler has found its scale."""
+    """Return whether loss and gradient are finite, or the gradient will be once float16's scaler has settled."""
     return math.isfinite(step.loss) and (step.passed_over or math.isfinite(step.gradient))
 
 
 def is_stale(position: Position, patience: int) -> bool:
-    """Tell whether the last `patience` epochs brought nothing better."""
+    """Return whether the last `patience` epochs brought nothing better."""
     return position.step == 0 and position.epoch - 1 - position.best_epoch >= patience and position.epoch > 0
 
 
 @contextmanager
 def determinism(seed: int, *, asked: bool) -> Generator[None]:
-    """Begin from a seed; where asked, let torch take only ways that give the same numbers each time."""
+    """Seed torch; if asked, allow only deterministic algorithms."""
     before = torch.are_deterministic_algorithms_enabled()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else matrix products on a GPU may differ
     torch.manual_seed(seed)
@@ -260,7 +260,7 @@ def determinism(seed: int, *, asked: bool) -> Generator[None]:
 
 
 def _end(*_: object) -> NoReturn:
-    """End, with the loader's workers, once the checkpoint that is being written is; asked again, go on with that."""
+    """End once the checkpoint in progress is written, with the loader's workers; further signals are ignored."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(143)
 
@@ -269,7 +269,7 @@ def main() -> int:
     """Train the job whose file, here or in S3, is named."""
     set_up_logs()
     exit_quickly()
-    # Of layouts in memory that torch's own hooks choose: nothing that whoever trains could change.
+    # It concerns memory layouts that torch's own hooks choose: no setting changes them.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     signal.signal(signal.SIGTERM, _end)
     try:

@@ -139,7 +139,7 @@ class Followed:
     _failed: bool = False
 
     def has_ended(self) -> bool:
-        """Tell whether it has ended well; it is deleted then."""
+        """Return whether it has ended well; it is deleted then."""
         now = time.monotonic()
         self._heard = self._heard or now
         if now - self._looked < self.poll:

@@ -57,7 +57,7 @@ def show_quarantined(
     folder: _Folder = None,
     key_file: KeyFile = None,
 ) -> None:
-    """Write an item as it came to a file that only you can read; who looked, and why, is recorded."""
+    """Write an item, as it arrived, to a file that only you can read. Your access and its reason are recorded."""
     from qfundus.platform.secrets import write_private_bytes
 
     if to.exists():
@@ -68,7 +68,7 @@ def show_quarantined(
 
 @quarantine.command("release")
 def release_from_quarantine(sources: _Sources, why: _Why, folder: _Folder = None, key_file: KeyFile = None) -> None:
-    """Let the next run take items in as they came; what looked like text in their pixels is believed to be none."""
+    """Let the next run take items in as they arrived, and trust that their pixels show no text."""
     for source in sources:
         _decide(source, folder, key_file, lambda held, source=source: held.release(source, why))
         console.print(f"The next run will take in {source}.")
@@ -133,7 +133,7 @@ def verify_audit(
     ] = None,
     expect: Annotated[str, typer.Option(help="NUMBER:DIGEST from an earlier call; fails if that record changed.")] = "",
 ) -> None:
-    """Find any changed, missing or reordered record; exit with 1 if one is found."""
+    """Find changed, missing or reordered records; exit with 1 if there are any."""
     from qfundus.security.audit import Finding
 
     trail = _open_trail(folder, key_file, tuple(public_key or ()))
@@ -177,7 +177,7 @@ def reveal(
     why: _Why,
     as_json: AsJson = False,
 ) -> None:
-    """Say who is behind a pseudonym; who asked, and why, is recorded."""
+    """Reveal who is behind a pseudonym. Your access and its reason are recorded."""
     from qfundus.settings import load_settings
     from qfundus.site import open_site
 
@@ -209,7 +209,7 @@ def rotate_key() -> None:
 
 @key.command("reseal")
 def reseal_with_key(why: _Why) -> None:
-    """Seal again, with the newest secret, what older ones sealed in quarantine and vault."""
+    """Reseal quarantine and vault with the newest secret."""
     from qfundus.ingestion.resealing import reseal_site
     from qfundus.settings import load_settings
     from qfundus.site import open_site

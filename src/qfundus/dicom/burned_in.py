@@ -96,7 +96,7 @@ def find_burned_in_text(source: BinaryIO | Path, black: dict[int, list[Box]] | N
 
 
 def _is_covered(box: Box, view: np.ndarray, black: list[Box]) -> bool:
-    """Say whether a box is mostly what was made black, and is: a box is wider than its letters, so none are left."""
+    """Return whether a box is mostly what was made black, and is: a box is wider than its letters, so none are left."""
     made = np.zeros((box.bottom - box.top, box.right - box.left), bool)
     for other in black:
         top, begin = max(0, other.top - box.top), max(0, other.left - box.left)
@@ -311,7 +311,7 @@ def _widened(where: tuple[slice, slice], thickness: float, scale: np.ndarray, sh
 
 
 def _is_off_disc(image: np.ndarray, box: Box) -> bool:
-    """Say whether the pixels around a box are dark: there nothing but text is bright."""
+    """Return whether the pixels around a box are dark: there nothing but text is bright."""
     grown = image[max(0, box.top - 4) : box.bottom + 4, max(0, box.left - 4) : box.right + 4].mean(axis=2)
     border = np.concatenate((grown[0], grown[-1], grown[:, 0], grown[:, -1]))
     return float(np.median(border)) < _DARK * float(image.max())

@@ -223,7 +223,7 @@ def _quantisation_lengths(style: bytes) -> set[int]:
 
 
 def _is_progression(body: bytes) -> bool:
-    """Say whether each change goes from resolution, component and layer to later ones, in an order that there is."""
+    """Return whether each change goes from resolution, component and layer to later ones, in an order that there is."""
     changes = [body[at : at + 7] for at in range(0, len(body), 7)]
     return all(len(c) == 7 and c[0] < c[4] <= 33 and c[1] < c[5] <= 4 and c[6] <= 4 for c in changes)
 

@@ -34,7 +34,7 @@ def deflate(plain: bytes) -> bytes:
 
 
 def is_encapsulated(transfer_syntax: str) -> bool:
-    """Say whether pixels come in fragments, compressed."""
+    """Return whether pixels come in fragments, compressed."""
     return UID(transfer_syntax).is_compressed and transfer_syntax != DEFLATED
 
 

@@ -66,7 +66,7 @@ def _length(value: bytes) -> int:
 
 
 def reads_as_text(data: bytes) -> bool:
-    """Say whether bytes that should be numbers hold a run of letters that goes up and down, as a ramp does not."""
+    """Return whether bytes that should be numbers hold a run of letters that goes up and down, as a ramp does not."""
     for run in _READABLE.findall(data):
         rises = [first < second for first, second in pairwise(run) if first != second]
         turns = sum(first != second for first, second in pairwise(rises))
@@ -79,7 +79,7 @@ def reads_as_text(data: bytes) -> bool:
 def _bare_header(profile: bytes) -> bytes:
     """Keep version, class, colour spaces and intent; blank sizes, makers, model, creator, date and identifier.
 
-    b'' where one of them is none that the standard knows.
+    b'' if one of them is not in the standard.
     """
     kind, space, connection, intent = profile[12:16], profile[16:20], profile[20:24], profile[67]
     if kind not in _CLASSES or not {space, connection} <= _SPACES or intent > 3:

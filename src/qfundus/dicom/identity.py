@@ -66,27 +66,27 @@ class Identity:
         self._numbers = frozenset(d for d in digits if len(d) >= _SHORTEST_NUMBER and d.strip("0")) | _forms_of(born)
 
     def is_in(self, text: str) -> bool:
-        """Say whether a text holds any of the words."""
+        """Return whether a text holds any of the words."""
         lowered = _plain(fold(text))
         return _holds(lowered, self._inside) or not self.words.isdisjoint(WORD.findall(lowered.replace("_", " ")))
 
     def is_in_bytes(self, data: bytes) -> bool:
-        """Say whether bytes, which may be no text at all, hold any of the longer words of names and numbers."""
+        """Return whether bytes, which may be no text at all, hold any of the longer words of names and numbers."""
         # In a megabyte of pixels any four letters stand by chance.
         return _holds(data.lower(), self._in_bytes if len(data) <= _FEW_BYTES else self._in_many_bytes)
 
     def is_spelled_in(self, text: str) -> bool:
-        """Say whether a text holds one of the longer words with anything between its letters."""
+        """Return whether a text holds one of the longer words with anything between its letters."""
         letters = _NO_LETTER.sub("", _plain(fold(text)))
         return _holds(letters, self._spelled)
 
     def numbers_are_in(self, text: str) -> bool:
-        """Say whether the digits of a text, whatever stands between them, hold any of the numbers."""
+        """Return whether the digits of a text, whatever stands between them, hold any of the numbers."""
         digits = _NO_DIGIT.sub("", text)
         return len(digits) >= _SHORTEST_NUMBER and _holds(digits, self._numbers)
 
     def is_number(self, text: str) -> bool:
-        """Say whether a number, however it is written, is one of the patient's."""
+        """Return whether a number, however it is written, is one of the patient's."""
         whole = text.strip().removesuffix(".0")
         if "e" in whole.casefold() and _is_whole(float(whole)):
             whole = f"{float(whole):.0f}"

@@ -37,7 +37,7 @@ _MISSING: dict[str, ReasonCode] = {"PatientID": "missing_patient_id", "ImageLate
 
 
 def is_photograph(name: str) -> bool:
-    """Say whether a file is a plain photograph, by its name's ending."""
+    """Return whether a file is a plain photograph, by its name's ending."""
     return Path(name).suffix.lower() in ENDINGS
 
 

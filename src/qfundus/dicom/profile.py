@@ -167,7 +167,7 @@ class Profile:
         return next((code for letter in wanted for code in codes if code[0] == letter), codes[-1])
 
     def needs_value(self, tag: int, path: str) -> bool:
-        """Say whether the object's IOD asks for a value where there is the attribute."""
+        """Return whether the object's IOD asks for a value where there is the attribute."""
         return self._type(tag, path) == "1" or tag in _OF_A_CODE
 
     def _type(self, tag: int, path: str) -> str:

@@ -105,12 +105,12 @@ class ValueCleaner:
         return self._text(tag, vr, value, action, item)
 
     def _names_patient(self, value: bytes, item: Item) -> bool:
-        """Say whether a text that an option keeps, such as a device's name, holds what the patient is called."""
+        """Return whether a text that an option keeps, such as a device's name, holds what the patient is called."""
         text = decode(value, item.character_set)
         return self.subject.person.is_in(text) or self.subject.person.numbers_are_in(text)
 
     def _is_misused(self, tag: int, vr: str, value: bytes) -> bool:
-        """Say whether bulk bytes that a picture may need name the patient, or are of no use to this picture."""
+        """Return whether bulk bytes that a picture may need name the patient, or are of no use to this picture."""
         if tag in _PALETTE and self.file.text(PHOTOMETRIC) != "PALETTE COLOR":
             return True
         if tag in _PALETTE and reads_as_text(value):
@@ -118,7 +118,7 @@ class ValueCleaner:
         return vr not in WORD_VRS and self.subject.identity.is_in_bytes(value)
 
     def _is_suspect_number(self, tag: int, vr: str, value: bytes) -> bool:
-        """Say whether binary numbers are of a wrong size, or one of them is the patient's."""
+        """Return whether binary numbers are of a wrong size, or one of them is the patient's."""
         size, code = _WHOLE_NUMBERS[vr], _CODES.get(vr)
         if len(value) % size or len(value) // size > most_values(tag) or self.subject.identity.is_in_bytes(value):
             return True
@@ -225,7 +225,7 @@ class ValueCleaner:
 
 @lru_cache(maxsize=4096)
 def _judge_term(part: bytes, words: frozenset[str]) -> tuple[bool, tuple[str, ...] | None]:
-    """Say whether a coded term is made of known words; return its words where it is well formed and they are short."""
+    """Return whether a coded term is made of known words, and its words if it is well formed and they are short."""
     text = part.decode("latin-1").strip().replace("_", " ")
     # Makers have abbreviations of their own; a longer word that DICOM does not know could be a name.
     short = _FORMS["CS"].fullmatch(part.strip()) is not None and all(len(word) <= 4 for word in text.split())

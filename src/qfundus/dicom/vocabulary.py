@@ -27,7 +27,7 @@ def defined_terms() -> frozenset[str]:
 
 
 def is_vocabulary(text: str, words: frozenset[str]) -> bool:
-    """Say whether every word of a text is DICOM's own or one of `words`, or a short number."""
+    """Return whether every word of a text is DICOM's own or one of `words`, or a short number."""
     return all(_is_known(word, words) for word in WORD.findall(text))
 
 

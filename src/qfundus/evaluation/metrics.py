@@ -47,7 +47,7 @@ def evaluate(
 
 
 def find_threshold(probabilities: np.ndarray, referred: float) -> float:
-    """Return the likeliest grade's probability below which a share `referred` of probabilities `(eyes, 5)` lies."""
+    """Return the threshold under which the highest probability of a share `referred` of `(eyes, 5)` lies."""
     return float(np.quantile(probabilities.max(axis=1), referred))
 
 
@@ -90,7 +90,7 @@ def interval(values: np.ndarray, confidence: float) -> tuple[float, float]:
 
 
 def quadratic_weighted_kappa(probabilities: np.ndarray, grades: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Cohen's kappa with quadratic weights (Psychological Bulletin 70, 1968) of the likeliest grade."""
+    """Cohen's kappa with quadratic weights (Psychological Bulletin 70, 1968) of the most probable grade."""
     cells = np.eye(GRADES * GRADES)[grades * GRADES + probabilities.argmax(axis=1)]
     confusion = (weights @ cells).reshape(-1, GRADES, GRADES)
     distance = np.subtract.outer(np.arange(GRADES), np.arange(GRADES)) ** 2
@@ -102,7 +102,7 @@ def quadratic_weighted_kappa(probabilities: np.ndarray, grades: np.ndarray, weig
 
 
 def accuracy(probabilities: np.ndarray, grades: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the share of eyes whose likeliest grade is right."""
+    """Return the share of eyes whose most probable grade is right."""
     return weights @ (probabilities.argmax(axis=1) == grades) / weights.sum(axis=1)
 
 
@@ -129,7 +129,7 @@ def sensitivity_referable(
 
 
 def calibration_error(probabilities: np.ndarray, grades: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the expected calibration error of the likeliest grade in ten bins (AAAI 2015, Naeini et al.)."""
+    """Return the expected calibration error of the most probable grade in ten bins (AAAI 2015, Naeini et al.)."""
     confidence = probabilities.max(axis=1)
     bins = np.eye(_BINS)[np.minimum((confidence * _BINS).astype(int), _BINS - 1)]
     gap = confidence - (probabilities.argmax(axis=1) == grades)

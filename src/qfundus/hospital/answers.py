@@ -181,7 +181,7 @@ class Consistency:
         self._was: dict[tuple[str, str], str] = {}
 
     def holds(self, kind: str, before: str, after: str) -> bool:
-        """Say whether a value became what it became before, and no other value did."""
+        """Return whether a value became what it became before, and no other value did."""
         return (
             self._became.setdefault((kind, before), after) == after
             and self._was.setdefault((kind, after), before) == before

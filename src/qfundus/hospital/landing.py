@@ -14,9 +14,9 @@ _THREADS = 8
 def land_folder(settings: Settings, folder: Path, report: Callable[[int, int], None]) -> int:
     """Put every file below a folder into the landing bucket, under its path there; return how many.
 
-    The answer key that `qfundus wrap` writes is none of the hospital's, and stays.
+    The answer key that `qfundus wrap` writes is not the hospital's, and is not landed.
 
-    `report` is told how many of how many are done.
+    `report` gets how many files are done, and how many there are.
     """
     store = ObjectStore(settings)
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != KEY_NAME)

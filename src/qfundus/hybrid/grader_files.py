@@ -27,7 +27,7 @@ class ServedForm:
 class Summary:
     """The evaluation of a grader.
 
-    `refer_below` is the probability of the likeliest grade below which an eye is referred to a person; NaN for a grader
+    `refer_below` is the highest probability below which an eye is referred to a person; NaN for a grader
     without such a rule.
     """
 

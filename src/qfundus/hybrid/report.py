@@ -79,7 +79,7 @@ def _describe_referral(probabilities: np.ndarray, grades: np.ndarray, refer_belo
     correct = (probabilities.argmax(axis=1) == grades)[confident]
     accuracy = f"; its accuracy on the others is {correct.mean():.3f}" if confident.any() else ""
     return (
-        f"The grader refers an eye to a person if the likeliest grade's probability is below {refer_below:.2f}: "
+        f"The grader refers an eye to a person if the most probable grade's probability is below {refer_below:.2f}: "
         f"{1 - confident.mean():.0%} of the eyes measured here{accuracy}."
     )
 

@@ -88,7 +88,7 @@ def read_folder(folder: Path) -> list[Labelled]:
     except ValueError as error:  # no text, no table, nothing at all
         raise SetupError(f"{folder.name}/{SHEET} is not a CSV file ({type(error).__name__}).") from None
     if not {"file", "grade"} <= set(table.columns):
-        # Without a head, its first line is a photograph's, and may name a person: it is counted, not told.
+        # Without a head, its first line is a photograph's, and may name a person: it is counted, not quoted.
         raise SetupError(
             f"{folder.name}/{SHEET} needs the columns file and grade: its first line has {len(table.columns)} columns, "
             "apart by commas, and not both of these."

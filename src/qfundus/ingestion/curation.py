@@ -54,7 +54,7 @@ class Curation:
         return seen.hexdigest()
 
     def owns(self, run: str) -> bool:
-        """Say whether what a run has entered is this run's to finish: its own, or that of a run that never closed."""
+        """Return whether this run is to finish what a run has entered: its own, or that of a run that never closed."""
         return run == self.run or not self._is_closed(run)
 
     @cached_property

@@ -64,12 +64,12 @@ class LandedObject:
 
 
 def is_sheet(name: str) -> bool:
-    """Say whether a name is a grading sheet's."""
+    """Return whether a name is a grading sheet's."""
     return name.lower().endswith(".csv") and not is_erasure(name)
 
 
 def is_erasure(name: str) -> bool:
-    """Say whether a name is a notice of erasure's."""
+    """Return whether a name is a notice of erasure's."""
     return name.lower().endswith(ERASURE)
 
 

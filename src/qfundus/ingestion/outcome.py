@@ -73,5 +73,5 @@ def count_objects(counts: dict[str, int]) -> int:
 
 
 def has_news(counts: dict[str, int]) -> bool:
-    """Say whether a run brought an eye or a grade that was not known before."""
+    """Return whether a run brought an eye or a grade that was not known before."""
     return bool(counts.get("images curated") or counts.get("grades graded"))

@@ -86,9 +86,9 @@ class Quarantine:
         note = self._store.find_json(self._bucket, f"{source}.json")
         reason = note["reason"] if note else ""
         if reason == "conflicting_instance" and not name.startswith(ARCHIVE):
-            name = ARCHIVE + name  # whoever releases one of two says that it is the right one
+            name = ARCHIVE + name  # releasing one of two says that it is the right one
         if reason == "burned_in_text":
-            name = released_prefix(self._key) + name  # and here, that what looked like text is none
+            name = released_prefix(self._key) + name  # and here, that it shows no text
         self._trail.append("110107", "U", source, why, who, decision="release")
         # The bytes must be safe in landing before quarantine forgets them.
         with tempfile.TemporaryFile() as file:

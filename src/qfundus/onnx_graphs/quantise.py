@@ -22,7 +22,7 @@ def choose_calibration(photographs: list[T]) -> list[T]:
 
 
 def is_quantised(file: Path) -> bool:
-    """Tell whether any operation of a graph is an integer operation."""
+    """Return whether any operation of a graph is an integer operation."""
     graph = onnx.load(file, load_external_data=False).graph
     return any("Integer" in node.op_type or node.op_type == "DequantizeLinear" for node in graph.node)
 

@@ -195,7 +195,7 @@ class Receiver:
     def _record(self, code: EventCode, action: Literal["C", "E"], what: str, why: str, **details: str | int) -> None:
         try:
             self._trail.append(code, action, what, why, **details)
-        except Retry as error:  # nobody could be told but the log: the association is over
+        except Retry as error:  # only the log can be informed: the association is over
             _log.error("Could not write to the audit trail", what=what, why=str(error), **details)
 
     def _end(self, event: Event) -> None:

@@ -23,7 +23,7 @@ DAGS = ("ingest_fundus", "retrain_nightly", "promote_model")
 
 @dataclass
 class Night:
-    """What a night came to; a part that did not run is empty."""
+    """The result of a night; a part that did not run is empty."""
 
     counts: dict[str, int] = field(default_factory=dict)
     retrained: dict[str, str] = field(default_factory=dict)

@@ -173,7 +173,7 @@ def seaweedfs(platform: Platform) -> Service:
         "-admin.ui=false",
         "-webdav=false",
         "-master.telemetry=false",
-        "-volume.max=0",  # as many as the disk takes: each bucket takes several, and a write without one waits for ever
+        "-volume.max=0",  # as many as the disk takes: each bucket takes several, and a write without one waits forever
     ]
     jwt = platform.secrets["weed_jwt"]
     # The server logs the names of objects that it deletes or fails on, and a landed object's may be a person's.

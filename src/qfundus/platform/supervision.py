@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ from qfundus.storage import ObjectStore
 
 LONGEST_SOCKET_PATH = 100  # Unix: 107 bytes, less a suffix that supervisord adds while it starts
 START_LIMIT = 240  # seconds
+_STOP_LIMIT = 25  # seconds
+_STORES = {"seaweedfs", "mlflow"}  # where the other services write
 Report = Callable[[str], None]
 
 
@@ -84,11 +87,26 @@ def stop_platform(report: Report = print) -> None:
     if is_running(folder):
         report("Stopping the services ...")
         with _supervisor(folder) as supervisor:
+            _stop_all_but_stores(supervisor)
             supervisor.supervisor.shutdown()
         _wait(lambda: not is_running(folder), 60)
     for process in _left_behind(folder):
         process.kill()
     report("Stopped.")
+
+
+def _stop_all_but_stores(supervisor: ServerProxy) -> None:
+    """Stop them at the same time; supervisord would stop them one after another, and the stores among them."""
+    for info in _processes(supervisor):
+        if info["name"] not in _STORES:
+            with suppress(Fault):  # it had ended
+                supervisor.supervisor.stopProcess(info["name"], False)  # noqa: FBT003  (whether to wait)
+    _wait(lambda: all(p["pid"] == 0 for p in _processes(supervisor) if p["name"] not in _STORES), _STOP_LIMIT)
+
+
+def _processes(supervisor: ServerProxy) -> list[dict[str, Any]]:
+    processes: Any = supervisor.supervisor.getAllProcessInfo()
+    return processes
 
 
 def platform_status() -> list[ServiceStatus]:
@@ -98,8 +116,7 @@ def platform_status() -> list[ServiceStatus]:
         return []
     platform = _load(folder)
     with _supervisor(folder) as supervisor:
-        processes: Any = supervisor.supervisor.getAllProcessInfo()
-    states = {info["name"]: info for info in processes}
+        states = {info["name"]: info for info in _processes(supervisor)}
     return [
         ServiceStatus(
             name=service.name,
@@ -115,7 +132,7 @@ def platform_status() -> list[ServiceStatus]:
 
 
 def is_running(folder: Path) -> bool:
-    """Say whether a supervisor answers for a state folder."""
+    """Return whether a supervisor answers for a state folder."""
     if not (folder / "supervisor.sock").exists():
         return False
     try:

@@ -47,7 +47,7 @@ def lower(circuit: QuantumCircuit, *, all_features: bool = False) -> Gates:
     """Take a circuit down to RY, RZ and CX; global phases are dropped. With `all_features` it has no weights.
 
     Raises:
-        ValueError: for a gate that is none of unitary one- and two-qubit gates, a qubit that is used after it was
+        ValueError: for a gate other than a unitary one- or two-qubit gate, a qubit that is used after it was
             measured, or an angle that is not a polynomial.
     """
     if not circuit.num_qubits:

@@ -127,5 +127,5 @@ def weigh_passes(circuit: Gates) -> int:
 
 
 def by_feature_alone(gates: list[Gate]) -> bool:
-    """Say whether an angle of these gates belongs to each sample."""
+    """Return whether an angle of these gates belongs to each sample."""
     return any(gate.by_feature for gate in gates)

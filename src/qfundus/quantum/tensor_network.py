@@ -264,7 +264,7 @@ class _Matrices(nn.Module):
 def _bond(kind: str, role: Role) -> torch.Tensor:
     """CX as a sum of four products: one qubit's map, `(4, 4 values * 4)` to open, `(4 values * 4, 4)` to close.
 
-    Which of the four is told by what CX does to both at once; see `observables.cx_in_paulis`.
+    What CX does to both at once decides which of the four; see `observables.cx_in_paulis`.
     """
     maps = torch.zeros((4, 4, 4))  # value, Pauli before, Pauli after
     for (control, target), (new_control, new_target, sign) in cx_in_paulis().items():

@@ -25,7 +25,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Promotion:
-    """What a promotion came to; where it was rolled back, `served` is still the version before, '' for none."""
+    """The result of a promotion; after a rollback, `served` is still the previous version, '' if there was none."""
 
     version: str
     served: str

@@ -41,7 +41,7 @@ class Answer:
     refer_below: float
 
     def refers(self, probabilities: np.ndarray) -> bool | None:
-        """Tell whether an eye of probabilities `(5,)` is referred to a person; None if the version has no rule."""
+        """Return whether an eye of probabilities `(5,)` is referred to a person; None if the version has no rule."""
         return None if math.isnan(self.refer_below) else bool(probabilities.max() < self.refer_below)
 
 
@@ -67,7 +67,7 @@ def remove_version(settings: Settings, version: str) -> None:
 def serve_version(settings: Settings, version: str, refer_below: float) -> None:
     """Let Triton load one version in place of what it serves; it answers from the old one until the new one is up.
 
-    Eyes whose likeliest grade is less probable than `refer_below` are referred to a person: Triton's model
+    Eyes whose highest probability is below `refer_below` are referred to a person: Triton's model
     configuration carries the threshold.
 
     Raises:

@@ -38,7 +38,7 @@ class Recorded:
     eyes: dict[str, Any]
     recipe: str
     as_of: str
-    refer_below: float  # the likeliest grade's probability; NaN for a version that has no such rule
+    refer_below: float  # the threshold of the highest probability; NaN for a version without one
 
     @property
     def cameras(self) -> str:
@@ -147,7 +147,7 @@ def download_file(settings: Settings, version: str, name: str, folder: Path) -> 
 
 
 def has_file(settings: Settings, version: str, name: str) -> bool:
-    """Tell whether a version's grader has a file of that name."""
+    """Return whether a version's grader has a file of that name."""
     client = connect(settings)
     listed = client.list_artifacts(str(_get_version(client, version).run_id), _FILES)
     return any(file.path == f"{_FILES}/{name}" for file in listed)

@@ -114,7 +114,7 @@ class AuditTrail:
         return self._last()[0]
 
     def holds(self, number: int, digest: str) -> bool:
-        """Say whether a record has a digest, of which the beginning may do."""
+        """Return whether a record has a digest, of which the beginning may do."""
         return bool(digest) and str(self._read(_name(number)).get("digest", "")).startswith(digest)
 
     def records(self) -> Iterator[Record]:

@@ -34,7 +34,7 @@ def unseal(key: SiteKey, sealed: bytes, name: str) -> bytes:
 
 
 def is_current(key: SiteKey, sealed: bytes, name: str) -> bool:
-    """Say whether a sealed object was sealed with the newest secret."""
+    """Return whether a sealed object was sealed with the newest secret."""
     try:
         unseal(SiteKey(key.secret), sealed, name)
     except ValueError:

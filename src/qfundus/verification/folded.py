@@ -32,7 +32,7 @@ def written_in_digits(day: str) -> set[str]:
 
 
 def names_a_day(text: str, days: set[str]) -> bool:
-    """Say whether a text names one of the days, in digits or with the month's name."""
+    """Return whether a text names one of the days, in digits or with the month's name."""
     digits = digits_in(text)
     if len(digits) >= 8 and any(form in digits for day in days for form in written_in_digits(day)):
         return True
@@ -55,7 +55,7 @@ def names_a_day(text: str, days: set[str]) -> bool:
 
 
 def _month(word: str) -> int:
-    """Return the number of a month that a word is the name of, 0 where it is none."""
+    """Return the number of the month that a word names, 0 for any other word."""
     if word.isdecimal():
         return 0
     return next((number for number, begins in enumerate(_MONTHS) if begins and word.startswith(begins)), 0)

@@ -93,7 +93,7 @@ def read_identity(data: bytes, beside: bytes, options: set[str]) -> Identity:
 
 
 def _is_bomb(data: bytes) -> bool:
-    """Say whether a deflated data set inflates beyond all measure."""
+    """Return whether a deflated data set inflates beyond all measure."""
     start = 144 + int.from_bytes(data[140:144], "little")  # behind the file meta information and what says its length
     if data[128:136] != b"DICM\2\0\0\0" or DeflatedExplicitVRLittleEndian.encode() not in data[144:start]:
         return False

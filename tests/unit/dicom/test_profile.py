@@ -34,7 +34,7 @@ def oracle():
 
 
 def in_data_set(row):
-    """Say whether an attribute stands in the data set: the file meta information is made anew."""
+    """Return whether an attribute stands in the data set: the file meta information is made anew."""
     return int(row["id"], 16) >= 0x00080000
 
 

@@ -21,14 +21,14 @@ _GROUP = "qfundus.backends"
 
 
 class Named(Protocol):
-    """A machine that keeps what it was sent by a name of ours: whoever asks again after a crash finds it there."""
+    """A machine that keeps each job under a name of ours, so that it is found again after a crash."""
 
     def knows(self, name: str) -> bool:
-        """Say whether anything was sent under a name."""
+        """Return whether anything was sent under a name."""
         ...
 
     def has_begun(self, name: str) -> bool:
-        """Say whether the machine has begun with anything that was sent under a name."""
+        """Return whether the machine has begun with anything that was sent under a name."""
         ...
 
     def cancel(self, name: str) -> None:

@@ -16,7 +16,7 @@ _WIDEST = 30  # qubits of a state vector in memory
 
 
 class _Estimator(EstimatorV2):
-    """Aer's estimator, which crashes on no parameter set at all, and tells no number of one that is none."""
+    """Aer's estimator; an empty set of parameters, which crashes Aer, and a NaN, which it accepts, are refused."""
 
     def run(self, pubs: Iterable[Any], *, precision: float | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         coerced = [EstimatorPub.coerce(pub, precision) for pub in pubs]

@@ -64,11 +64,11 @@ class _Jobs:
         self._workspace, self._provider, self._backend = workspace, provider, backend
 
     def knows(self, name: str) -> bool:
-        """Say whether a job's name begins so."""
+        """Return whether a job's name begins so."""
         return bool(self._sent(name))
 
     def has_begun(self, name: str) -> bool:
-        """Say whether a job of a name has left the queue."""
+        """Return whether a job of a name has left the queue."""
         return any(job.details.status not in _QUEUED for job in self._jobs(name))
 
     def cancel(self, name: str) -> None:
@@ -78,7 +78,7 @@ class _Jobs:
                 self._workspace.cancel_job(job)
 
     def estimator(self, name: str) -> BackendEstimatorV2:
-        """Return an estimator whose jobs bear a name and a number."""
+        """Return an estimator whose jobs have a name and a number."""
         named = _Numbered(self._backend, name, self._sent(name), self._provider.get_job)
         return BackendEstimatorV2(backend=named)
 

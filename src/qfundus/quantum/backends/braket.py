@@ -52,11 +52,11 @@ class _Tasks:
         self._client.meta.events.register("provide-client-params.braket.CreateQuantumTask", _tag_as_token)
 
     def knows(self, name: str) -> bool:
-        """Say whether a task's tag begins so."""
+        """Return whether a task's tag begins so."""
         return bool(self._sent(name))
 
     def has_begun(self, name: str) -> bool:
-        """Say whether a task of a name has left the queue."""
+        """Return whether a task of a name has left the queue."""
         return any(task.state() not in _QUEUED for task in self._tasks(name))
 
     def cancel(self, name: str) -> None:

@@ -70,19 +70,19 @@ class QueuedJob(BasePrimitiveJob[Any, str]):
         return next((state for state in ("queued", "running", "failed", "cancelled") if state in states), "done")
 
     def done(self) -> bool:
-        """Say whether all are done."""
+        """Return whether all are done."""
         return self.status() == "done"
 
     def running(self) -> bool:
-        """Say whether they run."""
+        """Return whether they run."""
         return self.status() == "running"
 
     def cancelled(self) -> bool:
-        """Say whether one was cancelled."""
+        """Return whether one was cancelled."""
         return self.status() == "cancelled"
 
     def in_final_state(self) -> bool:
-        """Say whether nothing more will happen."""
+        """Return whether nothing more will happen."""
         return self.status() in ENDED
 
     def cancel(self) -> None:

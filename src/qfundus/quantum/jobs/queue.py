@@ -155,7 +155,7 @@ class Worker:
         self._called_back: set[str] = set()
 
     def run(self, stop: threading.Event, pause: float = 1.0) -> None:
-        """Work until told to stop; now and then what ended long ago is forgotten."""
+        """Work until asked to stop; now and then delete jobs that ended long ago."""
         forget_at = 0.0
         while not stop.is_set():
             try:
@@ -248,7 +248,7 @@ class Worker:
     def _fail(self, batch: str, state: Unfinished, message: str, jobs: Sequence[Job]) -> None:
         tried = max((job.attempts for job in jobs), default=0)
         ours = state == "lost" or batch in self._called_back
-        # What was lost with its process, or is late and was called back, may be tried oftener: it is not its fault.
+        # A job that was lost with its process, or called back as too late, gets more tries: that was not its fault.
         again = state != "gone" and tried < (_ATTEMPTS_IF_LOST if ours else _ATTEMPTS)
         pause = 0.0 if ours else self._backoff * 2.0 ** (tried - 1)
         retry_at = time.time() + pause if again else None

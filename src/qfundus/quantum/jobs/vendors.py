@@ -20,7 +20,7 @@ from qfundus.quantum.jobs.work import Estimates, Work, operator_of
 from qfundus.quantum.transpile import compile_circuit
 
 # Lost is what a dead process had simulated; gone is what may have run, and been paid for, and cannot be found.
-# What a dead process has left is there, under its token: whoever sends it again sends nothing twice.
+# A dead process has left its jobs there under its token, so sending them again sends nothing twice.
 Unfinished = Literal["failed", "cancelled", "lost", "gone"]
 Progress = Literal["waiting", "running", "done", "left"] | Unfinished
 _FREE = frozenset({"exact", "aer", "pennylane", "cirq", "quest"})
@@ -178,7 +178,7 @@ class InProcess:
         return "left", message
 
     def _has_begun(self, token: str) -> bool:
-        """Say whether a machine has begun with what it was sent; one that tells nothing has."""
+        """Return whether a machine has begun with what it was sent; one that tells nothing has."""
         named = self._open().named
         begun, asked = self._begun.get(token, (named is None, 0.0))
         if named is None or begun or time.monotonic() - asked < self._poll:
@@ -199,7 +199,7 @@ class InProcess:
         return self._running.pop(vendor_job).result()
 
     def cancel(self, vendor_job: str) -> None:
-        """Stop a batch that has not begun, and what a machine has begun, where it can be told to."""
+        """Stop a batch that has not begun, and one that has, where the machine allows it."""
         self._called_back.add(vendor_job)
         future, named = self._running.get(vendor_job), self._open().named
         if (future is None or not future.cancel()) and named is not None:
