@@ -15,6 +15,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from qfundus.dicom.compiled_policy import CompiledPolicy
 from qfundus.dicom.policy import load_policy
+from qfundus.features.embed import export_backbone
 from qfundus.features.snapshot import Split
 from qfundus.hospital.people import Clinic, invent_patient
 from qfundus.hospital.photographs import Photographs, draw_phantoms, read_photographs
@@ -30,11 +31,12 @@ REAL_DATA = Path(os.environ.get("QFUNDUS_TEST_DATA", checkout().parent / "shared
 
 
 # Fixtures that take half a minute: a grader that was trained, one that was exported, a hospital de-identified.
-COSTLY = {"trained", "exported", "deidentified_hospital"}
+COSTLY = {"trained", "exported", "backbone", "deidentified_hospital"}
 # Files, or tests, that go to one process: they share such a fixture, a server that forks, or imports of
 # ten seconds.
 TOGETHER = {
     "tests/dags/test_dags.py": "dags",
+    "tests/object_store/test_corrections.py::test_the_features_of_what_is_erased_go_from_all_parts": "exported",
     "tests/unit/classical/test_parallel.py": "ranks",
     "tests/unit/classical/test_session.py": "trained",
     "tests/unit/hospital/test_answers.py": "deidentified",
@@ -82,6 +84,12 @@ def key():
 @pytest.fixture(scope="session")
 def policy():
     return CompiledPolicy(load_policy(policy_file()))
+
+
+@pytest.fixture(scope="session")
+def backbone():
+    """The backbone's graph, which takes ten seconds to export."""
+    return export_backbone()
 
 
 @pytest.fixture(scope="session")

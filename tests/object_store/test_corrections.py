@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 from conftest import make_eye
 
+from qfundus.features.embed import BACKBONE
 from qfundus.features.extract import extract_features
 from qfundus.features.photographs import forget_trainings
 from qfundus.features.store import VIEWS, read_keys
@@ -182,7 +183,8 @@ def test_a_date_at_the_calendars_end_costs_its_row(fresh, graded):
 
 
 @pytest.mark.slow
-def test_the_features_of_what_is_erased_go_from_all_parts(fresh, graded, photographs):
+def test_the_features_of_what_is_erased_go_from_all_parts(fresh, graded, photographs, backbone):
+    fresh.site.store.put(fresh.site.settings.models_bucket, f"backbones/{BACKBONE}.onnx", backbone)
     other = make_eye(photographs, 7)
     known_at = datetime(2026, 1, 1, tzinfo=UTC)
     _, first = take_in(fresh, "n1", {"b.dcm": to_bytes(other)})

@@ -21,6 +21,17 @@ def test_two_processes_take_the_same_course_as_one(strategy, job, tmp_path):
     assert losses(two) == [pytest.approx(pair, abs=TOLERANCE) for pair in losses(one)]
 
 
+@pytest.mark.slow
+def test_deepspeed_goes_on_to_the_weights_of_one_never_stopped(job, tmp_path):
+    """Alone: what several processes do is left to `make test-all`."""
+    alone = changed(job, tmp_path / "alone", training__strategy="zero1")
+    run_job(alone)
+    whole = weights(alone)
+    (tmp_path / "alone" / "checkpoints" / "00002-000000" / "complete.json").unlink()
+    assert "Training resumed" in run_job(alone)
+    assert alike(weights(alone), whole)
+
+
 @pytest.mark.product
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_deepspeed_takes_the_same_course(stage, job, tmp_path):
@@ -61,7 +72,7 @@ def test_what_two_processes_began_one_goes_on_with(job, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", [product("ddp"), "zero1"])
+@pytest.mark.parametrize("strategy", ["ddp", product("zero1")])
 def test_two_processes_go_on_to_the_weights_of_two_never_stopped(strategy, job, tmp_path):
     """With each process's own batch statistics, dropout and dropped paths: all that differs between them."""
     how = {"network__batch_norm": "own", "network__dropout": 0.3, "network__drop_path": 0.2}

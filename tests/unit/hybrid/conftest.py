@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from qfundus.features.embed import export_backbone
 from qfundus.heads.classical import ClassicalHead
 from qfundus.heads.quantum import QuantumHead
 from qfundus.hybrid.ensemble import Mixture
@@ -15,10 +14,10 @@ HOW = QuantumHeadRecipe(
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory):
+def exported(backbone, tmp_path_factory):
     torch.manual_seed(0)
     classical, quantum = ClassicalHead(16, 0.1).eval(), QuantumHead(HOW).eval()
     quantum.projection.normal_()
-    folder, backbone = tmp_path_factory.mktemp("grader"), export_backbone()
+    folder = tmp_path_factory.mktemp("grader")
     export_grader(backbone, classical, quantum, MIXTURE, folder)
     return folder, backbone, classical, quantum, MIXTURE
