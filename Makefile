@@ -28,7 +28,7 @@ endif
 .PHONY: help setup demo night up down status test test-all test-alone test-fast test-slow test-platform test-products test-cluster test-gpu fuzz bench lint compile image lock clean
 
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.ready $(TRITON)/.ready $(QUEST)/.ready $(GOOGLE)/.ready ## make the environments from their lock files
 
@@ -85,10 +85,10 @@ test-all: setup ## as `make test`, with every product of strategies, precisions 
 test-alone: setup ## the tests that need no server but an object store of their own
 	$(ALONE) -m "not product"
 
-test-fast: setup ## of these, the ones that take seconds
+test-fast: setup ## the quick tests without a platform
 	$(ALONE) -m "not slow and not product"
 
-test-slow: setup ## of these, the others: most train, or start processes of their own
+test-slow: setup ## the slow tests without a platform: most train, or start processes of their own
 	$(ALONE) -m "slow and not product"
 
 test-platform: setup ## the tests that need the whole platform, which is started once
@@ -112,7 +112,7 @@ bench: setup ## speed, recall and memory against named peers, as ratios
 	$(BIN)/python -m benchmarks.quantum_jobs
 	$(BIN)/python -m benchmarks.training
 
-lint: setup ## style, types and import rules
+lint: setup ## style, types, import rules and spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright

@@ -114,7 +114,7 @@ def overhead(folder: Path, steps: int) -> None:
     how = recipe()
     found = compare_loops(how, ALONE, write_eyes(folder, how, BATCH * steps), folder, workers=1, rounds=9)
     spread = f"{found.ratios[0]:.3f} to {found.ratios[-1]:.3f} in {len(found.ratios)} rounds"
-    print(f"the house's loop takes {found.ratio:.3f} x a bare loop's time ({spread}), loading and augmenting in it")
+    print(f"our training loop takes {found.ratio:.3f} x a bare loop's time ({spread}), loading and augmenting in it")
     print(f"waiting for photographs: {found.waiting:.1%} of a step")
 
 

@@ -109,9 +109,11 @@ def _summarise(ran: list[Target]) -> None:
     print(f"\n{'Lane':<16}{'Result':<10}{'Seconds':>8}")
     for target in ran:
         print(f"{target.name:<16}{target.result:<10}{target.seconds:>8.0f}")
-    print("\nNot run:" if not_run else "\nEvery test has run.")
+    print("\nNot run:")
     for why, count in not_run.most_common():
         print(f"{count:6d}  {why}")
+    # What no lane collects has no count.
+    print("        on a Kubernetes of your own: `make test-cluster`\n        on a GPU: `make test-gpu`")
 
 
 def _end(*_: object) -> None:

@@ -1,6 +1,8 @@
 """Errors by their consequence: discard the item, try again later, or stop because it is a bug."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Literal
 
 ReasonCode = Literal[
@@ -41,7 +43,7 @@ REMEDIES: dict[ReasonCode, str] = {
     "no_pixels": "Send the image itself, not a header or a report.",
     "encapsulated_document": "Send the images; documents have to be de-identified by hand.",
     "unsupported_transfer_syntax": "Export uncompressed, or as JPEG, JPEG-LS, JPEG 2000 or RLE: video stays out.",
-    "too_large": "Split the object or export fewer frames; if it should be small, it is a forgery.",
+    "too_large": "Split the object or export fewer frames; if it should be small, the file is corrupt or malicious.",
     "unreadable_pixels": "Export as JPEG baseline or uncompressed RGB; check the file in a viewer.",
     "several_frames": "Export each frame as an image of its own, or use `qfundus deidentify`: an eye is graded on one.",
     "missing_uid": "Repair the SOP, study or series instance UID at the source.",
@@ -103,3 +105,10 @@ class SetupError(Exception):
 
 class TrainingError(Exception):
     """A training cannot go on; the message says where it stopped, what is kept, and the remedy."""
+
+
+def suggest(name: str, names: Iterable[str]) -> str:
+    """Return the nearest of some names as a question to end an error message with, '' if none is near."""
+    by_lower = {known.lower(): known for known in names}
+    close = get_close_matches(name.lower(), list(by_lower), n=1)
+    return f" Did you mean {by_lower[close[0]]}?" if close else ""

@@ -8,8 +8,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from qfundus import __version__
-from qfundus.errors import SetupError
-from qfundus.recipes.spelling import nearest
+from qfundus.errors import SetupError, suggest
 
 STATE_FOLDER = ".qfundus"
 SERVED_MODEL = "fundus_grader"  # by this name Triton serves
@@ -164,7 +163,7 @@ def load_training_settings() -> TrainingSettings:
     known = [f"QFUNDUS_TRAINING_{name.upper()}" for name in TrainingSettings.model_fields]
     for name in os.environ:
         if name.startswith("QFUNDUS_TRAINING_") and name not in known:
-            raise SetupError(f"Unknown setting {name}.{nearest(name, known)}")
+            raise SetupError(f"Unknown setting {name}.{suggest(name, known)}")
     try:
         return TrainingSettings()
     except ValidationError as error:

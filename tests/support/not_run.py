@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 WHY = {
-    "product": "left to the nightly run, beside another that takes the same path: `make test-all`",
+    "product": "left out, as another takes the same path: `make test-all`",
     "slow": "takes more than some seconds: `make test-slow`",
     "platform": "needs the whole platform: `make test-platform`",
     "cluster": "needs a Kubernetes: `make test-cluster`",

@@ -1,7 +1,13 @@
 import pytest
 
 from qfundus.errors import SetupError
-from qfundus.settings import load_settings
+from qfundus.layout import checkout
+from qfundus.settings import Settings, load_settings
+
+
+def test_the_page_of_settings_lists_each():
+    page = (checkout() / "docs" / "settings.md").read_text()
+    assert [name for name in Settings.model_fields if f"{name.upper()}`" not in page] == []
 
 
 def test_missing_settings_are_named_with_the_remedy(tmp_path, monkeypatch):

@@ -78,7 +78,7 @@ def explain_files(folder: Path, photographs: list[Path], to: Path) -> list[Expla
     if to.is_file():
         raise SetupError(f"{to} is a file: name a folder for --to.")
     if any(to.glob(PICTURES)):
-        raise SetupError(f"{to} holds pictures of an earlier call, which nobody could tell apart: name another folder.")
+        raise SetupError(f"{to} already contains pictures of an earlier run: choose an empty folder.")
     grader = open_grader(str(folder))
     networks = load_networks(folder)
     read = [_read(file, number) for number, file in enumerate(photographs, 1)]  # all, before anything is written

@@ -77,7 +77,7 @@ class TrainJobs:
             Retry: if Kubernetes does not answer.
         """
         if not job.results.remote or "://" not in job.shards:
-            raise SetupError("A TrainJob's nodes share nothing but S3: photographs and results must lie there.")
+            raise SetupError("A TrainJob's nodes share data only through S3: use s3:// for photographs and results.")
         name = name_trainjob(job)
         try:
             if find_state(self.client, name) in {"Failed", "Complete"}:  # of an earlier try: its result is not there

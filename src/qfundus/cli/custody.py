@@ -143,13 +143,13 @@ def verify_audit(
         if not number.isdecimal() or not digest:
             raise SetupError("--expect takes NUMBER:DIGEST, as this command prints it.")
         if not trail.holds(int(number), digest):
-            findings.append(Finding(int(number), "is not the one that was expected"))
+            findings.append(Finding(int(number), "differs from --expect"))
     for finding in findings:
         console.print(f"Record {finding.number} {finding.what}.")
     head = trail.head()
     console.print(
         f"{sum(1 for _ in trail.records())} records, {len(findings)} findings. Key: {trail.public_key}. "
-        f"For --expect, note elsewhere: {head.number}:{head.digest}",
+        f"Store this outside of the system and pass it to --expect: {head.number}:{head.digest}",
         soft_wrap=True,
     )
     raise typer.Exit(bool(findings))

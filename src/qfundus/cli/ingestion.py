@@ -160,7 +160,7 @@ def runs(
     most: Annotated[int, typer.Option(min=1, help="How many runs to list.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List the runs of ingestion and what came of them; of one, each object by its pseudonym."""
+    """List the ingestion runs with their counts, or each object of one run by its pseudonym."""
     from qfundus.ingestion.runs import list_runs, read_outcomes
     from qfundus.site import open_site
 

@@ -142,7 +142,7 @@ def _show_seconds(seconds: float | None) -> str:
 
 @commands.command("cancel")
 def cancel_jobs(jobs: _Jobs) -> None:
-    """Cancel jobs; what a machine has begun is called back if it can be."""
+    """Cancel jobs; running ones are cancelled at the vendor where possible."""
     store = _open_jobs()
     for named in jobs:
         matching = [job for job in store.jobs() if job.id.startswith(named)]
@@ -156,7 +156,7 @@ def cancel_jobs(jobs: _Jobs) -> None:
 def work_off_jobs(
     metrics_port: Annotated[int, typer.Option(help="Port for Prometheus on loopback; 0 for none.")] = 0,
 ) -> None:
-    """Send queued quantum jobs and fetch what was found, until stopped; several may run, and any may die."""
+    """Run a worker that sends queued jobs and fetches results, until stopped; you can run several."""
     import signal
     import threading
 

@@ -35,9 +35,9 @@ def train(
     """Train a grader on labelled photographs, without a server; run the same command again to resume it.
 
     OUT gets model.onnx (the grader), grader.json (what belongs to it), and a log of each network's training. The test
-    split, where the data has one, is not looked at.
+    split, where the data has one, is not used.
 
-    What lies in S3 is opened by QFUNDUS_S3_ENDPOINT, QFUNDUS_S3_ACCESS_KEY and QFUNDUS_S3_SECRET_KEY.
+    For s3:// addresses, set QFUNDUS_S3_ENDPOINT, QFUNDUS_S3_ACCESS_KEY and QFUNDUS_S3_SECRET_KEY.
     """
     import signal
 
@@ -188,7 +188,7 @@ def explain(
     photographs: Annotated[list[Path], typer.Argument(help="Photographs: .jpg, .png, .tif.", exists=True)],
     to: Annotated[Path, typer.Option("--to", help="The folder for the pictures.")],
 ) -> None:
-    """Show where on photographs a grade comes from: red speaks for it, blue against it."""
+    """Show where on photographs a grade comes from: red supports the grade, blue opposes it."""
     from qfundus.classical.explain import explain_files
 
     for one in explain_files(model, photographs, to):

@@ -57,7 +57,7 @@ def read_npz(path: Path) -> list[Labelled]:
     except ValueError as error:
         if str(error).startswith("Object arrays"):
             raise SetupError(
-                f"{path.name} holds arrays of Python objects, which are not opened, for they may hold code: save them "
+                f"{path.name} holds arrays of Python objects, which may run code when they are opened: save them "
                 "as arrays of numbers."
             ) from None
         raise SetupError(f"{path.name} is not a MedMNIST npz file, or is incomplete (ValueError).") from None

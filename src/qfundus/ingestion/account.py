@@ -41,14 +41,14 @@ def check_account(landed: list[str], outcomes: list[str]) -> None:
     """Compare the sources that landed with those that have an outcome.
 
     Raises:
-        AccountError: naming how many were lost, invented or counted twice.
+        AccountError: naming how many were lost, unexpected or counted twice.
     """
     expected, reported = Counter(landed), Counter(outcomes)
     lost, extra = expected - reported, reported - expected
     if lost or extra:
         raise AccountError(
             f"{len(landed)} objects landed, {len(outcomes)} have an outcome: {lost.total()} lost, "
-            f"{extra.total()} invented or counted twice. Nothing was cleared from the landing bucket; "
+            f"{extra.total()} unexpected or counted twice. Nothing was cleared from the landing bucket; "
             "clear this run's tasks in Airflow to process it again."
         )
 

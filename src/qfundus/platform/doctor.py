@@ -37,7 +37,11 @@ def examine() -> list[Finding]:
             memory > _NEEDED_GB["memory"],
             "Free some memory: 4 GB are needed.",
         ),
-        Finding(f"{disk:.0f} GB of disk free", disk > _NEEDED_GB["disk"], "Free some disk: 8 GB are missing."),
+        Finding(
+            f"{disk:.0f} GB of disk free",
+            disk > _NEEDED_GB["disk"],
+            "Free some disk space: qfundus needs 8 GB.",
+        ),
         Finding(
             "dciodvfy, which checks DICOM files (for tests)",
             shutil.which("dciodvfy") is not None,

@@ -121,7 +121,7 @@ class _Follower:
         return (
             f"The task “{failed.display_name}” ({dag}.{failed.name}) failed. Its log ends:\n{lines}\n"
             f"See the failure table at {self._url}/dags/{dag}, then clear the task there, "
-            "or run `qfundus night` again: what is done already is found."
+            "or run `qfundus night` again: finished work is not repeated."
         )
 
 

@@ -54,7 +54,7 @@ class Mitigation(BaseModel):
     def _odd(cls, scales: tuple[int, ...]) -> tuple[int, ...]:
         odd = all(scale % 2 and scale > 0 for scale in scales)
         if not odd or len(set(scales)) < len(scales) or scales[:1] != (1,):
-            raise ValueError("Noise is scaled by different odd numbers, the first of them 1.")
+            raise ValueError("`zne` must be distinct odd factors that start with 1, such as [1, 3, 5].")
         return scales
 
 
@@ -200,7 +200,7 @@ def echo(circuit: QuantumCircuit, target: Target | None) -> QuantumCircuit:
         ).run(circuit)
     except Exception as error:  # noqa: BLE001  (the transpiler's and None's errors have no common kind)
         raise ValueError(
-            f"Idle qubits are echoed where the target knows its gates' durations ({type(error).__name__})."
+            f"`decoupling` needs a target with gate durations: switch it off ({type(error).__name__})."
         ) from None
 
 
@@ -252,7 +252,7 @@ def _product(label: str, value: complex) -> tuple[float, tuple[int, ...]]:
 
 def _measured(circuit: QuantumCircuit) -> QuantumCircuit:
     if circuit.cregs:
-        raise ValueError(f"The circuit {circuit.name} measures by itself: an estimator wants it without measurements.")
+        raise ValueError(f"The circuit {circuit.name} contains measurements: remove them, the estimator adds its own.")
     measured = circuit.copy()
     measured.add_register(ClassicalRegister(circuit.num_qubits, _REGISTER))
     measured.measure(range(circuit.num_qubits), range(circuit.num_qubits))

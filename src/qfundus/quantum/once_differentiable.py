@@ -21,8 +21,8 @@ def refuse_double_backward(backward: Callable[..., Any]) -> Callable[..., Any]:
         # Torch computes a backward pass with gradients enabled where `create_graph` is asked for, and only there.
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             raise RuntimeError(
-                "This layer can be differentiated once: drop `create_graph=True`, or take a circuit for which "
-                "`method='tensor_network'` can be had, which can be differentiated twice."
+                "This layer can be differentiated once: drop `create_graph=True`, or use "
+                "`method='tensor_network'`, if the circuit allows it, which can be differentiated twice."
             )
         return within(ctx, *upstream)
 

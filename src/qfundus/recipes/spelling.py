@@ -1,8 +1,9 @@
 """How settings are spelt: today's names, those of an earlier release, and those that other libraries use."""
 
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from typing import Any
+
+from qfundus.errors import suggest
 
 # Names of release 0.1. Recipes may use them until 0.3; stored graders and trainings are read with them for good.
 RENAMED = {
@@ -38,11 +39,8 @@ _ELSEWHERE = {
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Return the name that was probably meant as a question to end an error message with, or ''."""
-    by_lower = {known.lower(): known for known in names}
-    wanted = _ELSEWHERE.get(name.lower(), name.lower())
-    close = get_close_matches(wanted, list(by_lower), n=1)
-    return f" Did you mean {by_lower[close[0]]}?" if close else ""
+    """Return the setting that was probably meant as a question to end an error message with, or ''."""
+    return suggest(_ELSEWHERE.get(name.lower(), name), names)
 
 
 def to_current_names(settings: Any) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import make_eye
-from leaks import LEAKS
+from leaky_objects import LEAKS
 from poison import MARK, poison
 from pydicom.data import get_testdata_file
 

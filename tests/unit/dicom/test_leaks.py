@@ -5,7 +5,7 @@ import numpy as np
 import pydicom
 import pytest
 from conftest import make_eye
-from leaks import (
+from leaky_objects import (
     BIRTH,
     LEAKS,
     RECORD,

@@ -9,7 +9,7 @@ import pandas as pd
 import pydicom
 import pytest
 from conftest import REAL_DATA, make_eye
-from leaks import LEAKS
+from leaky_objects import LEAKS
 from PIL import Image
 from products import product
 from pydicom.data import get_testdata_file

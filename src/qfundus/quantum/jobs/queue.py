@@ -225,7 +225,7 @@ class Worker:
             job.batch != batch.id or job.state == "cancelled" or (_is_late(job) and not begun) for job in jobs
         )
         if progress == "left" and unwanted:
-            self._fail(batch.id, "cancelled", "Nobody waits for it any more.", jobs)
+            self._fail(batch.id, "cancelled", "All jobs of this batch were cancelled.", jobs)
             return True
         if progress == "left":
             self._submit(batch.id, vendor, jobs, None)
