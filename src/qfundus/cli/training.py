@@ -143,14 +143,9 @@ def quantise(
     data: Annotated[Path, typer.Option(help="A MedMNIST npz, or a folder with labels.csv.", exists=True)],
     split: Annotated[str, typer.Option(help="The split to measure on; the others are calibrated on.")] = "test",
     max_drop: Annotated[
-        float,
-        typer.Option(
-            "--max-drop",
-            "--most-lost",
-            min=0,
-            help="The largest drop in accuracy or kappa that the interval may reach.",
-        ),
+        float, typer.Option(min=0, help="The largest drop in accuracy or kappa that the interval may reach.")
     ] = 0.05,
+    most_lost: Annotated[float | None, typer.Option(min=0, hidden=True)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the grader in int8, dynamic and static, if the loss is small enough.
@@ -159,6 +154,9 @@ def quantise(
     """
     from qfundus.classical.quantise import quantise_grader
 
+    if most_lost is not None:
+        typer.echo("--most-lost is now --max-drop; the old name works until release 0.3.", err=True)
+        max_drop = most_lost
     with console.status("Quantising ..."):
         forms = quantise_grader(model, data, split, max_drop)
     _warn_of_training(split)

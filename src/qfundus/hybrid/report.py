@@ -47,7 +47,7 @@ def write_report(
     weights = patient_resamples(predictions.patients, recipe.evaluation.resamples, recipe.seed)
     plots = {
         "Metrics of each form on the test eyes": _draw_forms(summary.figures),
-        "Hybrid: predicted grades against graders' grades": _draw_confusion(hybrid, grades),
+        "Hybrid: predicted grades against human grades": _draw_confusion(hybrid, grades),
         "Referable retinopathy: ROC": _draw_roc(by_form, grades, weights, recipe.evaluation.confidence),
         "Hybrid: calibration": _draw_calibration(hybrid, grades),
         "Accuracy when the least certain eyes are referred": draw_coverage(by_form, grades),
@@ -132,7 +132,7 @@ def _draw_confusion(probabilities: np.ndarray, grades: np.ndarray) -> "Figure":
     for (row, column), count in np.ndenumerate(counts):
         axes.text(column, row, str(count), ha="center", va="center", fontsize=9)
     axes.set_xlabel("predicted grade")
-    axes.set_ylabel("grader's grade")
+    axes.set_ylabel("human grade")
     return figure
 
 

@@ -16,7 +16,7 @@ from qfundus.site import open_site
 
 def judge_candidate(recipe: str, grader: str, champion: str, dataset: str, report: str) -> str:
     """Write the report; return the verdict as JSON."""
-    settings, folder = NightlyRecipe.from_json(recipe), Path(grader)
+    nightly, folder = NightlyRecipe.from_json(recipe), Path(grader)
     predictions, test = read_predictions(folder / PREDICTIONS_FILE), read_split(dataset, "test")
     # The candidate was not measured on eyes that were erased since the snapshot.
     test = test.only(_name_eyes(test.rows).isin(_name_eyes(predictions.eyes)).to_numpy())
@@ -25,13 +25,13 @@ def judge_candidate(recipe: str, grader: str, champion: str, dataset: str, repor
         grade_by_version(open_site(), champion, test) if champion else None,
         predictions.grades,
         predictions.patients,
-        settings.gate,
-        settings.evaluation,
-        settings.seed,
+        nightly.gate,
+        nightly.evaluation,
+        nightly.seed,
         champion or None,
     )
     Path(report).parent.mkdir(parents=True, exist_ok=True)
-    write_report(Path(report), settings, read_summary(folder / SUMMARY_FILE), predictions, verdict)
+    write_report(Path(report), nightly, read_summary(folder / SUMMARY_FILE), predictions, verdict)
     return verdict.to_json()
 
 

@@ -22,7 +22,7 @@ def register_candidate(
     trained: dict[str, dict[str, float]],
 ) -> str:
     """Record the retraining once; return the grader's version, '' if the gate refused it."""
-    settings = NightlyRecipe.from_json(recipe)
+    nightly = NightlyRecipe.from_json(recipe)
     summary = read_summary(Path(grader) / SUMMARY_FILE)
     with tempfile.TemporaryDirectory() as folder:
         named_report = Path(shutil.copy(report, Path(folder) / REPORT_FILE))
@@ -33,7 +33,7 @@ def register_candidate(
             report=named_report,
             verdict=Verdict.from_json(verdict),
             parameters={
-                **flatten_recipe(settings),
+                **flatten_recipe(nightly),
                 "as_of": as_of,
                 "champion": champion or "none",
                 "served": summary.served.form,
