@@ -116,7 +116,7 @@ def test_an_api_server_that_is_silent_for_a_while_is_waited_for(cluster, job):
 def test_missing_settings_are_reported_before_anything_starts(cluster, job, tmp_path):
     with pytest.raises(SetupError, match="no training runtime gpu-nodes"):
         open_trainjobs(cluster.training.model_copy(update={"runtime": "gpu-nodes"}), 1, poll=0.5)
-    with pytest.raises(SetupError, match="share nothing but S3"):
+    with pytest.raises(SetupError, match="share data only through S3"):
         open_trainjobs(cluster.training, 1, poll=0.5).start(replace(job, folder=str(tmp_path)))
     with pytest.raises(SetupError, match="no cluster was found"):
         open_trainjobs(HOW.model_copy(update={"kubeconfig": str(tmp_path / "none")}), 1)

@@ -509,7 +509,7 @@ def test_explain_writes_a_picture_of_each_photograph(trained, tmp_path):
     assert "Photograph 2" in str(failed.exception)
     assert not (tmp_path / "other").exists()
     again = call("explain", out, file, "--to", tmp_path / "shown")
-    assert "pictures of an earlier call" in str(again.exception)
+    assert "pictures of an earlier run" in str(again.exception)
 
 
 def test_settings_that_change_no_weight_may_change_and_others_are_named(trained, npz, tmp_path):
