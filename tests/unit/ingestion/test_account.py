@@ -12,7 +12,11 @@ def test_an_account_that_adds_up_passes():
 
 @pytest.mark.parametrize(
     ("landed", "outcomes", "message"),
-    [(["a", "b"], ["a"], "1 lost, 0 unexpected"), (["a"], ["a", "a"], "0 lost, 1 unexpected"), (["a"], ["b"], "1 lost, 1")],
+    [
+        (["a", "b"], ["a"], "1 lost, 0 unexpected"),
+        (["a"], ["a", "a"], "0 lost, 1 unexpected"),
+        (["a"], ["b"], "1 lost, 1"),
+    ],
 )
 def test_a_difference_of_one_fails(landed, outcomes, message):
     with pytest.raises(AccountError, match=message):

@@ -63,13 +63,14 @@ class Work:
         return hashlib.sha256(whole).hexdigest()
 
     def to_bytes(self) -> bytes:
-        """Serialise the work, its circuit as QPY; release 0.1 named the key `said`, and stored jobs still have it."""
+        """Serialise the work, its circuit as QPY."""
         circuit, packed = io.BytesIO(), io.BytesIO()
         qpy.dump(self.circuit, circuit)
         np.savez_compressed(
             packed,
             circuit=np.frombuffer(circuit.getvalue(), np.uint8),
             parameters=np.asarray(self.parameters, np.float64),
+            # Observables and precision, under the key that jobs stored by release 0.1 have.
             said=np.frombuffer(json.dumps([self.observables, self.precision]).encode(), np.uint8),
         )
         return packed.getvalue()
